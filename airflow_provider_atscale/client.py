@@ -1,0 +1,424 @@
+"""
+Drivers of flows: one over requests, one over aiohttp, both thin.
+
+A driver performs a flow's effects and knows the rules that hold for every request: a timeout, no redirects,
+reads repeated on trouble that passes, the start POST never. What a call is lives in ``protocol/``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import tenacity
+
+from airflow_provider_atscale.exceptions import AtScaleConnectionError, AtScaleError
+from airflow_provider_atscale.protocol.messages import Effect, Flow, Pause, Request, Response, Secret
+from airflow_provider_atscale.version import user_agent
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    import aiohttp
+    import requests
+
+    from airflow_provider_atscale.connection import Settings
+
+T = TypeVar("T")
+
+#: Answers that a read is repeated after.
+TRANSIENT = (429, 502, 503, 504)
+#: How often a read is tried.
+TRIES = 5
+#: The longest pause that a server's Retry-After is granted.
+LONGEST_PAUSE = 60.0
+_BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=15.0) + tenacity.wait_random(0, 0.5)
+
+
+def _is_transient(state: tenacity.RetryCallState) -> bool:
+    """Whether an outcome is worth another try: the answer says so, or there was none."""
+    outcome = state.outcome
+    if outcome is None:
+        return False
+    if outcome.failed:
+        return isinstance(outcome.exception(), AtScaleConnectionError)
+    return outcome.result().status in TRANSIENT
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Return the seconds until the next try: what the server asks for, else growing ones with jitter."""
+    outcome = state.outcome
+    if outcome is not None and not outcome.failed:
+        asked = _retry_after(outcome.result())
+        if asked is not None:
+            return min(asked, LONGEST_PAUSE)
+    return _BACKOFF(state)
+
+
+def _retry_after(response: Response) -> float | None:
+    """Return the seconds of a ``Retry-After`` header, which may be a number or a date."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    now = response.date
+    return None if now is None else max((moment - now).total_seconds(), 0.0)
+
+
+def _policy(tries: int) -> dict[str, Any]:
+    """Return the retry policy of reads: the same for both drivers."""
+    return {
+        "retry": _is_transient,
+        "wait": _pause,
+        "stop": tenacity.stop_after_attempt(tries),
+        # The last answer is the outcome, not an error about retries.
+        "retry_error_callback": lambda state: state.outcome.result() if state.outcome else None,
+    }
+
+
+class _Driver:
+    """What both drivers share: the connection's settings and the secrets that were met."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._secrets: set[str] = {value for value in settings.secrets if len(value) > 3}
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        return {"User-Agent": user_agent(), **self.settings.headers, **request.headers}
+
+    def _clean(self, error: AtScaleError) -> AtScaleError:
+        """Take known secrets out of an error's text, should a server have sent one back."""
+        text = str(error)
+        if any(secret in text for secret in self._secrets):
+            for secret in sorted(self._secrets, key=len, reverse=True):
+                text = text.replace(secret, "***")
+            error.args = (text, *error.args[1:])
+        return error
+
+    def _no_answer(self, request: Request, error: BaseException, *, sent: bool) -> AtScaleConnectionError:
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        hint = (
+            "Check the connection's host and port, its verify setting and the network"
+            if request.repeatable or not sent
+            else "The request may have reached AtScale"
+        )
+        return AtScaleConnectionError(
+            f"{request.method} {request.url} got no answer ({what}). {hint}.", sent=sent
+        )
+
+
+def _step(flow: Flow[T], outcome: Any, error: BaseException | None) -> tuple[Effect | None, T | None]:
+    """Give a flow the outcome of its last effect; return its next effect, or its value and None."""
+    try:
+        return (flow.throw(error) if error is not None else flow.send(outcome)), None
+    except StopIteration as stop:
+        return None, stop.value
+
+
+class AtScaleClient(_Driver):
+    """
+    Run flows one after the other over requests.
+
+    :param settings: The connection's settings.
+    :param mask: Hides a value from all logs.
+    :param sleep: Lets time pass.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        mask: Callable[[str], None] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__(settings)
+        self.edition = settings.protocol()
+        self._mask = mask
+        self._sleep = sleep
+        self._session: requests.Session | None = None
+
+    def run(self, flow: Flow[T], tries: int = TRIES) -> T:
+        """
+        Run a flow to its end.
+
+        :param flow: The flow.
+        :param tries: How often a read is tried at the most.
+        """
+        outcome: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect, value = _step(flow, outcome, error)
+            except AtScaleError as raised:
+                raise self._clean(raised) from raised.__cause__
+            if effect is None:
+                return value  # type: ignore[return-value]
+            outcome, error = None, None
+            try:
+                outcome = self._perform(effect, tries)
+            except AtScaleError as raised:
+                error = raised
+
+    def _perform(self, effect: Effect, tries: int) -> Any:
+        if isinstance(effect, Request):
+            if not effect.repeatable:
+                return self._send(effect)
+            retrying = tenacity.Retrying(sleep=self._sleep, **_policy(tries))
+            return retrying(self._send, effect)
+        if isinstance(effect, Pause):
+            return self._sleep(effect.seconds)
+        if isinstance(effect, Secret):
+            self._secrets.add(effect.value)
+            return self._mask(effect.value) if self._mask else None
+        return self.run(effect.flow(), tries)
+
+    def _send(self, request: Request) -> Response:
+        import ssl
+
+        import requests
+        from urllib3.exceptions import NewConnectionError
+
+        if self._session is None:
+            self._session = requests.Session()
+        try:
+            answer = self._session.request(
+                request.method,
+                request.url,
+                params=dict(request.params) or None,
+                headers=self._headers(request),
+                json=request.json,
+                data=dict(request.form) if request.form is not None else None,
+                timeout=self.settings.timeout,
+                verify=self.settings.verify,
+                allow_redirects=False,
+                # Without it a .netrc entry of the host would replace our Authorization header.
+                auth=_keep_headers,
+            )
+            return Response(
+                answer.status_code,
+                {name.lower(): value for name, value in answer.headers.items()},
+                answer.content,
+                request.url,
+            )
+        except requests.exceptions.ConnectTimeout as error:
+            raise self._no_answer(request, error, sent=False) from None
+        except requests.exceptions.RequestException as error:
+            reason = getattr(error.args[0], "reason", None) if error.args else None
+            refused = isinstance(reason, NewConnectionError)
+            # An untrusted certificate ends the handshake; other TLS errors may come after the request.
+            inner = reason.args[0] if isinstance(reason, Exception) and reason.args else None
+            untrusted = isinstance(inner, ssl.SSLCertVerificationError)
+            raise self._no_answer(request, error, sent=not (refused or untrusted)) from None
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def __enter__(self) -> AtScaleClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+class _Work:
+    """A task that several await, and how many do."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.waiters = 0
+
+
+class AsyncAtScaleClient(_Driver):
+    """
+    Run flows side by side over aiohttp, on the event loop that first uses it.
+
+    :param settings: The connection's settings.
+    :param mask: Hides a value from all logs.
+    :param sleep: Lets time pass.
+    :param connections: How many TCP connections are opened at the most.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        mask: Callable[[str], Awaitable[None]] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        connections: int = 8,
+    ) -> None:
+        super().__init__(settings)
+        self.edition = settings.protocol()
+        self._mask = mask
+        self._sleep = sleep
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[str, str | None] = {}
+        self._under_way: dict[str, _Work] = {}
+
+    async def run(self, flow: Flow[T], tries: int = TRIES) -> T:
+        """
+        Run a flow to its end.
+
+        :param flow: The flow.
+        :param tries: How often a read is tried at the most.
+        """
+        outcome: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect, value = _step(flow, outcome, error)
+            except AtScaleError as raised:
+                raise self._clean(raised) from raised.__cause__
+            if effect is None:
+                return value  # type: ignore[return-value]
+            outcome, error = None, None
+            try:
+                outcome = await self._perform(effect, tries)
+            except AtScaleError as raised:
+                error = raised
+
+    async def _perform(self, effect: Effect, tries: int) -> Any:
+        if isinstance(effect, Request):
+            if tries <= 1 or not effect.repeatable:
+                return await self._send(effect)
+            retrying = tenacity.AsyncRetrying(sleep=self._sleep, **_policy(tries))
+            return await retrying(self._send, effect)
+        if isinstance(effect, Pause):
+            return await self._sleep(effect.seconds)
+        if isinstance(effect, Secret):
+            self._secrets.add(effect.value)
+            return await self._mask(effect.value) if self._mask else None
+        return await self.share(effect.key, lambda: self.run(effect.flow(), tries))
+
+    async def share(self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """
+        Await a piece of work that others may be awaiting already.
+
+        It is a task of its own, in an empty context (the log routing of whoever comes first would be
+        inherited otherwise), and goes on as long as anybody awaits it.
+
+        :param key: What makes two pieces of work the same.
+        :param make: Makes the work.
+        """
+        work = self._under_way.get(key)
+        if work is None:
+            # ensure_future copies the context of whoever calls it; this one is empty.
+            work = _Work(contextvars.Context().run(asyncio.ensure_future, make()))
+            self._under_way[key] = work
+            work.task.add_done_callback(lambda _: self._forget(key, work))
+        work.waiters += 1
+        try:
+            return await asyncio.shield(work.task)
+        finally:
+            work.waiters -= 1
+            if not work.waiters and not work.task.done():
+                self._forget(key, work)
+                work.task.cancel()
+
+    def _forget(self, key: str, work: _Work) -> None:
+        if self._under_way.get(key) is work:
+            del self._under_way[key]
+        if work.task.done() and not work.task.cancelled():
+            # Marks the error as seen: each waiter raises it, and the last may have gone.
+            work.task.exception()
+
+    async def _send(self, request: Request) -> Response:
+        import aiohttp
+
+        session = self._open()
+        try:
+            async with session.request(
+                request.method,
+                request.url,
+                params=request.params or None,
+                headers=self._headers(request),
+                json=request.json,
+                data=request.form,
+                allow_redirects=False,
+                proxy=self._proxy(request.url),
+            ) as answer:
+                body = await answer.read()
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                return Response(answer.status, headers, body, request.url)
+        except aiohttp.ClientConnectorError as error:
+            raise self._no_answer(request, error, sent=False) from None
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise self._no_answer(request, error, sent=True) from None
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._tls()),
+                # Waiting for a free connection is not the server's doing, so it does not count.
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self.settings.timeout, sock_read=self.settings.timeout
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    def _proxy(self, url: str) -> str | None:
+        """Return the proxy that the environment names for an address, as requests reads it."""
+        # Not aiohttp's trust_env: it also reads .netrc, in a thread and for each request.
+        from requests.utils import get_environ_proxies, select_proxy
+
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if origin not in self._proxies:
+            self._proxies[origin] = select_proxy(origin, get_environ_proxies(origin))
+        return self._proxies[origin]
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        import ssl
+
+        verify = self.settings.verify
+        if verify is True:
+            # What requests trusts, so both drivers accept the same servers.
+            import certifi
+
+            named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            verify = named or certifi.where()
+        if verify is False:
+            return False
+        from pathlib import Path
+
+        bundle = str(verify)
+        if Path(bundle).is_dir():
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+
+    async def close(self) -> None:
+        """Close the connections and end what is under way."""
+        for work in list(self._under_way.values()):
+            work.task.cancel()
+        self._under_way.clear()
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def __aenter__(self) -> AsyncAtScaleClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

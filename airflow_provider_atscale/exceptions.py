@@ -1,0 +1,136 @@
+"""
+What can go wrong with an AtScale build, one class for each thing that a reader can do about it.
+
+Two families. Errors that no retry can cure also derive from ``AirflowFailException``: the task fails at
+once, its retries are not used, and Airflow does not ask a retry policy about them. All others leave the
+decision to the task's ``retries`` (and, on Airflow 3.3+, to its ``retry_policy``).
+
+======================================  =======  ==========================================================
+class                                   retries  what to do
+======================================  =======  ==========================================================
+:class:`AtScaleConfigurationError`      no       correct the connection's field or the operator's argument
+:class:`AtScaleAuthenticationError`     no       give the connection a valid token or password
+:class:`AtScalePermissionError`         no       give the user the role that the message names
+:class:`AtScaleNotFoundError`           no       correct the catalog's or the model's name; deploy it
+:class:`AtScaleConnectionError`         yes      check host, port, TLS and network
+:class:`AtScaleApiError`                yes      read AtScale's own message; look at its logs
+:class:`AtScaleMalformedAnswerError`    yes      look for a proxy or login page between Airflow and AtScale
+:class:`AtScaleStartError`              yes      AtScale refused to start the batch: read its message
+:class:`AtScaleStartUnknownError`       yes      nothing: a retry looks for the batch before it starts one
+:class:`AtScaleAlreadyRunningError`     yes      wait for the other batch, or choose another ``on_running``
+:class:`AtScaleBatchFailedError`        yes      read the failed aggregates' messages; a retry builds again
+:class:`AtScaleAggregatesFailedError`   yes      the same; or set ``failed_aggregates="warn"``
+:class:`AtScaleBatchNotFoundError`      yes      look for the batch in AtScale's Build History page
+:class:`AtScaleWaitError`               yes      AtScale could not be read for long; a retry attaches again
+:class:`AtScaleTimeoutError`            yes      raise ``timeout``; the build goes on, a retry attaches to it
+:class:`AtScaleSensorTimeoutError`      no       raise the sensor's ``timeout``; the build goes on
+:class:`AtScaleEventError`              yes      trigger and operator are of different versions: see the text
+:class:`AtScaleTaskStoppedError`        yes      somebody stopped the task; the build, if started, goes on
+======================================  =======  ==========================================================
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+)
+
+
+class AtScaleError(AirflowException):
+    """Base of everything that this provider raises."""
+
+
+class AtScaleConfigurationError(AtScaleError, AirflowFailException):
+    """A field of the connection or an argument of the task cannot be used. Correct what the text names."""
+
+
+class AtScaleApiError(AtScaleError):
+    """
+    AtScale answered with an error, or with something that the call does not promise.
+
+    :param message: What happened, where, and what to do.
+    :param http_status_code: Status of the answer, None where there was none.
+    """
+
+    def __init__(self, message: str, http_status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.http_status_code = http_status_code
+
+
+class AtScaleAuthenticationError(AtScaleApiError, AirflowFailException):
+    """AtScale does not accept the credentials. Put a valid token or password into the connection."""
+
+
+class AtScalePermissionError(AtScaleApiError, AirflowFailException):
+    """AtScale knows the user but refuses the call. Give the user the role that the text names."""
+
+
+class AtScaleNotFoundError(AtScaleApiError, AirflowFailException):
+    """There is no such catalog or model, or its name fits several. Correct the name or deploy the model."""
+
+
+class AtScaleConnectionError(AtScaleError):
+    """
+    AtScale did not answer. Check host, port, TLS settings and network.
+
+    :param message: What happened, where, and what to do.
+    :param sent: Whether the request may have reached AtScale; False only where it certainly did not.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class AtScaleMalformedAnswerError(AtScaleApiError):
+    """An answer is not what the call returns: a login page, truncated JSON, a wrong type."""
+
+
+class AtScaleStartError(AtScaleApiError):
+    """AtScale refused to start the batch. Its own message is in the text."""
+
+
+class AtScaleStartUnknownError(AtScaleError):
+    """
+    The reply to the start was lost: AtScale may or may not have started a build.
+
+    A retry of the task looks for the batch before it starts one.
+    """
+
+
+class AtScaleAlreadyRunningError(AtScaleError):
+    """A batch of this model runs already and ``on_running="fail"`` was chosen."""
+
+
+class AtScaleBatchFailedError(AtScaleError):
+    """The batch ended without success. The text has the first failed aggregates and their messages."""
+
+
+class AtScaleAggregatesFailedError(AtScaleBatchFailedError):
+    """The batch is done, aggregates are missing from it, and ``failed_aggregates="fail"`` was chosen."""
+
+
+class AtScaleBatchNotFoundError(AtScaleError):
+    """The batch does not appear in the model's build history."""
+
+
+class AtScaleWaitError(AtScaleError):
+    """AtScale could not be read, or not understood, for longer than tolerated. The build goes on."""
+
+
+class AtScaleTimeoutError(AtScaleError):
+    """The batch did not end in time. The build goes on in AtScale; a retry of the task attaches to it."""
+
+
+class AtScaleSensorTimeoutError(AtScaleTimeoutError, AirflowSensorTimeout):
+    """The batch did not end before the sensor's ``timeout``. As with every sensor, not retried."""
+
+
+class AtScaleEventError(AtScaleError):
+    """The trigger's event cannot be trusted, so nothing is taken from it and the task fails."""
+
+
+class AtScaleTaskStoppedError(AtScaleError):
+    """The task was stopped while it worked. A build that was started goes on in AtScale."""

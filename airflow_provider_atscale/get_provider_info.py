@@ -1,0 +1,149 @@
+"""What Airflow learns about this package; also the one place that declares the connection's form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONNECTION_TYPE = "atscale"
+HOOK_NAME = "AtScale"
+PACKAGE = "airflow_provider_atscale"
+
+
+def _field(
+    label: str, description: str, *, default: Any = None, kind: str = "string", **schema: Any
+) -> dict[str, Any]:
+    optional: dict[str, Any] = {"type": [kind, "null"], **schema}
+    if default is not None:
+        optional["default"] = default
+    return {"label": label, "description": description, "schema": optional}
+
+
+#: The fields that are kept in the connection's extras.
+CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "edition": _field(
+        "Edition",
+        "container (catalogs and models, one address) or installer (projects and cubes, two ports).",
+        default="container",
+        enum=["container", "installer"],
+    ),
+    "auth_type": _field(
+        "Authentication",
+        "auto: a password without login is an API token, login and password are a user's.",
+        default="auto",
+        enum=["auto", "api_token", "password", "client_api_key"],
+    ),
+    "organization": _field(
+        "Organization (installer)", "Id of the organization; usually 'default'.", default="default"
+    ),
+    "realm": _field("Keycloak realm (container)", "Used with login and password.", default="atscale"),
+    "client_id": _field(
+        "Keycloak client (container)", "Used with login and password.", default="atscale-ai-link"
+    ),
+    "client_secret": _field(
+        "Keycloak client secret (container)", "Only for confidential clients.", format="password"
+    ),
+    "api_prefix": _field(
+        "Public API prefix (container)", "Where the public API begins at the host.", default="/v1"
+    ),
+    "engine_url": _field(
+        "Engine URL (installer)", "Default: the host at port 10502. Set it behind a load balancer."
+    ),
+    "design_center_url": _field(
+        "Design Center URL (installer)", "Default: the host at port 10500. Set it behind a load balancer."
+    ),
+    "environment": _field(
+        "Environment (installer)", "Only for old engines whose paths have an envId, such as 'prod'."
+    ),
+    "engine_choice": _field(
+        "Engine may choose the kind (installer)",
+        "Accept that an old engine, which knows no isFullBuild, chooses between full and incremental itself.",
+        default="false",
+        enum=["false", "true"],
+    ),
+    "verify": _field(
+        "Verify TLS", "true, false, or the path of a CA bundle on workers and triggerers.", default="true"
+    ),
+    "timeout": _field("Request timeout", "Seconds that AtScale may take to answer one request.", default="60"),
+    "headers": _field(
+        "Request headers", 'Further headers of every request, as JSON: {"X-Team": "data"}.', format="password"
+    ),
+    "build_history_url": _field(
+        "Build history page",
+        "The address that your browser shows at Aggregates > Build History; may contain {catalog_id}, "
+        "{model_id} and {batch_id}. Without it the task's link leads to the Design Center.",
+    ),
+}
+
+FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "extra"],
+    "relabeling": {
+        "host": "Host",
+        "port": "Port",
+        "login": "Login",
+        "password": "API token or password",
+    },
+    "placeholders": {
+        "host": "atscale.example.com, or https://atscale.example.com:8443/base",
+        "port": "Container: 443. Installer: leave empty for 10500 and 10502",
+        "login": "Leave empty for an API token",
+        "password": "API token: Design Center > profile > Account panel",
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata."""
+    name = "AtScale"
+    return {
+        "package-name": "airflow-provider-atscale",
+        "name": name,
+        "description": "Rebuild the aggregates of `AtScale <https://www.atscale.com/>`__ models.\n",
+        "integrations": [
+            {
+                "integration-name": name,
+                "external-doc-url": "https://documentation.atscale.com/",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [{"integration-name": name, "python-modules": [f"{PACKAGE}.operators.atscale"]}],
+        "sensors": [{"integration-name": name, "python-modules": [f"{PACKAGE}.sensors.atscale"]}],
+        "hooks": [{"integration-name": name, "python-modules": [f"{PACKAGE}.hooks.atscale"]}],
+        "triggers": [{"integration-name": name, "python-modules": [f"{PACKAGE}.triggers.atscale"]}],
+        "connection-types": [
+            {
+                "connection-type": CONNECTION_TYPE,
+                "hook-class-name": f"{PACKAGE}.hooks.atscale.AtScaleHook",
+                "hook-name": HOOK_NAME,
+                "conn-fields": CONNECTION_FIELDS,
+                "ui-field-behaviour": FIELD_BEHAVIOUR,
+            }
+        ],
+        "extra-links": [f"{PACKAGE}.links.atscale.AtScaleBuildHistoryLink"],
+        "config": {
+            "atscale": {
+                "description": "How long the AtScale provider bears doubt. The defaults fit nearly everybody.",
+                "options": {
+                    "missing_tolerance": _option("A started batch may be missing from the history.", "300"),
+                    "trouble_tolerance": _option("AtScale may be unreadable during a wait.", "1800"),
+                    "unknown_tolerance": _option("A batch may be in an unknown status.", "1800"),
+                    "settle_time": _option(
+                        "An end that only aggregate instances show must stay as it is.", "30"
+                    ),
+                    "lost_reply_window": _option(
+                        "A batch may take to appear in the history after the reply to its start was lost.",
+                        "120",
+                    ),
+                },
+            }
+        },
+    }
+
+
+def _option(what: str, default: str) -> dict[str, Any]:
+    return {
+        "description": f"Seconds that: {what}\n",
+        "version_added": "0.1.0",
+        "type": "float",
+        "example": None,
+        "default": default,
+    }

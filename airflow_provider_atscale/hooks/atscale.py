@@ -1,0 +1,260 @@
+"""Connect to AtScale from Airflow: credentials from a connection, calls through the blocking client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_atscale.client import TRIES, AtScaleClient
+from airflow_provider_atscale.connection import Settings, parse_connection
+from airflow_provider_atscale.exceptions import AtScaleAuthenticationError, AtScalePermissionError
+from airflow_provider_atscale.get_provider_info import (
+    CONNECTION_FIELDS,
+    CONNECTION_TYPE,
+    FIELD_BEHAVIOUR,
+    HOOK_NAME,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from airflow_provider_atscale.protocol.edition import Edition, StartOutcome
+    from airflow_provider_atscale.protocol.messages import Flow
+    from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, History, ModelRef
+
+
+class AtScaleHook(BaseHook):
+    """
+    Talk to AtScale's REST API.
+
+    Serves both editions; the connection's field ``edition`` tells which. Constructing it does nothing: the
+    connection is read, and checked field by field, at the first call.
+
+    :param atscale_conn_id: The :ref:`Airflow connection <howto/connection:atscale>` of type ``atscale``.
+    """
+
+    conn_name_attr = "atscale_conn_id"
+    default_conn_name = "atscale_default"
+    conn_type = CONNECTION_TYPE
+    hook_name = HOOK_NAME
+
+    def __init__(self, atscale_conn_id: str = default_conn_name) -> None:
+        super().__init__()
+        self.atscale_conn_id = atscale_conn_id
+        self._client: AtScaleClient | None = None
+
+    # --- the connection ---
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the standard fields look in the connection form of Airflow before 3.2."""
+        return {
+            "hidden_fields": FIELD_BEHAVIOUR["hidden-fields"],
+            "relabeling": FIELD_BEHAVIOUR["relabeling"],
+            "placeholders": FIELD_BEHAVIOUR["placeholders"],
+        }
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the further fields of the connection form of Airflow before 3.2."""
+        # Only those versions call it; no process that runs tasks needs a form library.
+        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
+        from wtforms import PasswordField, StringField
+        from wtforms.validators import AnyOf, Optional
+
+        widgets = {}
+        for name, field in CONNECTION_FIELDS.items():
+            schema = field["schema"]
+            hidden = schema.get("format") == "password"
+            validators = [Optional()]
+            if "enum" in schema:
+                validators.append(AnyOf(schema["enum"]))
+            widgets[name] = (PasswordField if hidden else StringField)(
+                field["label"],
+                widget=(BS3PasswordFieldWidget if hidden else BS3TextFieldWidget)(),
+                description=field["description"],
+                default=schema.get("default"),
+                validators=validators,
+            )
+        return widgets
+
+    def get_conn(self) -> AtScaleClient:
+        """Return the client of the connection; the same one at each call."""
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def _connect(self) -> AtScaleClient:
+        from airflow.providers.common.compat.sdk import mask_secret
+
+        settings = parse_connection(self.get_connection(self.atscale_conn_id))
+        for secret in settings.secrets:
+            mask_secret(secret)
+        return AtScaleClient(settings, mask=mask_secret)
+
+    @property
+    def settings(self) -> Settings:
+        """The connection's settings."""
+        return self.get_conn().settings
+
+    @property
+    def edition(self) -> Edition:
+        """The calls of the connection's edition."""
+        return self.get_conn().edition
+
+    def run(self, call: Callable[[Edition], Flow[Any]], tries: int = TRIES) -> Any:
+        """
+        Run a call; after refused credentials look the connection up again once, for a rotated token.
+
+        :param call: Makes the flow from an edition.
+        :param tries: How often a read is tried at the most.
+        """
+        client = self.get_conn()
+        try:
+            return client.run(call(client.edition), tries)
+        except AtScaleAuthenticationError:
+            fresh = self._connect()
+            if fresh.settings.fingerprint == client.settings.fingerprint:
+                fresh.close()
+                raise
+            client.close()
+            self._client = fresh
+            return fresh.run(call(fresh.edition), tries)
+
+    def close(self) -> None:
+        """Close the connections to AtScale."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try host, credentials and a read of aggregates one after the other; never raises."""
+        done: list[str] = []
+        try:
+            client = self.get_conn()
+        except Exception as error:
+            return False, str(error)
+        for step, flow in client.edition.probe():
+            try:
+                done.append(client.run(flow, tries=2))
+            except AtScalePermissionError as error:
+                return False, f"{_sentence(done)}but the step '{step}' is not allowed: {error}"
+            except Exception as error:
+                return False, f"{_sentence(done)}{'but ' if done else ''}the step '{step}' failed: {error}"
+        return True, f"Connection to AtScale ({client.edition.name} edition) works: {', '.join(done)}."
+
+    # --- catalogs and models ---
+
+    def resolve_model(self, catalog: str, model: str) -> ModelRef:
+        """
+        Find a deployed model.
+
+        :param catalog: Id, name or caption of the catalog; on the installer edition of the project.
+        :param model: Id, name or caption of the model; on the installer edition of the cube.
+        :raises AtScaleNotFoundError: If there is none, or more than one.
+        """
+        ref: ModelRef = self.run(lambda edition: edition.resolve(catalog, model))
+        return ref
+
+    def list_models(self, catalog: str | None = None) -> list[dict[str, str]]:
+        """
+        List the deployed models, as arguments that an operator's ``expand_kwargs`` takes.
+
+        :param catalog: Id, name or caption of the catalog to list; all where it is left out.
+        """
+        refs: list[ModelRef] = self.run(lambda edition: edition.models(catalog))
+        return [{"catalog": ref.catalog, "model": ref.model} for ref in refs]
+
+    # --- batches ---
+
+    def get_history(self, ref: ModelRef) -> History | str:
+        """
+        Read a model's newest batches; return the reason as text where the history may not be read.
+
+        :param ref: The model.
+        """
+        history: History | str = self.run(lambda edition: edition.history(ref))
+        return history
+
+    def get_batches(self, ref: ModelRef, wanted: Collection[str], tries: int = TRIES) -> dict[str, Batch]:
+        """
+        Look for batches of a model by their ids; those not listed are not in the answer.
+
+        :param ref: The model.
+        :param wanted: Ids of the batches.
+        :param tries: How often a read is tried at the most.
+        """
+        found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries)
+        return found
+
+    def get_instances(self, batch_id: str, ref: ModelRef | None = None) -> tuple[AggregateInstance, ...]:
+        """
+        Read all aggregate instances of a batch.
+
+        :param batch_id: The batch.
+        :param ref: Its model, where it is known.
+        """
+        rows: tuple[AggregateInstance, ...] = self.run(lambda edition: edition.instances(batch_id, ref))
+        return rows
+
+    def locate_batch(self, batch_id: str) -> ModelRef | None:
+        """
+        Find the model of a batch through the batch's instances; None while it has none.
+
+        :param batch_id: The batch.
+        """
+        ref: ModelRef | None = self.run(lambda edition: edition.locate(batch_id))
+        return ref
+
+    def start_batch(
+        self,
+        ref: ModelRef,
+        *,
+        is_full_build: bool,
+        grace_period_overrides: Mapping[str, Any] | None = None,
+        before_post: Callable[[], None] = lambda: None,
+    ) -> StartOutcome:
+        """
+        Start a batch with one POST, which is never repeated.
+
+        The outcome says whether AtScale started it, refused it, or did not say: after a lost reply the
+        caller must look into the history before it posts again, as the operator does.
+
+        :param ref: The model.
+        :param is_full_build: Whether everything is built anew.
+        :param grace_period_overrides: Dataset names and numbers, for incremental builds.
+        :param before_post: Called right before the POST; nothing is sent where it raises.
+        """
+        client = self.get_conn()
+        return client.run(
+            client.edition.start(
+                ref,
+                is_full_build=is_full_build,
+                grace_period_overrides=grace_period_overrides or {},
+                before_post=before_post,
+            )
+        )
+
+    def cancel_batch(self, batch_id: str, ref: ModelRef | None = None) -> bool:
+        """
+        Cancel a batch, if AtScale had a call for it: none is known, so nothing is sent and False returned.
+
+        :param batch_id: The batch.
+        :param ref: Its model, where it is known.
+        """
+        del batch_id, ref
+        return False
+
+    def history_url(self, ref: ModelRef | None = None, batch_id: str | None = None) -> str:
+        """
+        Return the address of the build history page, or of the Design Center.
+
+        :param ref: The model.
+        :param batch_id: The batch.
+        """
+        return self.edition.history_url(ref, batch_id)
+
+
+def _sentence(done: list[str]) -> str:
+    return ", ".join(done) + ", " if done else ""

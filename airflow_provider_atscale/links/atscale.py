@@ -1,0 +1,39 @@
+"""Lead from a task in Airflow to its build in AtScale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator, TaskInstanceKey
+
+XCOM_KEY = "_link_AtScaleBuildHistoryLink"
+
+
+class AtScaleBuildHistoryLink(BaseOperatorLink):
+    """
+    Open AtScale's build history; works from the moment at which the batch is started.
+
+    The task pushes the address under the link's own XCom key right after the start, so that it is there in
+    every mode and also where the task fails.
+    """
+
+    name = "AtScale Build History"
+
+    @property
+    def xcom_key(self) -> str:
+        """The XCom key under which the address is kept."""
+        return XCOM_KEY
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """
+        Return the address that the task has pushed.
+
+        :param operator: The operator.
+        :param ti_key: The task instance.
+        """
+        del operator
+        link: Any = XCom.get_value(key=XCOM_KEY, ti_key=ti_key)
+        return link if isinstance(link, str) else ""

@@ -1,0 +1,439 @@
+"""Build a model's aggregates in AtScale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+
+# Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
+# imported where it is used.
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_atscale.build import Builder, Own, Step
+    from airflow_provider_atscale.durable import Memory
+    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+    from airflow_provider_atscale.plan import Plan
+    from airflow_provider_atscale.report import Verdict
+
+
+class AtScaleAggregateBuildOperator(BaseOperator):
+    """
+    Build all aggregates of an AtScale model, and wait until they are built.
+
+    Starts one batch with AtScale's call `Run full or incremental aggregate builds
+    <https://documentation.atscale.com/container-api/Public%20Engine%20APIs/aggregates-batch>`__ and succeeds
+    only when AtScale says that this batch is done. The call is made once: after a lost reply the batch is
+    looked for in the build history, and on Airflow 3.3+ a retry goes on with the batch of the try before it.
+    Nothing can cancel a batch: where the task is stopped or times out, the build goes on in AtScale.
+
+    .. seealso::
+        The README's table "What happens when ..." tells what the task does in every case of trouble.
+
+    :param catalog: Id, name or caption of the catalog; on the installer edition of the project. (templated)
+    :param model: Id, name or caption of the model; on the installer edition of the cube. (templated)
+    :param is_full_build: True builds everything anew; False, the default, lets AtScale build incrementally
+        where it can. A text is read strictly: ``"False"``, rendered by a template, is false. (templated)
+    :param grace_period_overrides: Dataset names and how far back AtScale looks for changed rows in each, in
+        the units of the model's own grace periods. For incremental builds only. (templated)
+    :param on_running: What to do where a batch of the model runs already. ``wait``, the default: wait for it
+        to end, then build, so that data loaded a minute ago is in it. ``attach``: wait for it instead of
+        building; it may lack data loaded since it began. ``skip``: skip the task. ``fail``: fail. (templated)
+    :param failed_aggregates: What it means that a batch is done and some aggregates were not built: ``warn``,
+        the default, ``fail`` or ``ignore``. (templated)
+    :param wait_for_completion: Whether to wait until the batch has ended. If False, the task succeeds as soon
+        as the batch is started; a running batch is met as ``on_running`` says all the same. (templated)
+    :param deferrable: Whether to wait in the triggerer and hold no worker. Default: Airflow's
+        ``[operators] default_deferrable``.
+    :param poll_interval: The longest time between two looks at the batch, in seconds; looks begin after a
+        second and grow with the time already waited. Default: 60. (templated)
+    :param timeout: How long to wait in each try, as ``timedelta`` or seconds; None: without end. Default: 6
+        hours. The earlier of this and ``execution_timeout`` ends the wait, in deferrable mode too; the build
+        goes on, and on Airflow 3.3+ a retry attaches to it. (templated)
+    :param atscale_conn_id: The :ref:`Airflow connection <howto/connection:atscale>`. (templated)
+    :return: The id of the batch, in every mode. XCom ``batch`` has ``batch_id``, ``catalog`` and ``model``,
+        which are the arguments of :class:`~airflow_provider_atscale.sensors.atscale.AtScaleBatchSensor`, and
+        XCom ``batch_result`` the report of the batch.
+    :raises AtScaleConfigurationError: If an argument or the connection cannot be used. Not retried.
+    :raises AtScaleAuthenticationError: If AtScale refuses the credentials. Not retried.
+    :raises AtScalePermissionError: If the user lacks a role. Not retried.
+    :raises AtScaleNotFoundError: If there is no such catalog or model. Not retried.
+    :raises AtScaleStartError: If AtScale refuses to start the batch.
+    :raises AtScaleStartUnknownError: If the reply to the start was lost and no batch was found.
+    :raises AtScaleAlreadyRunningError: If a batch runs and ``on_running`` is ``fail``.
+    :raises AtScaleBatchFailedError: If the batch ended without success, or with aggregates missing and
+        ``failed_aggregates`` is ``fail``.
+    :raises AtScaleTimeoutError: If the batch did not end in time.
+    :raises AtScaleWaitError: If AtScale could not be read for longer than tolerated.
+    """
+
+    template_fields: Sequence[str] = (
+        "catalog",
+        "model",
+        "is_full_build",
+        "grace_period_overrides",
+        "on_running",
+        "failed_aggregates",
+        "wait_for_completion",
+        "poll_interval",
+        "timeout",
+        "atscale_conn_id",
+    )
+    template_fields_renderers = {"grace_period_overrides": "json"}
+    operator_extra_links = (AtScaleBuildHistoryLink(),)
+    ui_color = "#dbe9f6"
+
+    def __init__(
+        self,
+        *,
+        catalog: str,
+        model: str,
+        is_full_build: bool | str = False,
+        grace_period_overrides: Mapping[str, int | float] | str | None = None,
+        on_running: str = "wait",
+        failed_aggregates: str = "warn",
+        wait_for_completion: bool | str = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float | timedelta | str = 60,
+        timeout: timedelta | float | str | None = timedelta(hours=6),
+        atscale_conn_id: str = "atscale_default",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.catalog = catalog
+        self.model = model
+        self.is_full_build = is_full_build
+        self.grace_period_overrides = grace_period_overrides
+        self.on_running = on_running
+        self.failed_aggregates = failed_aggregates
+        self.wait_for_completion = wait_for_completion
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.atscale_conn_id = atscale_conn_id
+        self._batch_id: str | None = None
+        self._is_stopped = False
+
+    # --- the three entrances ---
+
+    def execute(self, context: Context) -> str:
+        """
+        Start the batch, or go on with an earlier try's, and wait as asked.
+
+        :param context: The task's context.
+        """
+        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+        from airflow_provider_atscale.parsing import parse_name
+
+        hook = AtScaleHook(parse_name(self.atscale_conn_id, "atscale_conn_id"))
+        try:
+            return self._go_on(context, hook, self._make_plan(context, hook))
+        finally:
+            hook.close()
+
+    def execute_after_running(self, context: Context, event: Any = None) -> str:
+        """
+        Go on after somebody else's batch has ended: start the own one.
+
+        :param context: The task's context.
+        :param event: The trigger's event.
+        """
+        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+        from airflow_provider_atscale.plan import read_event
+
+        resumed = read_event(event)
+        hook = AtScaleHook(resumed.plan.conn_id)
+        try:
+            self._end_other(hook, resumed.plan, str(resumed.batch_id), resumed.verdict)
+            return self._go_on(context, hook, resumed.plan)
+        finally:
+            hook.close()
+
+    def execute_complete(self, context: Context, event: Any = None) -> str:
+        """
+        Judge the own batch after the wait in the triggerer.
+
+        :param context: The task's context.
+        :param event: The trigger's event.
+        """
+        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+        from airflow_provider_atscale.plan import read_event
+
+        resumed = read_event(event)
+        self._batch_id = resumed.batch_id
+        hook = AtScaleHook(resumed.plan.conn_id)
+        try:
+            memory = self._memory(context, hook, resumed.plan)
+            return self._conclude(context, hook, resumed.plan, memory, str(resumed.batch_id), resumed.verdict)
+        finally:
+            hook.close()
+
+    # --- the work ---
+
+    def _make_plan(self, context: Context, hook: AtScaleHook) -> Plan:
+        """Check all arguments before the first request, then find the model."""
+        import time
+
+        from airflow_provider_atscale.parsing import (
+            parse_bool,
+            parse_choice,
+            parse_name,
+            parse_overrides,
+            parse_seconds,
+        )
+        from airflow_provider_atscale.plan import Plan
+        from airflow_provider_atscale.waiting import Deadline
+
+        is_full_build = parse_bool(self.is_full_build, "is_full_build")
+        overrides = parse_overrides(self.grace_period_overrides, is_full_build=is_full_build)
+        on_running = parse_choice(self.on_running, "on_running", ("wait", "attach", "skip", "fail"))
+        failed = parse_choice(self.failed_aggregates, "failed_aggregates", ("warn", "fail", "ignore"))
+        waits = parse_bool(self.wait_for_completion, "wait_for_completion")
+        poll_interval = parse_seconds(self.poll_interval, "poll_interval")
+        timeout = None if self.timeout in (None, "", "None") else parse_seconds(self.timeout, "timeout")
+        catalog, model = parse_name(self.catalog, "catalog"), parse_name(self.model, "model")
+        now = time.time()
+        limit = self.execution_timeout.total_seconds() if self.execution_timeout else None
+        began = context["ti"].start_date
+        return Plan(
+            conn_id=hook.atscale_conn_id,
+            ref=hook.resolve_model(catalog, model),
+            began=now,
+            poll_interval=poll_interval,
+            deadline=Deadline.earlier(now, timeout, began.timestamp() if began else now, limit),
+            failed_aggregates=failed,
+            is_full_build=is_full_build,
+            overrides=overrides,
+            on_running=on_running,
+            waits=waits,
+        )
+
+    def _go_on(self, context: Context, hook: AtScaleHook, plan: Plan) -> str:
+        """Come by a batch, and wait for it."""
+        from airflow.providers.common.compat.sdk import AirflowSkipException
+
+        from airflow_provider_atscale.build import Finished, Other, Skip
+
+        memory = self._memory(context, hook, plan)
+        builder = self._builder(hook, plan, memory)
+        while True:
+            try:
+                step: Step = builder.begin()
+            except Skip as skip:
+                raise AirflowSkipException(str(skip)) from None
+            if not isinstance(step, Other):
+                break
+            verdict = self._wait(hook, plan, step.batch.id, "execute_after_running")
+            self._end_other(hook, plan, step.batch.id, verdict)
+        plan = plan.come_by(step.start)
+        self._batch_id = step.batch_id
+        self._publish(context, hook, plan, step.batch_id)
+        if isinstance(step, Finished):
+            return self._report_again(context, hook, plan, step.batch_id)
+        self._tell(hook, plan, step)
+        if not plan.waits:
+            return step.batch_id
+        verdict = self._wait(hook, plan, step.batch_id, "execute_complete")
+        return self._conclude(context, hook, plan, memory, step.batch_id, verdict)
+
+    def _wait(self, hook: AtScaleHook, plan: Plan, batch_id: str, method_name: str) -> Verdict:
+        """Wait for a batch here, or hand the wait to the triggerer; one that has ended never defers."""
+        import time
+
+        from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Seen
+        from airflow_provider_atscale.waiting import Progress, look, tolerance, wait_blocking
+
+        since = time.time()
+        subject = f"Batch {batch_id}"
+        if self.deferrable:
+            seen = look(hook, plan.ref, batch_id)
+            if isinstance(seen, Seen) and not seen.batch.is_running and seen.batch.instances is None:
+                return Ended(seen.batch)
+            self._defer(plan, batch_id, since, method_name)
+        return wait_blocking(
+            lambda: look(hook, plan.ref, batch_id),
+            BatchWatch(since, plan.poll_interval, tolerance(), subject),
+            Progress(self.log, f"{subject} of {plan.ref}", since),
+            plan.deadline,
+            is_stopped=lambda: self._is_stopped,
+        )
+
+    def _defer(self, plan: Plan, batch_id: str, since: float, method_name: str) -> None:
+        import time
+
+        from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+
+        backstop = None
+        if plan.deadline is not None:
+            # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
+            left = max(plan.deadline.at - time.time(), 0.0)
+            backstop = timedelta(seconds=left + max(120.0, 2 * plan.poll_interval))
+        self.defer(
+            trigger=AtScaleBatchTrigger(
+                atscale_conn_id=plan.conn_id,
+                catalog_id=plan.ref.catalog_id,
+                model_id=plan.ref.model_id,
+                catalog=plan.ref.catalog,
+                model=plan.ref.model,
+                batch_id=batch_id,
+                since=since,
+                poll_interval=plan.poll_interval,
+                deadline=plan.deadline.to_json() if plan.deadline else None,
+                payload=plan.to_json(),
+            ),
+            method_name=method_name,
+            timeout=backstop,
+        )
+
+    def _end_other(self, hook: AtScaleHook, plan: Plan, batch_id: str, verdict: Verdict) -> None:
+        """Take note that somebody else's batch has ended, however it did."""
+        from airflow_provider_atscale.protocol.watch import Ended, GaveUp
+        from airflow_provider_atscale.report import Subject, conclude
+
+        if isinstance(verdict, Ended):
+            self.log.info("Batch %s ended as %s; now it is this task's turn", batch_id, verdict.batch.status)
+        elif isinstance(verdict, GaveUp) and verdict.kind == "missing":
+            self.log.warning("Batch %s is no longer in the build history; going on", batch_id)
+        else:
+            subject = Subject(
+                hook.edition.base_url,
+                plan.ref,
+                batch_id,
+                next_step="It is somebody else's batch that this task waited for (on_running='wait'); this "
+                "task has started nothing.",
+            )
+            conclude(verdict, subject, lambda: ())
+
+    def _conclude(
+        self,
+        context: Context,
+        hook: AtScaleHook,
+        plan: Plan,
+        memory: Memory,
+        batch_id: str,
+        verdict: Verdict,
+    ) -> str:
+        """Judge the own batch, store how it was judged, and report it."""
+        from airflow_provider_atscale.build import DONE, FAILED, LOST, stamp
+        from airflow_provider_atscale.exceptions import AtScaleBatchFailedError, AtScaleBatchNotFoundError
+        from airflow_provider_atscale.report import Subject, conclude, summarize
+
+        attaches = "on Airflow 3.3+ attaches to it" if not memory.is_kept else "attaches to it"
+        subject = Subject(
+            hook.edition.base_url,
+            plan.ref,
+            batch_id,
+            plan.start,
+            plan.is_full_build,
+            plan.failed_aggregates,
+            f"A retry of the task {attaches} and has a timeout of its own.",
+            hook.history_url(plan.ref, batch_id),
+        )
+        try:
+            report = conclude(verdict, subject, lambda: hook.get_instances(batch_id, plan.ref))
+        except AtScaleBatchFailedError:
+            stamp(memory, self.log, FAILED, batch_id)
+            raise
+        except AtScaleBatchNotFoundError:
+            stamp(memory, self.log, LOST, batch_id)
+            raise
+        stamp(memory, self.log, DONE, batch_id)
+        self.log.info("Batch %s of %s is %s: %s", batch_id, plan.ref, report["status"], summarize(report))
+        self._push(context, "batch_result", report)
+        return batch_id
+
+    def _report_again(self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str) -> str:
+        """Report a batch that an earlier try judged good, as far as AtScale still knows it."""
+        from airflow_provider_atscale.exceptions import AtScaleError
+        from airflow_provider_atscale.report import Subject, make_report
+
+        try:
+            batch = hook.get_batches(plan.ref, (batch_id,)).get(batch_id)
+            if batch is not None:
+                subject = Subject(hook.edition.base_url, plan.ref, batch_id, plan.start, plan.is_full_build)
+                report = make_report(batch, subject, hook.get_instances(batch_id, plan.ref))
+                self._push(context, "batch_result", report)
+        except AtScaleError as error:
+            self.log.warning("The report of batch %s could not be read again: %s", batch_id, error)
+        return batch_id
+
+    # --- Airflow's side ---
+
+    def _memory(self, context: Context, hook: AtScaleHook, plan: Plan) -> Memory:
+        from airflow_provider_atscale.durable import Identity, Memory
+
+        ti: Any = context["ti"]
+        identity = Identity(
+            hook.edition.base_url,
+            plan.ref.catalog_id,
+            plan.ref.model_id,
+            bool(plan.is_full_build),
+            ti.map_index,
+            ti.max_tries,
+            getattr(context.get("dag_run"), "clear_number", None) or 0,
+        )
+        # Airflow before 3.3 has no such store.
+        store: Any = context.get("task_state_store")
+        return Memory(store, identity)
+
+    def _builder(self, hook: AtScaleHook, plan: Plan, memory: Memory) -> Builder:
+        from airflow_provider_atscale.build import Builder
+
+        return Builder(
+            hook,
+            plan,
+            memory,
+            self.log,
+            is_stopped=lambda: self._is_stopped,
+            lost_reply_window=conf.getfloat("atscale", "lost_reply_window", fallback=120.0),
+        )
+
+    def _publish(self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str) -> None:
+        """Let the world know the batch before anything is waited for."""
+        url = hook.history_url(plan.ref, batch_id)
+        for link in self.operator_extra_links:
+            if isinstance(link, AtScaleBuildHistoryLink):
+                context["ti"].xcom_push(key=link.xcom_key, value=url)
+        batch = {"batch_id": batch_id, "catalog": plan.ref.catalog_id, "model": plan.ref.model_id}
+        self._push(context, "batch", batch)
+
+    def _push(self, context: Context, key: str, value: Any) -> None:
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key=key, value=value)
+
+    def _tell(self, hook: AtScaleHook, plan: Plan, step: Own) -> None:
+        from airflow_provider_atscale.protocol.models import kind_of
+
+        estimate = step.batch.estimate_ms if step.batch else None
+        self.log.info(
+            "%s build of %s at %s: batch %s (%s)%s. Build history: %s",
+            kind_of(plan.is_full_build).capitalize(),
+            plan.ref,
+            hook.edition.base_url,
+            step.batch_id,
+            step.start,
+            f", AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
+            hook.history_url(plan.ref, step.batch_id),
+        )
+
+    def on_kill(self) -> None:
+        """
+        Forbid any further start by this process, and say that a started build goes on.
+
+        AtScale has no call that cancels a batch. Not called while the task is deferred; there, on Airflow
+        3.3+, the trigger says the same.
+        """
+        self._is_stopped = True
+        if self._batch_id is None:
+            self.log.warning("The task ends before it knows of a batch; this process starts none any more")
+            return
+        self.log.warning(
+            "The task ends; batch %s goes on in AtScale, which offers no call to cancel it. If it should stop, "
+            "cancel it in Design Center > Aggregates > Build History",
+            self._batch_id,
+        )

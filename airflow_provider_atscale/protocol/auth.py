@@ -1,0 +1,327 @@
+"""
+How a request proves who sends it, as flows.
+
+Every way of authentication answers the same two questions: which headers does a request to this part of the
+server need, and what can be done after a 401. Tokens are fetched at most once at a time, however many
+waiters need one, are hidden from logs on receipt and are renewed early where their end can be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Protocol
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleApiError,
+    AtScaleAuthenticationError,
+    AtScaleError,
+    AtScaleMalformedAnswerError,
+    AtScalePermissionError,
+)
+from airflow_provider_atscale.protocol.messages import Flow, Once, Request, Response, Secret
+
+#: Seconds before its end at which a token is renewed, at most a tenth of its life.
+RENEW_EARLY = 60.0
+
+NEW_TOKEN = "Generate a new one in Design Center > profile > Account panel > API Token (valid 90 days)"  # noqa: S105
+
+
+class Area(Enum):
+    """The parts of a server that ask for different credentials."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+
+
+class Auth(Protocol):
+    """What a call needs to know about authentication."""
+
+    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
+        """Return the headers for a request to that part of the server."""
+        ...
+
+    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
+        """Get other credentials after a refusal; return whether trying again makes sense."""
+        ...
+
+
+class JsonWebToken:
+    """
+    A short-lived token, and when it wants to be renewed.
+
+    :param value: The token.
+    :param received: Epoch seconds at which it came.
+    :param lifetime: Seconds that the server says it lives, where it does.
+    """
+
+    def __init__(self, value: str, received: float, lifetime: float | None = None) -> None:
+        self.value = value
+        expires, issued = _times_of(value)
+        if lifetime is None and expires is not None and issued is not None:
+            lifetime = expires - issued
+        # The server's lifetime counted on our clock: its clock may be minutes away from ours.
+        self._renew_at = None if lifetime is None else received + lifetime - min(RENEW_EARLY, lifetime / 10)
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it can be used without being renewed first."""
+        return self._renew_at is None or now < self._renew_at
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The header that carries it."""
+        return {"Authorization": f"Bearer {self.value}"}
+
+
+def _times_of(token: str) -> tuple[float | None, float | None]:
+    """Return expiry and time of issue of a JSON web token, as far as they can be read."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None, None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error):
+        return None, None
+    if not isinstance(claims, dict):
+        return None, None
+    expires, issued = (claims.get(name) for name in ("exp", "iat"))
+    return _number(expires), _number(issued)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+class TokenAuth:
+    """
+    Base of the ways that fetch a short-lived token and keep it.
+
+    :param now: Tells the epoch seconds.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._token: JsonWebToken | None = None
+
+    def fetch(self) -> Flow[JsonWebToken]:
+        """Get a token from the server."""
+        raise NotImplementedError
+
+    def bearer(self) -> Flow[Mapping[str, str]]:
+        """Return the header with a fresh token."""
+        if self._token is None or not self._token.is_fresh(self._now()):
+            yield Once("token", self._fetch_and_keep)
+        if self._token is None:  # pragma: no cover - the fetch raises where it gets none
+            raise AtScaleAuthenticationError("No token was received.")
+        return self._token.header
+
+    def renew_bearer(self, refused: Mapping[str, str]) -> Flow[bool]:
+        """Drop the refused token; return True: the next header carries a new one."""
+        # Another waiter may have renewed it while this answer was under way.
+        if self._token is not None and self._token.header == refused:
+            self._token = None
+        return True
+        yield  # a flow that needs no request
+
+    def _fetch_and_keep(self) -> Flow[None]:
+        token = yield from self.fetch()
+        yield Secret(token.value)
+        self._token = token
+
+
+class ApiTokenAuth(TokenAuth):
+    """
+    An API token: itself for the public API, exchanged for a short-lived one for the private API.
+
+    :param api_token: The token from Design Center.
+    :param exchange_url: Address of ``POST /v1/token``.
+    :param now: Tells the epoch seconds.
+    """
+
+    def __init__(self, api_token: str, exchange_url: str, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._api_token = {"Authorization": f"Bearer {api_token}"}
+        self._exchange_url = exchange_url
+        self._no_exchange = False
+
+    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
+        """Return the API token for the public API, an exchanged one for the private API."""
+        if area is Area.PUBLIC:
+            return self._api_token
+        if not self._no_exchange:
+            try:
+                return (yield from self.bearer())
+            except AtScaleApiError as error:
+                # Older builds know no exchange: the raw token is then all there is to try.
+                if error.http_status_code != 404:
+                    raise
+                self._no_exchange = True
+        return self._api_token
+
+    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
+        """Exchange the API token anew; the API token itself cannot be renewed."""
+        if area is Area.PUBLIC or self._no_exchange:
+            self._no_exchange = False
+            return False
+        return (yield from self.renew_bearer(refused))
+
+    def fetch(self) -> Flow[JsonWebToken]:
+        """Exchange the API token (``POST /v1/token``)."""
+        response: Response = yield Request(
+            "POST",
+            self._exchange_url,
+            headers={**self._api_token, "Content-Type": "application/json", "Accept": "application/json"},
+            json={},
+        )
+        if response.status in (401, 403):
+            raise AtScaleAuthenticationError(
+                f"{response.url} refuses the API token (HTTP {response.status}: "
+                f"{server_message(response)}): it is wrong, older than 90 days, or replaced by a newer one "
+                f"of the same user. {NEW_TOKEN} and put it into the connection's password.",
+                response.status,
+            )
+        token = _token_in(response, "accessToken")
+        return JsonWebToken(token, self._now())
+
+
+class PasswordAuth(TokenAuth):
+    """
+    Login and password, exchanged for a token by the identity broker (Keycloak password grant).
+
+    :param token_url: Address of the realm's token endpoint.
+    :param form: The grant's fields, login and password among them.
+    :param now: Tells the epoch seconds.
+    """
+
+    def __init__(self, token_url: str, form: Mapping[str, str], now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._token_url = token_url
+        self._form = form
+
+    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
+        """Return the user's token: it opens both parts of the server."""
+        del area
+        return (yield from self.bearer())
+
+    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
+        """Log in anew."""
+        del area
+        return (yield from self.renew_bearer(refused))
+
+    def fetch(self) -> Flow[JsonWebToken]:
+        """Log in (``POST /auth/realms/<realm>/protocol/openid-connect/token``)."""
+        response: Response = yield Request(
+            "POST", self._token_url, headers={"Accept": "application/json"}, form=self._form
+        )
+        if response.status in (400, 401, 403):
+            raise AtScaleAuthenticationError(
+                f"{response.url} refuses the login (HTTP {response.status}: {_keycloak_error(response)}). "
+                "Check login, password, realm, client_id and client_secret of the connection; the client "
+                "must allow direct access grants, and users of single sign-on need an API token instead.",
+                response.status,
+            )
+        token = _token_in(response, "access_token")
+        lifetime = _number(response.json().get("expires_in"))
+        return JsonWebToken(token, self._now(), lifetime)
+
+
+def _token_in(response: Response, name: str) -> str:
+    """Return the token that an answer carries."""
+    check(response, "get a token")
+    body = response.json()
+    token = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(token, str) or not token.strip() or not token.isprintable():
+        # The body may hold secrets under another name, so unlike everywhere else none of it is shown.
+        raise AtScaleMalformedAnswerError(
+            f"The answer of {response.url} (HTTP {response.status}) carries no {name!r}. "
+            "Check that the connection's host is AtScale itself and not a proxy or a login page.",
+            response.status,
+        )
+    return token.strip()
+
+
+def _keycloak_error(response: Response) -> str:
+    try:
+        body = response.json()
+    except AtScaleMalformedAnswerError:
+        return response.excerpt
+    if not isinstance(body, dict):
+        return response.excerpt
+    return ", ".join(str(body[name]) for name in ("error", "error_description") if body.get(name)) or "no text"
+
+
+def server_message(response: Response) -> str:
+    """Return what the server says about an error, in whichever of its forms it says it."""
+    try:
+        body = json.loads(response.body)
+    except (ValueError, RecursionError):
+        return response.excerpt or "empty answer"
+    found: list[str] = []
+    if isinstance(body, dict):
+        status, inner = body.get("status"), body.get("response")
+        places = [body, *(place for place in (status, inner) if isinstance(place, dict))]
+        for place in places:
+            for name in ("message", "error", "error_description"):
+                value = place.get(name)
+                if isinstance(value, list):
+                    value = "; ".join(str(item) for item in value)
+                if isinstance(value, str) and value.strip() and value not in found:
+                    found.append(value)
+    text = " ".join(": ".join(found).split())
+    return text[:500] or response.excerpt or "empty answer"
+
+
+def check(response: Response, what: str, *, role: str | None = None) -> None:
+    """
+    Raise the typed error for an answer that is not a success.
+
+    :param response: The answer.
+    :param what: What the call was for, as in "could not ...".
+    :param role: The role that the call needs, for the text of a 403.
+    """
+    if response.ok:
+        return
+    said = f"{response.url} answered HTTP {response.status}: {server_message(response)}"
+    if response.status == 401:
+        raise AtScaleAuthenticationError(
+            f"Could not {what}: the credentials were not accepted. {said}. Check the connection's token or "
+            f"password. {NEW_TOKEN}.",
+            401,
+        )
+    if response.status == 403:
+        needs = f"the role {role}" if role else "a role that allows it"
+        raise AtScalePermissionError(
+            f"Could not {what}: the user may not. {said}. The user of the connection needs {needs}.", 403
+        )
+    if 300 <= response.status < 400:
+        target = response.headers.get("location", "elsewhere").split("?", 1)[0]
+        raise AtScaleApiError(
+            f"Could not {what}: {response.url} redirects to {target} and redirects are not followed. "
+            "Put the address (https?) that answers itself into the connection's host.",
+            response.status,
+        )
+    raise AtScaleApiError(f"Could not {what}: {said}.", response.status)
+
+
+def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
+    """
+    Send a request with credentials; after a 401 renew them once and repeat it, if it may be repeated.
+
+    :param auth: The way of authentication.
+    :param area: The part of the server that is asked.
+    :param request: The request, without credentials.
+    """
+    used = yield from auth.headers(area)
+    response: Response = yield request.with_headers(used)
+    if response.status == 401 and request.repeatable and (yield from auth.renew(area, used)):
+        used = yield from auth.headers(area)
+        response = yield request.with_headers(used)
+    return response
+
+
+def is_refusal(error: AtScaleError) -> bool:
+    """Whether an error is about credentials or rights, which pass when the identity service comes back."""
+    return isinstance(error, (AtScaleAuthenticationError, AtScalePermissionError))

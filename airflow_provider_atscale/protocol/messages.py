@@ -1,0 +1,140 @@
+"""
+Plain values that flows and their drivers exchange.
+
+A *flow* is a generator. It yields one of the effects below and is sent its outcome: a :class:`Response`
+for a :class:`Request`, the sub-flow's value for :class:`Once`, None for the others. What cannot be answered
+is thrown into it as an exception. The driver alone knows sockets, clocks and threads, so each call is
+written once and serves the blocking and the asynchronous client alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from airflow_provider_atscale.exceptions import AtScaleMalformedAnswerError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+T = TypeVar("T")
+
+#: How much of an answer's text an error message may show.
+EXCERPT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """
+    Ask the server something.
+
+    :param method: HTTP method.
+    :param url: Absolute address, without the query.
+    :param params: Query parameters, already text.
+    :param headers: Headers of this request, over the connection's own.
+    :param json: Body to send as JSON.
+    :param form: Body to send as a form.
+    :param repeatable: Whether sending it twice does no harm. The driver never repeats any other request.
+    """
+
+    method: str
+    url: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    form: Mapping[str, str] | None = None
+    repeatable: bool = True
+
+    def with_headers(self, headers: Mapping[str, str]) -> Request:
+        """Return the same request with more headers."""
+        return replace(self, headers={**self.headers, **headers})
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """
+    The server's answer.
+
+    :param status: HTTP status.
+    :param headers: Headers, their names in lower case.
+    :param body: The body as received.
+    :param url: Address that was asked, without the query.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success."""
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        """The body as text, whatever its bytes."""
+        return self.body.decode("utf-8", errors="replace")
+
+    @property
+    def excerpt(self) -> str:
+        """The first characters of the body on one line, for error messages."""
+        text = " ".join(self.text.split())
+        return text if len(text) <= EXCERPT else text[:EXCERPT] + "..."
+
+    @property
+    def date(self) -> datetime | None:
+        """The server's own clock when it answered."""
+        try:
+            return parsedate_to_datetime(self.headers.get("date", ""))
+        except (TypeError, ValueError):
+            return None
+
+    def json(self) -> Any:
+        """Return the parsed body, or raise a typed error that shows what came instead."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise self.malformed("is not JSON") from None
+
+    def malformed(self, reason: str) -> AtScaleMalformedAnswerError:
+        """Return the error for an answer that is not what the call promises."""
+        return AtScaleMalformedAnswerError(
+            f"The answer of {self.url} (HTTP {self.status}) {reason}. It begins with: {self.excerpt!r}. "
+            "Check that the connection's host is AtScale itself and not a proxy or a login page.",
+            self.status,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let time pass before the next request."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Have a value hidden from all logs, from now on."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """
+    Run a flow, or ride on the same flow if one is under way already.
+
+    :param key: What makes two flows the same.
+    :param flow: Makes the flow.
+    """
+
+    key: str
+    flow: Callable[[], Generator[Any, Any, Any]]
+
+
+Effect: TypeAlias = Request | Pause | Secret | Once
+Flow: TypeAlias = Generator[Effect, Any, T]

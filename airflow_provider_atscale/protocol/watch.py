@@ -1,0 +1,256 @@
+"""
+The one judge of a wait: observations in, "wait so long / ended / give up" out.
+
+The operator's blocking wait, the sensor's poke and the trigger's loop all ask the same object, so a batch is
+judged alike wherever somebody waits for it. It reads no clock, sends no request and never sleeps.
+
+A batch is *ended* only when AtScale says one of its words for it, and green only on ``done`` or
+``success``. All other answers are doubt, and doubt is borne for a bounded time:
+
+- the batch is not in the history (yet): five minutes;
+- AtScale cannot be read (connection, 5xx, 429, 401, 403, an answer that is not one): half an hour;
+- AtScale says a word that nobody knows: half an hour;
+- the batch is judged by its instances, because no history may be read: an end must be seen twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_atscale.protocol.models import Batch, Phase
+
+#: The part of the time already waited after which to look again.
+GROWTH = 0.2
+#: The first look, and the shortest time between two others, in seconds.
+FIRST = 1.0
+SHORTEST = 2.0
+JITTER = 0.1
+#: After an estimated end, the share of the estimate by which to look later.
+AFTER_ESTIMATE = 0.05
+#: How many of the last answers a final error shows.
+REMEMBERED = 3
+
+
+def cadence(elapsed: float, estimate: float | None, cap: float, random: float) -> float:
+    """
+    Return the seconds until the next look at a batch.
+
+    A fifth of the time already waited: the end is seen late by a tenth of the build's length in the median,
+    and a build of two hours costs some twenty requests more than a look each minute.
+
+    :param elapsed: Seconds that the batch has been waited for.
+    :param estimate: Seconds that AtScale thinks the build takes; it can only shorten the wait.
+    :param cap: The longest wait.
+    :param random: A random number from 0 to 1, so that waiters never beat in step.
+    """
+    shortest = FIRST if elapsed < FIRST else SHORTEST
+    seconds = max(shortest, elapsed * GROWTH)
+    if estimate is not None and estimate > elapsed:
+        seconds = min(seconds, max(shortest, estimate * (1 + AFTER_ESTIMATE) - elapsed))
+    return min(seconds, cap) * (1 + JITTER * (2 * random - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """
+    How long doubt is borne.
+
+    :param missing: Seconds that a batch may be missing from the history.
+    :param trouble: Seconds that AtScale may be unreadable, without one good answer in between.
+    :param unknown: Seconds that a batch may be in a status that nobody knows.
+    :param settle: Seconds for which an end that only instances show must stay as it is.
+    :param looks: Answers of doubt that are borne in any case, however long they took.
+    """
+
+    missing: float = 300.0
+    trouble: float = 1800.0
+    unknown: float = 1800.0
+    settle: float = 30.0
+    looks: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The batch was found."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The history was read, and the batch is not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """
+    The history could not be read.
+
+    :param reason: What happened, free of secrets.
+    """
+
+    reason: str
+
+
+Observation = Seen | Missing | Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The batch has ended, well or not: its phase tells."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """
+    Doubt has lasted too long.
+
+    :param kind: ``missing``, ``trouble`` or ``unknown``.
+    :param reason: What to tell the reader.
+    """
+
+    kind: str
+    reason: str
+
+
+Decision = Wait | Ended | GaveUp
+
+
+@dataclass
+class BatchWatch:
+    """
+    Judge what is seen of one batch.
+
+    :param since: Epoch seconds at which the wait began, by whichever process.
+    :param cap: The longest time between two looks, in seconds.
+    :param tolerance: How long doubt is borne.
+    :param subject: What is waited for, for the texts.
+    """
+
+    since: float
+    cap: float
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    subject: str = "the batch"
+    batch: Batch | None = None
+    _doubt: str | None = None
+    _doubt_since: float = 0.0
+    _doubt_looks: int = 0
+    _answers: list[str] = field(default_factory=list)
+    _end: tuple[frozenset[tuple[str, str]], float] | None = None
+
+    def observe(self, observation: Observation, now: float, random: float) -> Decision:
+        """
+        Take one observation and decide.
+
+        :param observation: What was seen.
+        :param now: Epoch seconds.
+        :param random: A random number from 0 to 1.
+        """
+        if isinstance(observation, Trouble):
+            return self._bear("trouble", observation.reason, now, random)
+        if isinstance(observation, Missing):
+            return self._bear("missing", "the build history does not list it", now, random)
+        batch = observation.batch
+        self.batch = batch
+        if batch.phase is Phase.UNKNOWN:
+            return self._bear("unknown", f"its status is {batch.status!r}", now, random)
+        self._doubt = None
+        self._answers.clear()
+        if batch.phase is Phase.WAITING:
+            self._end = None
+            return self._wait(now, random)
+        if batch.instances is not None and not self._has_settled(batch, now):
+            return Wait(min(max(SHORTEST, self.tolerance.settle / 2), self.cap))
+        return Ended(batch)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the last answer told nothing certain."""
+        return self._doubt is not None
+
+    @property
+    def last_answer(self) -> str | None:
+        """The last doubtful answer."""
+        return self._answers[-1] if self._answers else None
+
+    def _wait(self, now: float, random: float) -> Wait:
+        estimate = self.batch.estimate_ms if self.batch else None
+        elapsed = max(now - self.since, 0.0)
+        return Wait(cadence(elapsed, estimate / 1000 if estimate else None, self.cap, random))
+
+    def _has_settled(self, batch: Batch, now: float) -> bool:
+        picture = frozenset((each.id, each.status) for each in batch.instances or ())
+        if self._end is None or self._end[0] != picture:
+            self._end = (picture, now)
+            return False
+        return now - self._end[1] >= self.tolerance.settle
+
+    def _bear(self, kind: str, reason: str, now: float, random: float) -> Decision:
+        self._end = None
+        if self._doubt != kind:
+            # A batch that was never seen is missing since the wait began, in whichever process that was.
+            began_here = kind == "missing" and self.batch is None
+            self._doubt, self._doubt_since, self._doubt_looks = kind, self.since if began_here else now, 0
+            self._answers.clear()
+        self._doubt_looks += 1
+        self._answers[:] = [*self._answers, reason][-REMEMBERED:]
+        bound: float = getattr(self.tolerance, kind)
+        if now - self._doubt_since >= bound and self._doubt_looks >= self.tolerance.looks:
+            return GaveUp(kind, self._complaint(kind, now - self._doubt_since))
+        wait = self._wait(now, random).seconds
+        if kind == "trouble":
+            # Whatever ails the server, asking it more often as time goes on does not help.
+            wait = max(wait, min(2.0**self._doubt_looks, self.cap))
+        left = self._doubt_since + bound - now
+        return Wait(min(wait, max(left, FIRST)))
+
+    def _complaint(self, kind: str, seconds: float) -> str:
+        minutes = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+        answers = "; then ".join(self._answers)
+        if kind == "missing":
+            return f"{self.subject} has not been in the build history for {minutes}"
+        if kind == "unknown":
+            return f"{self.subject} has been in an unknown status for {minutes}: {answers}"
+        return (
+            f"{self.subject} could not be read for {minutes}; "
+            f"the last {len(self._answers)} answers were: {answers}"
+        )
+
+    # --- from process to process ---
+
+    def memory(self) -> dict[str, Any]:
+        """Return what a later process must know to go on judging, as JSON values."""
+        return {
+            "doubt": self._doubt,
+            "doubt_since": self._doubt_since,
+            "doubt_looks": self._doubt_looks,
+            "answers": list(self._answers),
+            "was_seen": self.batch is not None,
+        }
+
+    def remember(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what an earlier process knew; what is not understood is left out."""
+        doubt, answers = memory.get("doubt"), memory.get("answers")
+        since, looks = memory.get("doubt_since"), memory.get("doubt_looks")
+        if doubt not in ("missing", "trouble", "unknown") or not isinstance(answers, list):
+            return
+        if isinstance(since, (int, float)) and isinstance(looks, int):
+            self._doubt, self._doubt_since, self._doubt_looks = doubt, float(since), looks
+            self._answers = [str(answer) for answer in answers][-REMEMBERED:]
+
+
+def observe_found(found: Mapping[str, Batch], batch_id: str) -> Observation:
+    """Return the observation that an answer of ``Edition.batches`` is for one batch."""
+    batch = found.get(batch_id)
+    return Missing() if batch is None or batch.id != batch_id else Seen(batch)

@@ -1,0 +1,394 @@
+"""Wait for a batch in AtScale that something else has started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
+
+from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+
+# Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
+# imported where it is used.
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, PokeReturnValue
+
+    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+    from airflow_provider_atscale.plan import Plan
+    from airflow_provider_atscale.protocol.models import ModelRef
+    from airflow_provider_atscale.protocol.watch import BatchWatch, Observation
+    from airflow_provider_atscale.report import Verdict
+    from airflow_provider_atscale.waiting import Progress
+
+#: Under which key a rescheduled sensor keeps what it knows from poke to poke (Airflow 3.3+).
+MEMORY_KEY = "atscale_watch"
+
+
+class AtScaleBatchSensor(BaseSensorOperator):
+    """
+    Wait until an AtScale batch has ended well.
+
+    Takes what :class:`~airflow_provider_atscale.operators.atscale.AtScaleAggregateBuildOperator` returns, in
+    every mode of sensors: ``poke``, ``reschedule`` and deferrable. It only reads: it starts and stops nothing.
+
+    ``soft_fail`` means the same in every mode: a timeout or a batch that failed is skipped; wrong
+    configuration or credentials are not.
+
+    :param batch_id: The batch. Left out: whichever batch of the model is the newest. (templated)
+    :param catalog: Id, name or caption of the batch's catalog; on the installer edition of the project. Left
+        out together with ``model``: found through the batch's aggregates. (templated)
+    :param model: Id, name or caption of the batch's model; on the installer edition of the cube. (templated)
+    :param failed_aggregates: What it means that a batch is done and some aggregates were not built: ``warn``,
+        the default, ``fail`` or ``ignore``. (templated)
+    :param atscale_conn_id: The :ref:`Airflow connection <howto/connection:atscale>`. (templated)
+    :param deferrable: Whether to wait in the triggerer and hold no worker. Default: Airflow's
+        ``[operators] default_deferrable``.
+    :param poke_interval: As for every sensor; in the modes ``poke`` and deferrable the longest time between
+        two looks, which begin after a second and grow with the time already waited.
+    :param timeout: As for every sensor; when it has passed the sensor fails and is not retried.
+    :return: The id of the batch. XCom ``batch_result`` has the report of the batch.
+    :raises AtScaleConfigurationError: If an argument or the connection cannot be used. Not retried.
+    :raises AtScaleAuthenticationError: If AtScale refuses the credentials at the first look. Not retried.
+    :raises AtScalePermissionError: If the user lacks a role at the first look. Not retried.
+    :raises AtScaleNotFoundError: If there is no such catalog or model. Not retried.
+    :raises AtScaleBatchFailedError: If the batch ended without success, or with aggregates missing and
+        ``failed_aggregates`` is ``fail``.
+    :raises AtScaleBatchNotFoundError: If the build history never lists the batch.
+    :raises AtScaleSensorTimeoutError: If the batch did not end in time. Not retried.
+    :raises AtScaleWaitError: If AtScale could not be read for longer than tolerated.
+    """
+
+    template_fields: Sequence[str] = ("batch_id", "catalog", "model", "failed_aggregates", "atscale_conn_id")
+    operator_extra_links = (AtScaleBuildHistoryLink(),)
+    ui_color = "#eaf2fa"
+
+    def __init__(
+        self,
+        *,
+        batch_id: str | None = None,
+        catalog: str | None = None,
+        model: str | None = None,
+        failed_aggregates: str = "warn",
+        atscale_conn_id: str = "atscale_default",
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.batch_id = batch_id
+        self.catalog = catalog
+        self.model = model
+        self.failed_aggregates = failed_aggregates
+        self.atscale_conn_id = atscale_conn_id
+        self.deferrable = deferrable
+        # Rendered later, a batch id may come to nothing, which must not mean "whichever is the newest".
+        self._wants_newest = batch_id is None
+        self._hook: AtScaleHook | None = None
+        self._ref: ModelRef | None = None
+        self._watch: BatchWatch | None = None
+        self._progress: Progress | None = None
+        self._pause: float | None = None
+
+    # --- entrances ---
+
+    def execute(self, context: Context) -> Any:
+        """
+        Wait, in whichever mode.
+
+        :param context: The task's context.
+        """
+        with self._one_rule():
+            batch_id = self._wanted()
+            try:
+                if not self.deferrable:
+                    return super().execute(context)
+                verdict = self._look(context, batch_id)
+                if verdict is not None:
+                    return self._conclude(context, batch_id, verdict)
+                return self._defer(context, batch_id)
+            finally:
+                if self._hook is not None:
+                    self._hook.close()
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """
+        Look at the batch once.
+
+        :param context: The task's context.
+        """
+        from airflow.providers.common.compat.sdk import PokeReturnValue
+
+        batch_id = self._wanted()
+        verdict = self._look(context, batch_id)
+        if verdict is None:
+            return False
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, batch_id, verdict))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Go on after the wait in the triggerer.
+
+        :param next_method: The method to go on with.
+        :param next_kwargs: Its arguments.
+        :param context: The task's context.
+        """
+        with self._one_rule():
+            return super().resume_execution(next_method, next_kwargs, context)
+
+    def execute_complete(self, context: Context, event: Any = None) -> str:
+        """
+        Judge the batch after the wait in the triggerer.
+
+        :param context: The task's context.
+        :param event: The trigger's event.
+        """
+        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+        from airflow_provider_atscale.plan import read_event
+
+        resumed = read_event(event, needs_batch=False)
+        self._hook = AtScaleHook(resumed.plan.conn_id)
+        try:
+            return self._judge(context, self._hook, resumed.plan, resumed.batch_id, resumed.verdict)
+        finally:
+            self._hook.close()
+
+    # --- one look ---
+
+    def _wanted(self) -> str | None:
+        """Return the batch to wait for, None for the newest; check the arguments before any request."""
+        from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+        from airflow_provider_atscale.parsing import parse_choice, parse_name
+
+        parse_choice(self.failed_aggregates, "failed_aggregates", ("warn", "fail", "ignore"))
+        if (self.catalog is None) != (self.model is None):
+            raise AtScaleConfigurationError(
+                f"catalog is {self.catalog!r} and model is {self.model!r}: give both, or neither of them."
+            )
+        if not self._wants_newest:
+            try:
+                return parse_name(self.batch_id, "batch_id")
+            except AtScaleConfigurationError:
+                raise AtScaleConfigurationError(
+                    f"batch_id is {self.batch_id!r}: the task that should have started the batch returned "
+                    "none. Was it skipped?"
+                ) from None
+        if self.catalog is None:
+            raise AtScaleConfigurationError(
+                "Neither batch_id nor catalog and model are given: there is nothing to wait for."
+            )
+        return None
+
+    def _look(self, context: Context, batch_id: str | None) -> Verdict | None:
+        """Look once and let the judge decide; None: wait on."""
+        import random
+        import time
+
+        from airflow_provider_atscale.protocol.watch import Wait
+
+        watch, progress = self._judge_of(context, batch_id)
+        observation = self._observe(context, batch_id, watch)
+        now = time.time()
+        decision = watch.observe(observation, now, random.random())  # noqa: S311
+        progress.note(observation, watch, decision, now)
+        self._remember(context, watch)
+        if not isinstance(decision, Wait):
+            return decision
+        self._pause = decision.seconds
+        return None
+
+    def _judge_of(self, context: Context, batch_id: str | None) -> tuple[BatchWatch, Progress]:
+        import time
+
+        from airflow_provider_atscale.protocol.watch import BatchWatch
+        from airflow_provider_atscale.waiting import Progress, tolerance
+
+        if self._watch is None or self._progress is None:
+            now = time.time()
+            first = self._first_poke(context)
+            since = first.timestamp() if first else now
+            subject = f"Batch {batch_id}" if batch_id else "The newest batch"
+            self._watch = BatchWatch(since, self.poke_interval, tolerance(), subject)
+            self._progress = Progress(self.log, subject, since)
+            store: Any = context.get("task_state_store")
+            if first is not None and store is not None:
+                memory = store.get(MEMORY_KEY)
+                if isinstance(memory, dict) and memory.get("since") == since:
+                    self._watch.remember(memory)
+        return self._watch, self._progress
+
+    def _first_poke(self, context: Context) -> Any:
+        """Return when a rescheduled sensor poked for the first time; None if it does now."""
+        if not self.reschedule:
+            return None
+        return context["ti"].get_first_reschedule_date(context)
+
+    def _remember(self, context: Context, watch: BatchWatch) -> None:
+        """Keep for the next poke, in another process, how long there has been doubt."""
+        store: Any = context.get("task_state_store")
+        if self.reschedule and store is not None:
+            try:
+                store.set(MEMORY_KEY, {**watch.memory(), "since": watch.since})
+            except Exception as error:
+                self.log.warning(
+                    "What this poke saw could not be written to Airflow's task state store (%s: %s)",
+                    type(error).__name__,
+                    error,
+                )
+
+    def _observe(self, context: Context, batch_id: str | None, watch: BatchWatch) -> Observation:
+        """Look at the batch; trouble at the very first look is raised, after that it is an observation."""
+        from airflow.providers.common.compat.sdk import AirflowFailException
+
+        from airflow_provider_atscale.exceptions import AtScaleError
+        from airflow_provider_atscale.protocol.watch import Trouble
+
+        is_first = self._ref is None and self._pause is None and self._first_poke(context) is None
+        try:
+            return self._observe_or_raise(context, batch_id)
+        except AtScaleError as error:
+            if is_first and isinstance(error, AirflowFailException):
+                raise
+            return Trouble(str(error))
+
+    def _observe_or_raise(self, context: Context, batch_id: str | None) -> Observation:
+        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+        from airflow_provider_atscale.hub import observe_newest
+        from airflow_provider_atscale.parsing import parse_name
+        from airflow_provider_atscale.protocol.watch import Missing, observe_found
+
+        if self._hook is None:
+            self._hook = AtScaleHook(parse_name(self.atscale_conn_id, "atscale_conn_id"))
+        if self._ref is None:
+            if self.catalog is not None:
+                self._ref = self._hook.resolve_model(
+                    parse_name(self.catalog, "catalog"), parse_name(self.model, "model")
+                )
+            else:
+                self._ref = self._hook.locate_batch(str(batch_id))
+            if self._ref is None:
+                return Missing()
+            context["ti"].xcom_push(
+                key=AtScaleBuildHistoryLink().xcom_key, value=self._hook.history_url(self._ref, batch_id)
+            )
+        if batch_id is None:
+            return observe_newest(self._hook.get_history(self._ref))
+        return observe_found(self._hook.get_batches(self._ref, (batch_id,)), batch_id)
+
+    # --- waiting and judging ---
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        """Grow with the time already waited, unless the user asks for another way."""
+        if self.mode != "poke" or self.exponential_backoff or self._pause is None:
+            return float(super()._get_next_poke_interval(*args, **kwargs))
+        return self._pause
+
+    def _plan(self, context: Context) -> Plan:
+        import time
+
+        from airflow_provider_atscale.plan import Plan
+        from airflow_provider_atscale.protocol.models import ModelRef
+        from airflow_provider_atscale.waiting import Deadline
+
+        now = time.time()
+        limit = self.execution_timeout.total_seconds() if self.execution_timeout else None
+        began = context["ti"].start_date
+        return Plan(
+            conn_id=self._hook.atscale_conn_id if self._hook else self.atscale_conn_id,
+            ref=self._ref or ModelRef("", "", "", ""),
+            began=now,
+            poll_interval=self.poke_interval,
+            deadline=Deadline.earlier(now, self.timeout, began.timestamp() if began else now, limit),
+            failed_aggregates=self.failed_aggregates.strip().lower(),
+            start="watched",
+        )
+
+    def _defer(self, context: Context, batch_id: str | None) -> None:
+        from datetime import timedelta
+
+        from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+
+        plan = self._plan(context)
+        backstop = None
+        if plan.deadline is not None:
+            # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
+            backstop = timedelta(seconds=plan.deadline.at - plan.began + max(120.0, 2 * plan.poll_interval))
+        self.defer(
+            trigger=AtScaleBatchTrigger(
+                atscale_conn_id=plan.conn_id,
+                catalog_id=plan.ref.catalog_id,
+                model_id=plan.ref.model_id,
+                catalog=plan.ref.catalog,
+                model=plan.ref.model,
+                batch_id=batch_id,
+                since=plan.began,
+                poll_interval=plan.poll_interval,
+                deadline=plan.deadline.to_json() if plan.deadline else None,
+                payload=plan.to_json(),
+            ),
+            method_name="execute_complete",
+            timeout=backstop,
+        )
+
+    def _conclude(self, context: Context, batch_id: str | None, verdict: Verdict) -> str:
+        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+
+        hook = self._hook or AtScaleHook(self.atscale_conn_id)
+        return self._judge(context, hook, self._plan(context), batch_id, verdict)
+
+    def _judge(
+        self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str | None, verdict: Verdict
+    ) -> str:
+        """Turn the verdict into a report or an error, and publish the report."""
+        from airflow_provider_atscale.exceptions import AtScaleSensorTimeoutError, AtScaleTimeoutError
+        from airflow_provider_atscale.protocol.watch import Ended
+        from airflow_provider_atscale.report import Subject, conclude, summarize
+
+        if isinstance(verdict, Ended):
+            batch_id = verdict.batch.id
+        ref = plan.ref if plan.ref.catalog_id else None
+        subject = Subject(
+            hook.edition.base_url,
+            ref,
+            batch_id,
+            plan.start,
+            None,
+            plan.failed_aggregates,
+            "Raise the sensor's timeout if builds take that long.",
+            hook.history_url(ref, batch_id),
+        )
+        try:
+            report = conclude(verdict, subject, lambda: hook.get_instances(str(batch_id), ref))
+        except AtScaleTimeoutError as error:
+            raise AtScaleSensorTimeoutError(str(error)) from None
+        self.log.info("%s is %s: %s", subject, report["status"], summarize(report))
+        if self.do_xcom_push:
+            context["ti"].xcom_push(key="batch_result", value=report)
+        return str(report["batch_id"])
+
+    @contextmanager
+    def _one_rule(self) -> Iterator[None]:
+        """
+        Apply ``soft_fail`` alike in all modes.
+
+        The base class skips fatal errors while it pokes and every error after a deferral; a user who wrote
+        ``soft_fail`` did not mean a wrong password.
+        """
+        from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
+
+        from airflow_provider_atscale.exceptions import AtScaleBatchFailedError, AtScaleError
+
+        try:
+            yield
+        except AirflowSkipException as skip:
+            cause = skip.__cause__
+            soft = (AtScaleBatchFailedError, AirflowSensorTimeout)
+            if self.soft_fail and isinstance(cause, AtScaleError) and not isinstance(cause, soft):
+                raise cause from None
+            if isinstance(cause, AtScaleError):
+                raise AirflowSkipException(f"Skipped, because soft_fail is set: {cause}") from cause
+            raise
+        except (AtScaleBatchFailedError, AirflowSensorTimeout) as error:
+            if self.soft_fail:
+                raise AirflowSkipException(f"Skipped, because soft_fail is set: {error}") from error
+            raise

@@ -1,0 +1,322 @@
+"""The REST API of the container edition."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from airflow_provider_atscale.testing.rows import chosen, duration
+from airflow_provider_atscale.testing.tokens import EXCHANGED
+from airflow_provider_atscale.testing.wire import (
+    LARGEST_PAGE,
+    Call,
+    Edition,
+    RefusedError,
+    Reply,
+    Route,
+    moment,
+    times,
+    truth,
+)
+from airflow_provider_atscale.testing.world import AlreadyRunningError, Batch, Instance, UnknownModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_VERSION = "2026.5.1"
+_REFRESH_SECONDS = 1800
+_PUBLIC_CLIENTS = ("atscale-ai-link",)
+_CONFIDENTIAL_CLIENTS = ("atscale-modeler", "atscale-public-api")
+_CAUSES = {
+    400: "BadRequestException",
+    401: "UnauthorizedException",
+    403: "ForbiddenException",
+    404: "NotFoundException",
+    409: "ConflictException",
+    500: "InternalServerErrorException",
+    503: "ServiceUnavailableException",
+}
+_INSTANCE_FILTERS = ("active", "invalid", "pending", "deleted")
+_PAGE = 10
+
+
+class ContainerEdition(Edition):
+    """Speak the container edition's API on one port."""
+
+    name = "container"
+    roles = ("main",)
+
+    def routes(self, role: str) -> Sequence[Route]:
+        """List the routes."""
+        v1 = self.core.api_prefix
+        keycloak = f"/auth/realms/{self.core.realm}/protocol/openid-connect/token"
+        return [
+            Route("history", "GET", "/wapi/p/aggregate/batch-history", self._history),
+            Route("start", "POST", v1 + "/aggregates-batch/catalogs/{catalog}/models/{model}", self._start),
+            Route("instances", "GET", v1 + "/aggregates/instances", self._instances),
+            Route("token", "POST", v1 + "/token", self._exchange),
+            Route("login", "POST", keycloak, self._keycloak),
+            Route("catalogs", "GET", v1 + "/catalogs", self._catalogs),
+            Route("deployed", "GET", "/wapi/p/projects/deployed", self._deployed),
+            Route("version", "GET", "/engine/version", self._version),
+        ]
+
+    def error(self, status: int, message: str) -> Reply:
+        """Make an error answer in the manner of NestJS."""
+        cause = _CAUSES.get(status, "HttpException")
+        return Reply.json({"statusCode": status, "message": message, "error": {"cause": cause}}, status)
+
+    def connection(self, auth: str, urls: Mapping[str, str]) -> dict[str, Any]:
+        """Describe the Airflow connection that leads here."""
+        connection: dict[str, Any] = {
+            "conn_type": "atscale",
+            "host": urls["main"],
+            "extra": {"edition": self.name, "auth_type": auth},
+        }
+        if auth in ("auto", "api_token"):
+            connection["password"] = self.core.api_token
+        elif auth == "password":
+            connection["login"] = self.core.login
+            connection["password"] = self.core.password
+        else:
+            raise ValueError(f"The container edition has no authentication {auth!r}")
+        if self.core.realm != "atscale":
+            connection["extra"]["realm"] = self.core.realm
+        if self.core.api_prefix != "/v1":
+            connection["extra"]["api_prefix"] = self.core.api_prefix
+        return connection
+
+    def _version(self, _: Call) -> Reply:
+        return Reply.text(self.core.current.version or _VERSION)
+
+    def _exchange(self, call: Call) -> Reply:
+        if not self.core.current.exchanges_tokens:
+            raise RefusedError(404, f"Cannot POST {call.path}")
+        if not self.core.tokens.is_api_token(call.bearer):
+            raise RefusedError(401, "Invalid token format")
+        self.core.ledger.exchanged()
+        token = self.core.tokens.issue(self.core.login, EXCHANGED, self.core.current.token_ttl)
+        return Reply.json({"accessToken": token}, 201)
+
+    def _keycloak(self, call: Call) -> Reply:
+        form = {name: values[0] for name, values in parse_qs(call.body.decode(errors="replace")).items()}
+        client = form.get("client_id", "")
+        if client in _CONFIDENTIAL_CLIENTS:
+            if form.get("client_secret") != self.core.client_secret:
+                return _oauth_error(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+        elif client not in _PUBLIC_CLIENTS:
+            return _oauth_error(401, "invalid_client", "Invalid client or Invalid client credentials")
+        grant = form.get("grant_type")
+        if grant == "password":
+            if (form.get("username"), form.get("password")) != (self.core.login, self.core.password):
+                return _oauth_error(401, "invalid_grant", "Invalid user credentials")
+        elif grant == "refresh_token":
+            claims = self.core.tokens.claims(form.get("refresh_token"), "Refresh")
+            if claims is None or claims["azp"] != client:
+                return _oauth_error(400, "invalid_grant", "Token is not active")
+        else:
+            return _oauth_error(400, "unsupported_grant_type", "Unsupported grant_type")
+        self.core.ledger.exchanged()
+        tokens, ttl = self.core.tokens, self.core.current.token_ttl
+        return Reply.json(
+            {
+                "access_token": tokens.issue(self.core.login, client, ttl),
+                "expires_in": math.ceil(ttl),
+                "refresh_expires_in": _REFRESH_SECONDS,
+                "refresh_token": tokens.issue(self.core.login, client, _REFRESH_SECONDS, "Refresh"),
+                "token_type": "Bearer",
+                "scope": form.get("scope", ""),
+            }
+        )
+
+    def _catalogs(self, call: Call) -> Reply:
+        self._open_public(call)
+        return Reply.json(
+            [
+                {
+                    "id": catalog.id,
+                    "name": catalog.name,
+                    "caption": catalog.caption,
+                    "publishedAt": moment(catalog.published),
+                    "publishedBy": "admin",
+                    "models": [{"id": m.id, "name": m.name, "caption": m.caption} for m in catalog.models],
+                }
+                for catalog in self.core.world.catalogs.values()
+            ]
+        )
+
+    def _deployed(self, call: Call) -> Reply:
+        self._open_private(call)
+        return Reply.json(
+            [
+                {
+                    "repoId": catalog.id,
+                    "name": catalog.name,
+                    "projects": [
+                        {
+                            "id": catalog.id,
+                            "name": catalog.name,
+                            "caption": catalog.caption,
+                            "models": [
+                                {"id": m.id, "name": m.name, "caption": m.caption, "type": "model"}
+                                for m in catalog.models
+                            ],
+                        }
+                    ],
+                }
+                for catalog in self.core.world.catalogs.values()
+            ]
+        )
+
+    def _start(self, call: Call) -> Reply:
+        self._open_public(call)
+        if not self.core.current.can_manage:
+            raise RefusedError(403, "Forbidden resource")
+        is_full_build = truth(call, "isFullBuild")
+        overrides = _overrides(call.body)
+        world = self.core.world
+        try:
+            model = world.deployed(call.params["catalog"], call.params["model"])
+            batch = world.start(model, is_full_build=is_full_build, grace_period_overrides=overrides)
+        except UnknownModelError as error:
+            raise RefusedError(404, str(error)) from None
+        except AlreadyRunningError as error:
+            # The status is all that is known; the text of a 500 tells clients nothing they could rely on.
+            if self.core.current.on_second_start == "409":
+                raise RefusedError(409, str(error)) from None
+            raise RefusedError(500, "Internal server error") from None
+        started = {
+            "id": batch.id,
+            "catalogId": batch.catalog_id,
+            "modelId": batch.model_id,
+            "createDate": moment(batch.created),
+            "status": world.word("new"),
+            "estimateTime": round(batch.build_seconds * 1000),
+            "isFullBuild": batch.is_full_build,
+            "batchType": "aggregate_batch",
+        }
+        return Reply.json({"batch": started, "success": True}, 201)
+
+    def _history(self, call: Call) -> Reply:
+        mode = self.core.current.history_mode
+        if mode == "missing":
+            raise RefusedError(404, f"Cannot GET {call.path}")
+        if mode == "unauthorized":
+            raise RefusedError(401, "Unauthorized")
+        self._open_private(call)
+        if mode == "forbidden" or not self.core.current.can_view:
+            raise RefusedError(403, "Forbidden resource")
+        page = call.number("page", 1, 1)
+        limit = min(call.number("limit", _PAGE), LARGEST_PAGE)
+        batches = self.core.world.history(call.query.get("modelId"), call.query.get("catalogId"))
+        shown = batches[(page - 1) * limit : page * limit]
+        return Reply.json({"data": [self._row(batch) for batch in shown], "total": len(batches)})
+
+    def _row(self, batch: Batch) -> dict[str, Any]:
+        world = self.core.world
+        now = world.now()
+        style = self.core.current.unset_times
+        row: dict[str, Any] = {
+            "id": batch.id,
+            "status": world.word(batch.status(now)),
+            "isFullBuild": batch.is_full_build,
+            "batchType": "aggregate_batch",
+            "createDate": moment(batch.created),
+            **times(
+                "absent" if style == "edition" else style,
+                startTime=batch.started(now),
+                endTime=batch.ended(now),
+            ),
+            "estimateTime": round(batch.build_seconds * 1000),
+        }
+        if batch.ended(now) is not None:
+            row["sumOfInstanceBuildTimes"] = duration(world.instances(batch))
+        return row
+
+    def _instances(self, call: Call) -> Reply:
+        self._open_public(call)
+        if not self.core.current.can_view:
+            raise RefusedError(403, "Forbidden resource")
+        wanted = call.query.get("status")
+        if wanted not in (None, *_INSTANCE_FILTERS):
+            raise RefusedError(400, f"status must be one of {', '.join(_INSTANCE_FILTERS)}")
+        page = call.number("page", 1, 1)
+        size = min(call.number("size", _PAGE, 1), LARGEST_PAGE)
+        rows = [self._instance(instance) for instance in chosen(self.core.world, call)]
+        rows = [row for row in rows if wanted in (None, row["status"])]
+        paging = self.core.current.instances_paging
+        if paging == "none":
+            return Reply.json({"data": rows})
+        if paging == "ignored":
+            return Reply.json({"data": rows[:_PAGE]})
+        offset = (page - 1) * size
+        return Reply.json(
+            {
+                "data": rows[offset : offset + size],
+                "total": len(rows),
+                "size": size,
+                "page": page,
+                "offset": offset,
+            }
+        )
+
+    def _instance(self, instance: Instance) -> dict[str, Any]:
+        style = self.core.current.unset_times
+        stats: dict[str, Any] = times(
+            "absent" if style == "edition" else style,
+            materializationStartTime=instance.started,
+            materializationEndTime=instance.ended,
+        )
+        if instance.started is not None and instance.ended is not None:
+            stats["buildDuration"] = round((instance.ended - instance.started) * 1000)
+        if instance.status == "active":
+            stats["numberOfRows"] = instance.aggregate.rows
+        return {
+            "id": instance.id,
+            "status": self.core.world.word(instance.status),
+            "message": instance.message,
+            "tableName": instance.aggregate.table_name,
+            "tableSchema": instance.aggregate.table_schema,
+            "batchId": instance.batch.id,
+            "stats": stats,
+            "buildQueryId": instance.build_query_id,
+            "catalogId": instance.batch.catalog_id,
+            "modelId": instance.batch.model_id,
+            "definitionId": instance.aggregate.id,
+            "connectionId": "con1",
+        }
+
+    def _open_public(self, call: Call) -> None:
+        if self.core.tokens.is_api_token(call.bearer):
+            return
+        claims = self.core.tokens.claims(call.bearer)
+        exchanged = claims is not None and claims["azp"] == EXCHANGED
+        if claims is None or (exchanged and not self.core.current.v1_accepts_exchanged_jwt):
+            raise RefusedError(401, "Invalid token format")
+
+    def _open_private(self, call: Call) -> None:
+        if self.core.tokens.claims(call.bearer) is not None:
+            return
+        if not (self.core.current.wapi_accepts_api_token and self.core.tokens.is_api_token(call.bearer)):
+            raise RefusedError(401, "Unauthorized")
+
+
+def _overrides(body: bytes) -> dict[str, float]:
+    if not body.strip():
+        return {}
+    try:
+        content = json.loads(body)
+    except ValueError:
+        raise RefusedError(400, "The body is not JSON") from None
+    overrides = content.get("gracePeriodOverrides", {}) if isinstance(content, dict) else None
+    if not isinstance(overrides, dict) or not all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in overrides.values()
+    ):
+        raise RefusedError(400, "gracePeriodOverrides must map dataset names to numbers")
+    return overrides
+
+
+def _oauth_error(status: int, error: str, description: str) -> Reply:
+    return Reply.json({"error": error, "error_description": description}, status)

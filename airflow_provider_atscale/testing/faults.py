@@ -1,0 +1,232 @@
+"""Things that go wrong on purpose: faults change an answer, holds keep a request waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ACTIONS = ("drop", "drop_after", "cut", "truncate", "delay", "html", "empty")
+HOLD_POINTS = ("received", "processed", "start.received", "start.created")
+Verdict = Literal["continue", "drop"]
+
+
+@dataclass
+class Match:
+    """
+    Tell which requests are meant.
+
+    :param method: HTTP method, in any case of letters.
+    :param path: regular expression searched in the path.
+    :param query: regular expression searched in the query string.
+    :param route: name of the route, such as ``start`` or ``history``.
+    """
+
+    method: str | None = None
+    path: str | None = None
+    query: str | None = None
+    route: str | None = None
+
+    def fits(self, method: str, path: str, query: str, route: str) -> bool:
+        """Tell whether a request is meant."""
+        return (
+            (self.method is None or self.method.upper() == method)
+            and (self.route is None or self.route == route)
+            and (self.path is None or re.search(self.path, path) is not None)
+            and (self.query is None or re.search(self.query, query) is not None)
+        )
+
+
+@dataclass
+class Fault:
+    """Describe one fault; ``times`` is how often it still strikes, ``None`` is for ever."""
+
+    id: int
+    action: str | int
+    match: Match
+    times: int | None
+    when: str
+    headers: dict[str, str]
+    body: Any
+    seconds: float
+
+
+class Faults:
+    """Keep the faults that wait for a request."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[Fault] = []
+        self._ids = itertools.count(1)
+
+    def add(
+        self,
+        action: str | int,
+        match: Match,
+        *,
+        times: int | None,
+        when: str,
+        headers: dict[str, str] | None,
+        body: Any,
+        seconds: float,
+    ) -> int:
+        """Let the next fitting requests meet a fault."""
+        if isinstance(action, str) and action.isdecimal():
+            action = int(action)
+        if isinstance(action, str) and action not in ACTIONS:
+            raise ValueError(f"A fault is an HTTP status or one of {', '.join(ACTIONS)}; not {action!r}")
+        if when not in ("before", "after"):
+            raise ValueError(f"A fault strikes before or after processing; not {when!r}")
+        for pattern in (match.path, match.query):
+            _check_pattern(pattern)
+        fault = Fault(next(self._ids), action, match, times, when, headers or {}, body, seconds)
+        with self._lock:
+            self._waiting.append(fault)
+        return fault.id
+
+    def take(self, method: str, path: str, query: str, route: str) -> list[Fault]:
+        """Use up the faults of a request: any delays, and at most one that changes the answer."""
+        if not self._waiting:
+            return []
+        taken: list[Fault] = []
+        with self._lock:
+            for fault in list(self._waiting):
+                if not fault.match.fits(method, path, query, route):
+                    continue
+                if fault.times is not None:
+                    fault.times -= 1
+                    if fault.times <= 0:
+                        self._waiting.remove(fault)
+                taken.append(fault)
+                if fault.action != "delay":
+                    break
+        return taken
+
+    def clear(self) -> None:
+        """Forget all faults."""
+        with self._lock:
+            self._waiting.clear()
+
+
+@dataclass
+class Hold:
+    """Keep requests at one point until they are released."""
+
+    id: str
+    at: str
+    match: Match
+    times: int | None
+    seen: int = 0
+    then: Verdict | None = None
+    waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Verdict]]] = field(default_factory=list)
+
+
+class Holds:
+    """Keep the holds; tests wait in their own thread, requests in the server's event loop."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holds: dict[str, Hold] = {}
+        self._ids = itertools.count(1)
+
+    def add(self, at: str, match: Match, times: int | None) -> str:
+        """Hold the next fitting requests."""
+        if at not in HOLD_POINTS:
+            raise ValueError(f"A request is held at one of {', '.join(HOLD_POINTS)}; not {at!r}")
+        _check_pattern(match.path)
+        if at.startswith("start."):
+            match.route = "start"
+        with self._changed:
+            hold = Hold(f"hold-{next(self._ids)}", at, match, times)
+            self._holds[hold.id] = hold
+        return hold.id
+
+    def status(self, hold_id: str) -> dict[str, Any]:
+        """Tell how many requests are held now, and how many were in all."""
+        with self._changed:
+            hold = self._get(hold_id)
+            return {
+                "id": hold.id,
+                "at": hold.at,
+                "held": len(hold.waiting),
+                "seen": hold.seen,
+                "released": hold.then is not None,
+            }
+
+    def wait(self, hold_id: str, timeout: float) -> None:
+        """Block until a request is held."""
+        with self._changed:
+            hold = self._get(hold_id)
+            if not self._changed.wait_for(lambda: hold.waiting, timeout):
+                raise TimeoutError(f"No request came to {hold_id} in {timeout} seconds")
+
+    def release(self, hold_id: str, then: str = "continue") -> None:
+        """Let the held requests go on, or drop them; the hold is over."""
+        if then not in ("continue", "drop"):
+            raise ValueError(f"A held request can continue or drop; not {then!r}")
+        verdict: Verdict = "drop" if then == "drop" else "continue"
+        with self._changed:
+            hold = self._get(hold_id)
+            hold.then = verdict
+            waiting, hold.waiting = hold.waiting, []
+        for loop, future in waiting:
+            # The engine may have been stopped in the meantime.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_settle, future, verdict)
+
+    def clear(self) -> None:
+        """End all holds; what is held goes on."""
+        for hold_id in list(self._holds):
+            self.release(hold_id)
+        with self._changed:
+            self._holds.clear()
+
+    async def stay(self, points: tuple[str, ...], request: tuple[str, str, str, str]) -> Verdict | None:
+        """Hold a request that has come to some points; ``None`` if no hold waits there."""
+        if not self._holds:
+            return None
+        loop = asyncio.get_running_loop()
+        with self._changed:
+            hold = next((h for h in self._holds.values() if self._open(h, points, request)), None)
+            if hold is None:
+                return None
+            future: asyncio.Future[Verdict] = loop.create_future()
+            hold.waiting.append((loop, future))
+            hold.seen += 1
+            self._changed.notify_all()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            with self._changed:
+                hold.waiting.remove((loop, future))
+            raise
+
+    def _get(self, hold_id: str) -> Hold:
+        if hold_id not in self._holds:
+            raise ValueError(f"There is no hold {hold_id!r}")
+        return self._holds[hold_id]
+
+    @staticmethod
+    def _open(hold: Hold, points: tuple[str, ...], request: tuple[str, str, str, str]) -> bool:
+        return (
+            hold.then is None
+            and hold.at in points
+            and (hold.times is None or hold.seen < hold.times)
+            and hold.match.fits(*request)
+        )
+
+
+def _settle(future: asyncio.Future[Verdict], verdict: Verdict) -> None:
+    if not future.done():
+        future.set_result(verdict)
+
+
+def _check_pattern(pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None

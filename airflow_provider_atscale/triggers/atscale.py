@@ -1,0 +1,135 @@
+"""Wait for an AtScale batch in the triggerer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_atscale.hub import line
+from airflow_provider_atscale.protocol.models import ModelRef, batch_to_json
+from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Wait, cadence
+from airflow_provider_atscale.waiting import Progress, parse_deadline, timed_out, tolerance
+
+
+class AtScaleBatchTrigger(BaseTrigger):
+    """
+    Wait until an AtScale batch has ended, and report what was seen; never start or stop anything.
+
+    All waiters of one triggerer share one client per connection and one read of the build history per model.
+    The event says how the wait ended (``ended``, ``gave_up``, ``timeout``), the batch as AtScale shows it,
+    and gives ``payload`` back. Whether the batch ended well is judged by who receives the event.
+
+    :param atscale_conn_id: The Airflow connection.
+    :param catalog_id: Id of the batch's catalog.
+    :param model_id: Id of the batch's model.
+    :param catalog: What people call the catalog.
+    :param model: What people call the model.
+    :param batch_id: The batch. None: whichever batch of the model is the newest.
+    :param since: Epoch seconds at which the wait began, in whichever process.
+    :param poll_interval: The longest time between two looks, in seconds.
+    :param deadline: When the wait ends without the batch: epoch seconds ``at``, and which ``limit`` it is.
+    :param payload: JSON values that the event gives back.
+    """
+
+    def __init__(
+        self,
+        *,
+        atscale_conn_id: str,
+        catalog_id: str,
+        model_id: str,
+        catalog: str,
+        model: str,
+        batch_id: str | None,
+        since: float,
+        poll_interval: float,
+        deadline: dict[str, Any] | None = None,
+        payload: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.atscale_conn_id = atscale_conn_id
+        self.catalog_id = catalog_id
+        self.model_id = model_id
+        self.catalog = catalog
+        self.model = model
+        self.batch_id = batch_id
+        self.since = since
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+        self.payload = payload
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments, all of them JSON values and none of them secret."""
+        return (
+            "airflow_provider_atscale.triggers.atscale.AtScaleBatchTrigger",
+            {
+                "atscale_conn_id": self.atscale_conn_id,
+                "catalog_id": self.catalog_id,
+                "model_id": self.model_id,
+                "catalog": self.catalog,
+                "model": self.model,
+                "batch_id": self.batch_id,
+                "since": self.since,
+                "poll_interval": self.poll_interval,
+                "deadline": self.deadline,
+                "payload": self.payload,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, and yield one event."""
+        yield TriggerEvent(await self._wait())  # type: ignore[no-untyped-call, unused-ignore]
+
+    async def _wait(self) -> dict[str, Any]:
+        ref = ModelRef(self.catalog_id, self.model_id, self.catalog, self.model)
+        deadline = parse_deadline(self.deadline)
+        subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
+        watch = BatchWatch(self.since, self.poll_interval, tolerance(), subject)
+        progress = Progress(self.log, f"{subject} of {ref}", self.since)
+        async with line(self.atscale_conn_id) as shared, shared.room(ref) as room:
+            # Many waiters of a restarted triggerer begin at once: the first look of each is anywhere within
+            # its cadence.
+            seconds = cadence(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
+            seconds *= random.random()  # noqa: S311
+            while True:
+                if deadline is not None:
+                    seconds = min(seconds, deadline.at - time.time())
+                observation = await room.next(self.batch_id, seconds)
+                now = time.time()
+                decision = watch.observe(observation, now, random.random())  # noqa: S311
+                progress.note(observation, watch, decision, now)
+                if isinstance(decision, Ended):
+                    return self._event("ended", decision.batch.id, batch=batch_to_json(decision.batch))
+                if not isinstance(decision, Wait):
+                    return self._event("gave_up", self.batch_id, kind=decision.kind, reason=decision.reason)
+                if deadline is not None and now >= deadline.at:
+                    verdict = timed_out(deadline, watch, now)
+                    return self._event(
+                        "timeout",
+                        self.batch_id,
+                        limit=verdict.limit,
+                        seconds=verdict.seconds,
+                        last_status=verdict.last_status,
+                    )
+                seconds = decision.seconds
+
+    def _event(self, status: str, batch_id: str | None, **facts: Any) -> dict[str, Any]:
+        return {"status": status, "batch_id": batch_id, "payload": self.payload, **facts}
+
+    async def on_kill(self) -> None:
+        """
+        Say that the build goes on: AtScale has no call that cancels a batch.
+
+        Called by Airflow 3.3+ when the task is cleared or marked while deferred, and also when another
+        triggerer has taken over.
+        """
+        self.log.warning(
+            "This wait for batch %s (%s of %s) ends. The build goes on in AtScale, which offers no call to "
+            "cancel it; if it should stop, cancel it in Design Center > Aggregates > Build History",
+            self.batch_id,
+            self.model,
+            self.catalog,
+        )
