@@ -71,6 +71,9 @@ class _Port(web.Server):
         ledger = self._engine.ledger
         handler, name = self._find(call)
         connection = ledger.connection(request.protocol)
+        if request.transport is None:
+            # The sender hung up before this ran; nothing will report the end of the connection again.
+            ledger.disconnected(request.protocol)
         settings = self._engine.current
         if settings.log_requests:
             record = ledger.arrive(name, self._noted(call, connection), settings.log_limit)
