@@ -18,6 +18,7 @@ from airflow_provider_atscale.durable import (
     LOST,
     REFUSED,
     Attach,
+    Decision,
     Fresh,
     Intent,
     Look,
@@ -145,7 +146,7 @@ class Builder:
         :raises AtScaleStartUnknownError: If the reply to the start was lost and no batch was found.
         :raises AtScaleStartError: If AtScale refused the start.
         """
-        decision = self._memory.recall()
+        decision = self._recall()
         if isinstance(decision, Succeed):
             batch_id = str(decision.entry.batch_id)
             self._log.info("Batch %s of an earlier try is done already, so nothing is built again", batch_id)
@@ -164,10 +165,21 @@ class Builder:
 
     # --- what an earlier try left ---
 
+    def _recall(self) -> Decision:
+        try:
+            return self._memory.recall()
+        except Exception as error:
+            raise AtScaleError(
+                f"Nothing was started: what an earlier try to build {self._ref} has left in Airflow's task "
+                f"state store could not be read ({type(error).__name__}: {error}), and without it a build "
+                "could be started twice. A retry of the task tries again."
+            ) from error
+
     def _attach_again(self, decision: Attach) -> Step | None:
         batch_id, start = str(decision.entry.batch_id), decision.entry.start
         seen = look(self._hook, self._ref, batch_id)
-        if isinstance(seen, Seen) and seen.batch.phase is Phase.FAILED:
+        # A batch that only its instances show may have more of them to come.
+        if isinstance(seen, Seen) and seen.batch.phase is Phase.FAILED and seen.batch.instances is None:
             self._log.warning(
                 "Batch %s of an earlier try ended as %s, so a fresh one is built", batch_id, seen.batch.status
             )
@@ -182,10 +194,20 @@ class Builder:
             "An earlier try was about to start a build at %s and did not learn its id: looking for the batch",
             iso(intent.server_time) or f"epoch {intent.at:.0f}",
         )
-        return self._look_for(intent, until=intent.at + self._window)
+        # The intent may be by the clock of another worker.
+        found = self._look_for(intent, until=min(intent.at, self._clock()) + self._window)
+        if isinstance(found, str):
+            self._log.warning("Not going on with a batch of the earlier try: %s", found)
+            return None
+        return found
 
-    def _look_for(self, intent: Intent, until: float) -> Step | None:
-        """Return the one batch that an intent led to, None where the history, read at the end, has none."""
+    def _look_for(self, intent: Intent, until: float) -> Step | str:
+        """Return the one batch that an intent led to, or the reason why there is none to be found."""
+        if intent.ran:
+            return (
+                "just before it a batch of the model ran, or the build history could not be read, so no batch "
+                "can be told to be its own"
+            )
         looks = 0
         while True:
             trouble: AtScaleError | None = None
@@ -195,11 +217,7 @@ class Builder:
                 trouble = error
             else:
                 if isinstance(history, str):
-                    self._log.warning("The build history may not be read (%s), so it cannot tell", history)
-                    return None
-                if intent.ran:
-                    # A batch ran just before the start: a new one may be somebody's who did not load our data.
-                    return None
+                    return f"the build history may not be read ({history})"
                 found = intent.candidates(history, is_full_build=self._full)
                 if found:
                     return self._adopt(found, intent)
@@ -210,7 +228,7 @@ class Builder:
                         f"build history that would tell could not be read: {trouble} Nothing more was "
                         "started; a retry of the task looks again before it starts one."
                     ) from trouble
-                return None
+                return "no new batch appeared in the build history"
             self._check_stopped()
             self._sleep(min(_LOOKS[min(looks, len(_LOOKS) - 1)], max(until - self._clock(), 0.1)))
             looks += 1
@@ -279,22 +297,24 @@ class Builder:
         self._log.warning(
             "The reply to the start was lost (%s): looking for the batch in the build history", lost.reason
         )
-        step = self._look_for(intent, until=self._clock() + self._window)
-        if step is None and intent.ran:
-            step = self._meet(self._read_history())
-        if step is not None:
-            return step
+        found = self._look_for(intent, until=self._clock() + self._window)
+        if not isinstance(found, str):
+            return found
+        if intent.ran:
+            step = self._meet(self._try_history())
+            if step is not None:
+                return step
         raise AtScaleStartUnknownError(
             f"AtScale may or may not have started a {self._kind} build of {self._ref}: the reply to the start "
-            f"was lost ({lost.reason}), and within {self._window:.0f} s no new batch appeared in the build "
-            "history. Nothing more was started; a retry of the task looks again before it starts one."
+            f"was lost ({lost.reason}), and {found}. Nothing more was started; a retry of the task looks again "
+            "before it starts one."
         )
 
     def _after_refusal(self, refused: Refused) -> Step:
         for number in range(_LOOKS_AFTER_REFUSAL):
             if number:
                 self._sleep(_LOOKS[number])
-            history = self._read_history()
+            history = self._try_history()
             if history is not None and history.running:
                 self._log.info("AtScale refused the start, because a batch of the model runs already")
                 self._stamp(REFUSED)
@@ -303,6 +323,14 @@ class Builder:
                     return step
         # A 500 may also come after a batch was made; the intent stays open, so that a retry looks for it.
         raise refused.error
+
+    def _try_history(self) -> History | None:
+        """Return the history; after the POST nothing that ails its reading may hide what became of it."""
+        try:
+            return self._read_history()
+        except AtScaleError as error:
+            self._log.warning("The build history could not be read: %s", error)
+            return None
 
     # --- a batch that runs already ---
 
@@ -391,10 +419,8 @@ def stamp(memory: Memory, log: Any, outcome: str, batch_id: str | None = None) -
         memory.judge(outcome, batch_id)
     except Exception as error:
         log.warning(
-            "That batch %s is %s could not be written to Airflow's task state store (%s: %s); a retry will "
-            "look at the batch again",
-            batch_id,
-            outcome,
+            "That %s could not be written to Airflow's task state store (%s: %s); a retry looks again",
+            f"batch {batch_id} is {outcome}" if batch_id else "no batch was started",
             type(error).__name__,
             error,
         )

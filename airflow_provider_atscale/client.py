@@ -8,17 +8,23 @@ reads repeated on trouble that passes, the start POST never. What a call is live
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import tenacity
 
-from airflow_provider_atscale.exceptions import AtScaleConnectionError, AtScaleError
+from airflow_provider_atscale.exceptions import (
+    AtScaleConfigurationError,
+    AtScaleConnectionError,
+    AtScaleError,
+)
 from airflow_provider_atscale.protocol.messages import Effect, Flow, Pause, Request, Response, Secret
 from airflow_provider_atscale.version import user_agent
 
@@ -65,14 +71,13 @@ def _pause(state: tenacity.RetryCallState) -> float:
 def _retry_after(response: Response) -> float | None:
     """Return the seconds of a ``Retry-After`` header, which may be a number or a date."""
     value = response.headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
-        moment = parsedate_to_datetime(value)
+        # A date without a zone, which is no proper one, cannot be compared and is a TypeError too.
+        return max((parsedate_to_datetime(value) - response.date).total_seconds(), 0.0)  # type: ignore[operator]
     except (TypeError, ValueError):
         return None
-    now = response.date
-    return None if now is None else max((moment - now).total_seconds(), 0.0)
 
 
 def _policy(tries: int) -> dict[str, Any]:
@@ -86,6 +91,22 @@ def _policy(tries: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer(Response):
+    """
+    An answer that shows no known secret, should a server have sent one back.
+
+    :param hide: Takes known secrets out of a text.
+    """
+
+    hide: Callable[[str], str] = str
+
+    @property
+    def excerpt(self) -> str:
+        """The first characters of the body; secrets are hidden first, or half of one might be left."""
+        return Response(self.status, self.headers, self.hide(self.text).encode(), self.url).excerpt
+
+
 class _Driver:
     """What both drivers share: the connection's settings and the secrets that were met."""
 
@@ -94,16 +115,41 @@ class _Driver:
         self._secrets: set[str] = {value for value in settings.secrets if len(value) > 3}
 
     def _headers(self, request: Request) -> dict[str, str]:
-        return {"User-Agent": user_agent(), **self.settings.headers, **request.headers}
+        """Return a request's headers: its own win over the connection's, however those are written."""
+        merged: dict[str, tuple[str, str]] = {}
+        for source in ({"User-Agent": user_agent()}, self.settings.headers, request.headers):
+            merged.update({name.lower(): (name, value) for name, value in source.items()})
+        for name, value in merged.values():
+            # The libraries' own errors about it show the value, which is a token as a rule.
+            if not (value.isprintable() and _is_latin(value)):
+                raise AtScaleConfigurationError(
+                    f"Connection {self.settings.conn_id!r}: the value of the header {name!r} has a character "
+                    "that a header cannot have, such as the end of a line. Was the token, or the field "
+                    "'headers', copied with it?"
+                )
+        return dict(merged.values())
 
     def _clean(self, error: AtScaleError) -> AtScaleError:
         """Take known secrets out of an error's text, should a server have sent one back."""
         text = str(error)
-        if any(secret in text for secret in self._secrets):
-            for secret in sorted(self._secrets, key=len, reverse=True):
-                text = text.replace(secret, "***")
-            error.args = (text, *error.args[1:])
+        cleaned = self._hide(text)
+        if cleaned != text:
+            error.args = (cleaned, *error.args[1:])
         return error
+
+    def _hide(self, text: str) -> str:
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def _response(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> Response:
+        """Return an answer as a flow sees it."""
+        if status >= 300:
+            # Nothing but a text for people, and a message is shortened before an error shows it.
+            for secret in sorted(self._secrets, key=len, reverse=True):
+                body = body.replace(secret.encode(), b"***")
+        lowered = {name.lower(): value for name, value in headers.items()}
+        return _Answer(status, lowered, body, request.url, self._hide)
 
     def _no_answer(self, request: Request, error: BaseException, *, sent: bool) -> AtScaleConnectionError:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -115,6 +161,14 @@ class _Driver:
         return AtScaleConnectionError(
             f"{request.method} {request.url} got no answer ({what}). {hint}.", sent=sent
         )
+
+
+def _is_latin(text: str) -> bool:
+    try:
+        text.encode("latin-1")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _step(flow: Flow[T], outcome: Any, error: BaseException | None) -> tuple[Effect | None, T | None]:
@@ -183,18 +237,22 @@ class AtScaleClient(_Driver):
 
     def _send(self, request: Request) -> Response:
         import ssl
+        from http.cookiejar import DefaultCookiePolicy
 
         import requests
         from urllib3.exceptions import NewConnectionError
 
+        headers = self._headers(request)
         if self._session is None:
             self._session = requests.Session()
+            # No answer's cookie decides what a later request means.
+            self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         try:
             answer = self._session.request(
                 request.method,
                 request.url,
                 params=dict(request.params) or None,
-                headers=self._headers(request),
+                headers=headers,
                 json=request.json,
                 data=dict(request.form) if request.form is not None else None,
                 timeout=self.settings.timeout,
@@ -203,12 +261,7 @@ class AtScaleClient(_Driver):
                 # Without it a .netrc entry of the host would replace our Authorization header.
                 auth=_keep_headers,
             )
-            return Response(
-                answer.status_code,
-                {name.lower(): value for name, value in answer.headers.items()},
-                answer.content,
-                request.url,
-            )
+            return self._response(request, answer.status_code, answer.headers, answer.content)
         except requests.exceptions.ConnectTimeout as error:
             raise self._no_answer(request, error, sent=False) from None
         except requests.exceptions.RequestException as error:
@@ -218,6 +271,9 @@ class AtScaleClient(_Driver):
             inner = reason.args[0] if isinstance(reason, Exception) and reason.args else None
             untrusted = isinstance(inner, ssl.SSLCertVerificationError)
             raise self._no_answer(request, error, sent=not (refused or untrusted)) from None
+        except OSError as error:
+            # A CA bundle that is not there or is none; nothing of the network comes unwrapped.
+            raise self._no_answer(request, error, sent=False) from None
 
     def close(self) -> None:
         """Close the connections."""
@@ -236,6 +292,14 @@ class AtScaleClient(_Driver):
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def _connect_timeout() -> type[Exception]:
+    """Return aiohttp's error for a connection that took too long; older versions have none of its own."""
+    import aiohttp
+
+    found: type[Exception] = getattr(aiohttp, "ConnectionTimeoutError", aiohttp.ClientConnectorError)
+    return found
 
 
 class _Work:
@@ -269,8 +333,14 @@ class AsyncAtScaleClient(_Driver):
         self._sleep = sleep
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._context: ssl.SSLContext | bool | None = None
         self._proxies: dict[str, str | None] = {}
         self._under_way: dict[str, _Work] = {}
+
+    async def prepare(self) -> None:
+        """Load, in a thread, what would hold up everything else on the event loop if the first request did."""
+        with contextlib.suppress(OSError):
+            self._context = await asyncio.to_thread(self._tls)
 
     async def run(self, flow: Flow[T], tries: int = TRIES) -> T:
         """
@@ -342,22 +412,25 @@ class AsyncAtScaleClient(_Driver):
     async def _send(self, request: Request) -> Response:
         import aiohttp
 
-        session = self._open()
+        headers = self._headers(request)
+        try:
+            session = self._open()
+        except OSError as error:
+            # A CA bundle that is not there or is none.
+            raise self._no_answer(request, error, sent=False) from None
         try:
             async with session.request(
                 request.method,
                 request.url,
                 params=request.params or None,
-                headers=self._headers(request),
+                headers=headers,
                 json=request.json,
                 data=request.form,
                 allow_redirects=False,
                 proxy=self._proxy(request.url),
             ) as answer:
-                body = await answer.read()
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(answer.status, headers, body, request.url)
-        except aiohttp.ClientConnectorError as error:
+                return self._response(request, answer.status, answer.headers, await answer.read())
+        except (aiohttp.ClientConnectorError, _connect_timeout()) as error:
             raise self._no_answer(request, error, sent=False) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise self._no_answer(request, error, sent=True) from None
@@ -366,8 +439,9 @@ class AsyncAtScaleClient(_Driver):
         import aiohttp
 
         if self._session is None:
+            context = self._tls() if self._context is None else self._context
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, ssl=self._tls()),
+                connector=aiohttp.TCPConnector(limit=self._connections, ssl=context),
                 # Waiting for a free connection is not the server's doing, so it does not count.
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self.settings.timeout, sock_read=self.settings.timeout
@@ -390,6 +464,8 @@ class AsyncAtScaleClient(_Driver):
     def _tls(self) -> ssl.SSLContext | bool:
         import ssl
 
+        import aiohttp  # noqa: F401 - for prepare: it takes long to load
+
         verify = self.settings.verify
         if verify is True:
             # What requests trusts, so both drivers accept the same servers.
@@ -408,9 +484,11 @@ class AsyncAtScaleClient(_Driver):
 
     async def close(self) -> None:
         """Close the connections and end what is under way."""
-        for work in list(self._under_way.values()):
-            work.task.cancel()
+        tasks = [work.task for work in self._under_way.values()]
         self._under_way.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()

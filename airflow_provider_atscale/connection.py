@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 from airflow_provider_atscale.parsing import parse_bool
@@ -27,6 +27,7 @@ EDITIONS = ("container", "installer")
 AUTH_TYPES = ("auto", "api_token", "password", "client_api_key")
 #: The longest that the start may take: AtScale's own clients allow it a minute.
 DEFAULT_TIMEOUT = 60.0
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: Headers whose values are hidden from logs; hiding all would blacken words like "json" everywhere.
 _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|passw|credential", re.IGNORECASE)
 
@@ -122,6 +123,8 @@ def parse_connection(conn: ConnectionLike) -> Settings:
     auth_type = _choice(extra, "auth_type", AUTH_TYPES, wrong)
     if auth_type == "auto":
         auth_type = "password" if login else "api_token"
+    if password and auth_type != "password":
+        password = _header_value(password, wrong)
     if not password:
         needed = {"password": "the password", "api_token": "the API token", "client_api_key": "the key"}
         raise wrong("password", f"is empty, and auth_type {auth_type!r} needs {needed[auth_type]} there")
@@ -166,7 +169,7 @@ def _extra(conn: ConnectionLike, wrong: _Wrong) -> Mapping[str, Any]:
         return {}
     try:
         extra = json.loads(conn.extra)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise wrong("extra", "is not JSON") from None
     if not isinstance(extra, Mapping):
         raise wrong("extra", "is not a JSON object")
@@ -176,11 +179,11 @@ def _extra(conn: ConnectionLike, wrong: _Wrong) -> Mapping[str, Any]:
 
 def _text(extra: Mapping[str, Any], name: str, default: str, wrong: _Wrong) -> str:
     value = extra.get(name)
-    if value is None or value == "":
+    if value is None:
         return default
     if not isinstance(value, str):
         raise wrong(name, f"must be a text, not {type(value).__name__}")
-    return value.strip()
+    return value.strip() or default
 
 
 def _choice(extra: Mapping[str, Any], name: str, choices: tuple[str, ...], wrong: _Wrong) -> str:
@@ -215,8 +218,19 @@ def _url(extra: Mapping[str, Any], name: str, wrong: _Wrong) -> str | None:
     if "://" not in text:
         raise wrong(name, "must be a whole address with its scheme, as in 'https://atscale.example.com:10502'")
     if name == "build_history_url":
+        # Nothing asks this address but the browser of whoever follows the link.
+        if not text.lower().startswith(("http://", "https://")):
+            raise wrong(name, "must begin with http:// or https://")
         return text
     return _checked_url(name, text, wrong)
+
+
+def _header_value(secret: str, wrong: _Wrong) -> str:
+    """Return a token or key without the line end that files and clipboards add to it."""
+    secret = secret.strip()
+    if not (secret.isprintable() and secret.isascii()):
+        raise wrong("password", "has characters that no token or key has, such as the end of a line inside it")
+    return secret
 
 
 def _checked_url(name: str, text: str, wrong: _Wrong, port: Any = None) -> str:
@@ -255,7 +269,7 @@ def _verify(value: Any, wrong: _Wrong) -> bool | str:
         try:
             return parse_bool(value, "verify")
         except AtScaleConfigurationError:
-            if Path(value).exists():
+            if _exists(value):
                 return value
             raise wrong(
                 "verify", f"is {value!r}; it must be true, false, or the path of an existing CA bundle"
@@ -265,15 +279,23 @@ def _verify(value: Any, wrong: _Wrong) -> bool | str:
     raise wrong("verify", f"must be true, false or a path, not {type(value).__name__}")
 
 
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        # A text that cannot be a path at all.
+        return False
+
+
 def _timeout(value: Any, wrong: _Wrong) -> float:
     if value is None or value == "":
         return DEFAULT_TIMEOUT
     try:
         seconds = float(value) if not isinstance(value, bool) else -1.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = -1.0
     if not 0 < seconds <= 86400:
-        raise wrong("timeout", f"is {value!r}; it must be a number of seconds greater than 0")
+        raise wrong("timeout", f"is {value!r}; it must be a number of seconds greater than 0, at most 86400")
     return seconds
 
 
@@ -283,7 +305,7 @@ def _headers(value: Any, wrong: _Wrong) -> Mapping[str, str]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise wrong("headers", 'must be a JSON object, as in {"X-Team": "data"}') from None
     if not isinstance(value, Mapping):
         raise wrong("headers", 'must be a JSON object, as in {"X-Team": "data"}')
@@ -291,9 +313,10 @@ def _headers(value: Any, wrong: _Wrong) -> Mapping[str, str]:
     for name, text in value.items():
         if not isinstance(text, (str, int, float)) or isinstance(text, bool):
             raise wrong("headers", f"has a value for {name!r} that is not a text")
-        if not name or not f"{name}{text}".isprintable():
+        value_text = str(text).strip()
+        if not _HEADER_NAME.fullmatch(name) or not (value_text.isprintable() and value_text.isascii()):
             raise wrong("headers", "has a name or value with characters that a header cannot have")
-        headers[str(name)] = str(text)
+        headers[name] = value_text
     return headers
 
 
@@ -318,14 +341,80 @@ def _container(settings: Settings, now: Callable[[], float]) -> Edition:
         }
         if settings.client_secret:
             form["client_secret"] = settings.client_secret
-        url = f"{settings.base_url}/auth/realms/{settings.realm}/protocol/openid-connect/token"
+        realm = quote(settings.realm, safe="")
+        url = f"{settings.base_url}/auth/realms/{realm}/protocol/openid-connect/token"
         auth = PasswordAuth(url, form, now)
     return ContainerEdition(settings.base_url, auth, settings.api_prefix, settings.build_history_url)
 
 
 def _installer(settings: Settings, now: Callable[[], float]) -> Edition:
-    del now
-    raise _wrong(settings.conn_id, "edition", "is 'installer', which this version cannot talk to yet")
+    from airflow_provider_atscale.protocol.auth import AdvisingAuth, BasicAuth, FixedAuth
+    from airflow_provider_atscale.protocol.installer import InstallerEdition
+
+    engine_url, design_center_url = _installer_urls(settings)
+    password = settings.password or ""
+    auth: AdvisingAuth
+    if settings.auth_type == "client_api_key":
+        advice = (
+            "Check the key in the connection's password: the sample script in Design Center > project > cube "
+            "> Build > Triggers shows it, in the header client-api-key."
+        )
+        auth = FixedAuth({"client-api-key": password}, advice)
+    elif settings.auth_type == "api_token":
+        advice = (
+            "The token in the connection's password is wrong or has expired: open "
+            f"{design_center_url}/jwt/get in a browser for a new one. A login and password, or a client API "
+            "key, do not expire."
+        )
+        auth = FixedAuth({"Authorization": f"Bearer {password}"}, advice)
+    else:
+        login_url = f"{design_center_url}/{quote(settings.organization, safe='')}/auth"
+        auth = BasicAuth(login_url, settings.login or "", password, now)
+    return InstallerEdition(
+        engine_url,
+        design_center_url,
+        auth,
+        settings.organization,
+        settings.environment,
+        engine_choice=settings.engine_choice,
+        build_history_url=settings.build_history_url,
+    )
+
+
+#: Where the installer edition listens unless somebody has moved it.
+_DESIGN_CENTER_PORT, _ENGINE_PORT = 10500, 10502
+
+
+def _installer_urls(settings: Settings) -> tuple[str, str]:
+    """
+    Return the addresses of the engine and of the Design Center.
+
+    Each is what its own field says, else the host at its usual port. A host with another port is taken for
+    the Design Center where the engine has a field of its own; else nobody knows which of the two it is.
+    """
+    port = urlsplit(settings.base_url).port
+    if port not in (None, _DESIGN_CENTER_PORT, _ENGINE_PORT):
+        if settings.engine_url is None:
+            raise _wrong(
+                settings.conn_id,
+                "engine_url",
+                f"is empty, and the host's port {port} may be the engine's or the Design Center's: the "
+                f"installer edition has two addresses. Give the host without a port (the engine is then at "
+                f"port {_ENGINE_PORT}, the Design Center at {_DESIGN_CENTER_PORT}), or set engine_url, and "
+                "design_center_url where that is not the host",
+            )
+        return settings.engine_url, settings.design_center_url or settings.base_url
+    return (
+        settings.engine_url or _at_port(settings.base_url, _ENGINE_PORT),
+        settings.design_center_url or _at_port(settings.base_url, _DESIGN_CENTER_PORT),
+    )
+
+
+def _at_port(url: str, port: int) -> str:
+    """Return the same address at another port."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}:{port}{parts.path}"
 
 
 _BUILDERS: Mapping[str, Callable[[Settings, Callable[[], float]], Edition]] = {

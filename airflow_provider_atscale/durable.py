@@ -45,7 +45,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from airflow_provider_atscale.protocol.models import Batch, History, iso, parse_time
+from airflow_provider_atscale.protocol.models import Batch, History, is_number, iso, parse_time
 
 KEY = "atscale_build"
 VERSION = 1
@@ -53,6 +53,12 @@ VERSION = 1
 #: How the stored batch was judged, as far as it was.
 DONE, FAILED, REFUSED, LOST = "done", "failed", "refused", "lost"
 _OUTCOMES = (DONE, FAILED, REFUSED, LOST)
+#: Why a batch with an outcome that is not good is not gone on with.
+_ENDS = {
+    FAILED: "the batch of an earlier try failed",
+    REFUSED: "an earlier try started none",
+    LOST: "the batch of an earlier try was not in the build history",
+}
 
 #: The ``Date`` header knows only whole seconds.
 _GRAIN = timedelta(seconds=1)
@@ -105,7 +111,7 @@ class Intent:
     :param at: Epoch seconds by the worker's clock.
     :param server_time: The server's clock at the read of the history before the start, where it was read.
     :param known: Ids of the batches that the history listed then.
-    :param ran: Whether one of them was running.
+    :param ran: Whether one of them was running, or may have been because no history could be read.
     """
 
     at: float
@@ -122,7 +128,8 @@ class Intent:
         :param at: Epoch seconds by the worker's clock.
         """
         if history is None:
-            return cls(at)
+            # Without it every old batch would look like a new one.
+            return cls(at, ran=True)
         known = frozenset(batch.id for batch in history.batches if cls._may_be_taken_for_new(batch, history))
         return cls(at, history.server_time, known, bool(history.running))
 
@@ -202,11 +209,13 @@ def parse_entry(value: Any) -> Entry | None:
     if not isinstance(identity, Mapping) or not isinstance(intent, Mapping):
         return None
     at, known = intent.get("at"), intent.get("known")
-    if not isinstance(at, (int, float)) or isinstance(at, bool) or not isinstance(known, list):
+    if not is_number(at) or not isinstance(known, list):
         return None
     if not (batch_id is None or (isinstance(batch_id, str) and batch_id)):
         return None
     if outcome not in (None, *_OUTCOMES) or not isinstance(start, str):
+        return None
+    if outcome == DONE and batch_id is None:
         return None
     server_time = intent.get("server_time")
     return Entry(
@@ -215,7 +224,7 @@ def parse_entry(value: Any) -> Entry | None:
             float(at),
             parse_time(server_time) if isinstance(server_time, str) else None,
             frozenset(str(each) for each in known),
-            bool(intent.get("ran")),
+            intent.get("ran") is not False,
         ),
         batch_id,
         start,
@@ -285,7 +294,7 @@ def decide(stored: Any, identity: Identity) -> Decision:
     if entry.outcome == DONE:
         return Succeed(entry)
     if entry.outcome is not None:
-        return Fresh(f"the batch of an earlier try ended as {entry.outcome}")
+        return Fresh(_ENDS[entry.outcome])
     if entry.batch_id is not None:
         return Attach(entry)
     return Look(entry)

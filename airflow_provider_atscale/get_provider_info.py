@@ -90,6 +90,15 @@ FIELD_BEHAVIOUR: dict[str, Any] = {
     },
 }
 
+ASSET_URIS: list[dict[str, Any]] = [
+    {
+        "schemes": ["atscale"],
+        "handler": f"{PACKAGE}.assets.atscale.sanitize_uri",
+        "factory": f"{PACKAGE}.assets.atscale.create_asset",
+        "to_openlineage_converter": f"{PACKAGE}.assets.atscale.convert_asset_to_openlineage",
+    }
+]
+
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata."""
@@ -108,7 +117,15 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": name, "python-modules": [f"{PACKAGE}.operators.atscale"]}],
         "sensors": [{"integration-name": name, "python-modules": [f"{PACKAGE}.sensors.atscale"]}],
         "hooks": [{"integration-name": name, "python-modules": [f"{PACKAGE}.hooks.atscale"]}],
-        "triggers": [{"integration-name": name, "python-modules": [f"{PACKAGE}.triggers.atscale"]}],
+        "triggers": [
+            {
+                "integration-name": name,
+                "python-modules": [f"{PACKAGE}.triggers.atscale", f"{PACKAGE}.triggers.builds"],
+            }
+        ],
+        "asset-uris": ASSET_URIS,
+        # Their name in Airflow 2.
+        "dataset-uris": ASSET_URIS,
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

@@ -15,38 +15,28 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.client import AsyncAtScaleClient
+from airflow_provider_atscale.compat import aget_connection, amask_secret
 from airflow_provider_atscale.connection import Settings, parse_connection
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConnectionError,
     AtScaleError,
 )
+from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.protocol.watch import Missing, Observation, Seen, Trouble, observe_found
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.protocol.models import History, ModelRef
+    from airflow_provider_atscale.protocol.models import History
 
 #: A connection that was refused is looked up again at most this often, in seconds.
 LOOK_UP_AGAIN = 30.0
-
-
-async def mask_async(secret: str) -> None:
-    """Hide a value from all logs, without blocking the event loop."""
-    try:
-        from airflow.sdk.log import amask_secret
-    except ImportError:
-        from airflow.providers.common.compat.sdk import mask_secret
-
-        # Called plainly in a task of our own it would fail, and silently.
-        await asyncio.to_thread(mask_secret, secret)
-    else:
-        await amask_secret(secret)
+#: Timers are as exact as this, in seconds.
+_GRAIN = 0.05
 
 
 async def load_settings(conn_id: str) -> Settings:
@@ -55,10 +45,8 @@ async def load_settings(conn_id: str) -> Settings:
 
     :param conn_id: Id of the connection.
     """
-    from airflow.providers.common.compat.connection import get_async_connection
-
     try:
-        conn = await get_async_connection(conn_id)
+        conn = await aget_connection(conn_id)
     except Exception as error:
         raise AtScaleConnectionError(
             f"The Airflow connection {conn_id!r} could not be read ({type(error).__name__}: {error}).",
@@ -66,7 +54,7 @@ async def load_settings(conn_id: str) -> Settings:
         ) from None
     settings = parse_connection(conn)
     for secret in settings.secrets:
-        await mask_async(secret)
+        await amask_secret(secret)
     return settings
 
 
@@ -81,11 +69,10 @@ class Room:
     def __init__(self, line: Line, ref: ModelRef) -> None:
         self._line = line
         self._ref = ref
-        self._waiting: dict[asyncio.Future[Observation], str | None] = {}
+        self._waiting: dict[asyncio.Future[Observation], tuple[str | None, float]] = {}
         self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading: asyncio.Task[None] | None = None
-        self._asked: frozenset[str | None] = frozenset()
         self.members = 0
 
     async def next(self, batch_id: str | None, seconds: float) -> Observation:
@@ -97,74 +84,108 @@ class Room:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Observation] = loop.create_future()
-        self._waiting[future] = batch_id
-        self._look_at(loop.time() + max(seconds, 0.0))
+        due = loop.time() + max(seconds, 0.0)
+        self._waiting[future] = batch_id, due
+        self._look_by(due)
         try:
             return await future
         finally:
-            self._waiting.pop(future, None)
-            if not self._waiting and self._timer is not None:
-                self._timer.cancel()
-                self._timer, self._due = None, None
+            del self._waiting[future]
+            if not self._waiting:
+                self._stop_timer()
 
-    def _look_at(self, due: float) -> None:
-        """Have the history read at a time, unless it is read earlier anyway."""
-        if self._due is not None and self._due <= due:
+    def _look_by(self, due: float) -> None:
+        """Have the history read by a time, unless it is read earlier anyway."""
+        # A read under way ends soon, and only then it shows who is left and when they want to look.
+        if self._reading is not None or (self._due is not None and self._due <= due):
             return
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         self._due = due
         self._timer = asyncio.get_running_loop().call_at(due, self._start_read)
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._due = None, None
+
     def _start_read(self) -> None:
         self._timer, self._due = None, None
-        if self._reading is not None or not self._waiting:
-            # The read under way ends soon; whoever is not served by it asks again.
+        if not self._waiting:
             return
-        self._asked = frozenset(self._waiting.values())
-        self._reading = contextvars.Context().run(asyncio.ensure_future, self._read())
+        due = min(due for _, due in self._waiting.values())
+        if due > asyncio.get_running_loop().time() + _GRAIN:
+            # Whoever wanted to look now has left.
+            self._look_by(due)
+            return
+        asked = frozenset(batch_id for batch_id, _ in self._waiting.values())
+        self._reading = contextvars.Context().run(asyncio.ensure_future, self._read(asked))
 
-    async def _read(self) -> None:
+    async def _read(self, asked: frozenset[str | None]) -> None:
         try:
-            ids = [each for each in self._asked if each is not None]
-            found: dict[str, Any] = {}
-            newest: Observation = Missing()
-            trouble: Trouble | None = None
-            try:
-                if ids:
-                    found = await self._line.run(lambda client: client.edition.batches(self._ref, ids))
-                if None in self._asked:
-                    history = await self._line.run(lambda client: client.edition.history(self._ref))
-                    newest = observe_newest(history)
-            except AtScaleError as error:
-                trouble = Trouble(str(error))
-            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:
-                # Airflow's own errors of a triggerer's channel are no Exceptions; a waiter must hear of all.
-                trouble = Trouble(f"unexpected {type(error).__name__}: {error}")
-            for future, batch_id in list(self._waiting.items()):
-                if future.done() or batch_id not in self._asked:
+            ids = [each for each in asked if each is not None]
+            found: Any = {}
+            history: Any = None
+            if ids:
+                found = await self._line.ask(lambda client: client.edition.batches(self._ref, ids))
+            if None in asked:
+                history = await self._line.ask(lambda client: client.edition.history(self._ref))
+            for future, (batch_id, _) in list(self._waiting.items()):
+                if future.done() or batch_id not in asked:
                     continue
-                if trouble is not None:
-                    future.set_result(trouble)
+                answer = history if batch_id is None else found
+                if isinstance(answer, Trouble):
+                    future.set_result(answer)
                 elif batch_id is None:
-                    future.set_result(newest)
+                    future.set_result(observe_newest(answer))
                 else:
-                    future.set_result(observe_found(found, batch_id))
+                    future.set_result(observe_found(answer, batch_id))
         finally:
             self._reading = None
             # Who came while the read was under way, for a batch that it did not ask for.
-            if any(not future.done() for future in self._waiting) and self._due is None:
-                self._look_at(asyncio.get_running_loop().time())
+            left = [due for future, (_, due) in self._waiting.items() if not future.done()]
+            if left:
+                self._look_by(min(left))
 
     async def close(self) -> None:
         """End what is under way."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
+
+
+class Seat:
+    """
+    One waiter's place: in the room of its model, once it is known which model that is.
+
+    :param line: The connection.
+    :param ref: The model; without ids where they could not be found out yet.
+    :param batch_id: The batch; None for whichever is the newest.
+    :param rooms: Leaves the room.
+    """
+
+    def __init__(self, line: Line, ref: ModelRef, batch_id: str | None, rooms: AsyncExitStack) -> None:
+        self.ref = ref
+        self._line = line
+        self._batch_id = batch_id
+        self._rooms = rooms
+        self._room: Room | None = None
+
+    async def next(self, seconds: float) -> Observation:
+        """
+        Wait for the next observation of the batch.
+
+        :param seconds: When this waiter wants to look.
+        """
+        if self._room is None and not self.ref.catalog_id:
+            await asyncio.sleep(seconds)
+            found = await self._line.find(self.ref, self._batch_id)
+            if not isinstance(found, ModelRef):
+                return found
+            self.ref, seconds = found, 0.0
+        if self._room is None:
+            self._room = await self._rooms.enter_async_context(self._line.room(self.ref))
+        return await self._room.next(self._batch_id, seconds)
 
 
 def observe_newest(history: History | str) -> Observation:
@@ -192,11 +213,11 @@ class Line:
         self.conn_id = conn_id
         self.members = 0
         self._load = load
-        self._connect = connect or (lambda settings: AsyncAtScaleClient(settings, mask=mask_async))
+        self._connect = connect or (lambda settings: AsyncAtScaleClient(settings, mask=amask_secret))
         self._client: AsyncAtScaleClient | None = None
         self._opening: asyncio.Task[AsyncAtScaleClient] | None = None
         self._looked_up = 0.0
-        self._rooms: dict[ModelRef, Room] = {}
+        self._rooms: dict[tuple[str, str], Room] = {}
         self._retired: list[AsyncAtScaleClient] = []
 
     async def run(self, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
@@ -214,17 +235,56 @@ class Line:
                 raise
             return await fresh.run(call(fresh), tries=1)
 
+    async def ask(self, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
+        """
+        Run a call as :meth:`run` does, and return whatever fails as an observation.
+
+        :param call: Makes the flow from a client.
+        """
+        try:
+            return await self.run(call)
+        except AtScaleError as error:
+            return Trouble(str(error))
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Airflow's own errors of a triggerer's channel are no Exceptions; a waiter must hear of all.
+            return Trouble(f"unexpected {type(error).__name__}: {error}")
+
+    async def find(self, ref: ModelRef, batch_id: str | None) -> ModelRef | Observation:
+        """
+        Find a model by what people call it or, where nothing is known of it, by a batch's instances.
+
+        :param ref: What is known of the model.
+        :param batch_id: The batch.
+        """
+
+        def call(client: AsyncAtScaleClient) -> Any:
+            if ref.catalog:
+                return client.edition.resolve(ref.catalog, ref.model)
+            return client.edition.locate(str(batch_id))
+
+        found: ModelRef | Trouble | None = await self.ask(call)
+        return Missing() if found is None else found
+
     async def client(self) -> AsyncAtScaleClient:
         """Return the client; whoever asks first has the connection looked up."""
         if self._client is not None:
             return self._client
-        if self._opening is None:
-            self._opening = contextvars.Context().run(asyncio.ensure_future, self._open())
-        return await asyncio.shield(self._opening)
+        return await asyncio.shield(self._opening or self._open_in_task(self._open()))
+
+    def _open_in_task(self, work: Coroutine[Any, Any, AsyncAtScaleClient]) -> asyncio.Task[AsyncAtScaleClient]:
+        # ensure_future copies the context of whoever calls it; this one is empty.
+        task = contextvars.Context().run(asyncio.ensure_future, work)
+        # Marks the error as seen: each waiter raises it, and the last may have gone.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._opening = task
+        return task
 
     async def _open(self) -> AsyncAtScaleClient:
         try:
             client = self._connect(await self._load(self.conn_id))
+            await client.prepare()
             self._looked_up = time.monotonic()
             self._client = client
             return client
@@ -238,16 +298,17 @@ class Line:
             if time.monotonic() - self._looked_up < LOOK_UP_AGAIN:
                 return client
             self._looked_up = time.monotonic()
-            self._opening = contextvars.Context().run(asyncio.ensure_future, self._reopen(client))
-        return await asyncio.shield(self._opening)
+        return await asyncio.shield(self._opening or self._open_in_task(self._reopen(client)))
 
     async def _reopen(self, client: AsyncAtScaleClient) -> AsyncAtScaleClient:
         try:
             settings = await self._load(self.conn_id)
             if settings.fingerprint != client.settings.fingerprint:
+                fresh = self._connect(settings)
+                await fresh.prepare()
                 # Others may still be reading over the old one, so it is closed with the line.
                 self._retired.append(client)
-                self._client = self._connect(settings)
+                self._client = fresh
             return self._client or client
         finally:
             self._opening = None
@@ -259,16 +320,31 @@ class Line:
 
         :param ref: The model.
         """
-        room = self._rooms.setdefault(ref, Room(self, ref))
+        # What people call a model differs from waiter to waiter; its ids do not.
+        key = (ref.catalog_id, ref.model_id)
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = Room(self, ref)
         room.members += 1
         try:
             yield room
         finally:
             room.members -= 1
             if not room.members:
-                if self._rooms.get(ref) is room:
-                    del self._rooms[ref]
+                if self._rooms.get(key) is room:
+                    del self._rooms[key]
                 await room.close()
+
+    @asynccontextmanager
+    async def seat(self, ref: ModelRef, batch_id: str | None) -> AsyncIterator[Seat]:
+        """
+        Take a seat.
+
+        :param ref: The model; without ids where they could not be found out yet.
+        :param batch_id: The batch; None for whichever is the newest.
+        """
+        async with AsyncExitStack() as rooms:
+            yield Seat(self, ref, batch_id, rooms)
 
     async def close(self) -> None:
         """Close everything."""
@@ -282,7 +358,7 @@ class Line:
         self._retired.clear()
 
 
-_lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Line]] = weakref.WeakKeyDictionary()
+_lines: dict[asyncio.AbstractEventLoop, dict[str, Line]] = {}
 
 
 @asynccontextmanager
@@ -292,7 +368,12 @@ async def line(conn_id: str) -> AsyncIterator[Line]:
 
     :param conn_id: Id of the Airflow connection.
     """
-    lines = _lines.setdefault(asyncio.get_running_loop(), {})
+    loop = asyncio.get_running_loop()
+    if loop not in _lines:
+        # A loop that was closed without ending its tasks leaves its lines behind.
+        for closed in [each for each in _lines if each.is_closed()]:
+            del _lines[closed]
+    lines = _lines.setdefault(loop, {})
     shared = lines.get(conn_id)
     if shared is None:
         shared = lines[conn_id] = Line(conn_id)
@@ -304,4 +385,6 @@ async def line(conn_id: str) -> AsyncIterator[Line]:
         if not shared.members:
             if lines.get(conn_id) is shared:
                 del lines[conn_id]
+            if not lines and _lines.get(loop) is lines:
+                del _lines[loop]
             await shared.close()

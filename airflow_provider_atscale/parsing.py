@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+from airflow_provider_atscale.protocol.models import is_number
 
 _TRUE = ("true", "yes", "1")
 _FALSE = ("false", "no", "0")
@@ -73,12 +73,14 @@ def parse_seconds(value: Any, name: str) -> float:
     seconds = -1.0
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
-    elif isinstance(value, (int, float, str)) and not isinstance(value, bool):
+    elif isinstance(value, str):
         try:
             seconds = float(value)
         except ValueError:
             seconds = -1.0
-    if seconds > 0 and math.isfinite(seconds):
+    elif is_number(value):
+        seconds = float(value)
+    if is_number(seconds) and seconds > 0:
         return seconds
     raise AtScaleConfigurationError(
         f"{name} is {value!r}; it must be a timedelta or a number of seconds greater than 0."
@@ -93,30 +95,36 @@ def parse_overrides(value: Any, *, is_full_build: bool) -> dict[str, int | float
     :param is_full_build: Whether a full build is asked for, which knows no grace periods.
     """
     name = "grace_period_overrides"
-    if isinstance(value, str) and value.strip() not in ("", "None"):
+    given = None if isinstance(value, str) and value.strip() in ("", "None") else value
+    if isinstance(given, str):
         try:
-            value = json.loads(value)
-        except ValueError:
-            raise AtScaleConfigurationError(
-                f'{name} is {value!r}; it must be a mapping, as in {{"factinternetsales": 30}}.'
-            ) from None
-    if value is None or isinstance(value, str):
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            raise _no_mapping(name, value) from None
+        if isinstance(given, str):
+            raise _no_mapping(name, value)
+    if given is None:
         return {}
-    if not isinstance(value, Mapping):
-        raise AtScaleConfigurationError(
-            f'{name} is {value!r}; it must be a mapping, as in {{"factinternetsales": 30}}.'
-        )
+    if not isinstance(given, Mapping):
+        raise _no_mapping(name, value)
     overrides: dict[str, int | float] = {}
-    for dataset, period in value.items():
+    for dataset, period in given.items():
         if not isinstance(dataset, str) or not dataset.strip():
             raise AtScaleConfigurationError(f"{name} has {dataset!r} for a dataset; it must be its name.")
         overrides[dataset] = _number(period, f"{name}[{dataset!r}]")
     if overrides and is_full_build:
         raise AtScaleConfigurationError(
-            f"{name} is {dict(value)!r}, but is_full_build is true: grace periods exist for incremental "
+            f"{name} is {overrides!r}, but is_full_build is true: grace periods exist for incremental "
             "builds only. Leave one of the two out."
         )
     return overrides
+
+
+def _no_mapping(name: str, value: Any) -> AtScaleConfigurationError:
+    return AtScaleConfigurationError(
+        f'{name} is {value!r}; it must be a mapping, as in {{"factinternetsales": 30}}. '
+        "A template that renders one must end in '| tojson'."
+    )
 
 
 def _number(value: Any, name: str) -> int | float:
@@ -125,13 +133,8 @@ def _number(value: Any, name: str) -> int | float:
         # A template renders the number inside a mapping to its text.
         try:
             number = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             number = None
-    if (
-        isinstance(number, (int, float))
-        and not isinstance(number, bool)
-        and math.isfinite(number)
-        and number >= 0
-    ):
+    if is_number(number) and number >= 0:
         return number
     raise AtScaleConfigurationError(f"{name} is {value!r}; it must be a number that is not negative.")

@@ -8,15 +8,15 @@ from the arguments, travels through the trigger as JSON, and is read back strict
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from airflow_provider_atscale.exceptions import AtScaleEventError
-from airflow_provider_atscale.protocol.models import Batch, ModelRef, parse_batch
+from airflow_provider_atscale.protocol.models import Batch, ModelRef, is_number, parse_batch
 from airflow_provider_atscale.protocol.watch import Ended, GaveUp
 from airflow_provider_atscale.report import TimedOut, Verdict
-from airflow_provider_atscale.waiting import Deadline, parse_deadline
+from airflow_provider_atscale.waiting import LIMITS, Deadline, parse_deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +62,43 @@ class Plan:
         return values
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+#: What the values of a plan must be.
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "conn_id": _is_text,
+    "began": is_number,
+    "poll_interval": lambda value: is_number(value) and value >= 0,
+    "failed_aggregates": lambda value: value in ("warn", "fail", "ignore"),
+    "is_full_build": lambda value: value is None or isinstance(value, bool),
+    "overrides": lambda value: (
+        isinstance(value, Mapping) and all(isinstance(name, str) and is_number(value[name]) for name in value)
+    ),
+    "on_running": lambda value: value in ("wait", "attach", "skip", "fail"),
+    "waits": lambda value: isinstance(value, bool),
+    "start": _is_text,
+}
+
+
 def parse_plan(value: Any) -> Plan:
     """Return the plan that JSON values are, or raise ``ValueError``."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{value!r} is no plan")  # noqa: TRY004 - one error for all that is no plan
     names = {each.name for each in fields(Plan)}
     if set(value) != names:
-        raise ValueError(f"its fields differ: {sorted(names.symmetric_difference(value))}")
+        raise ValueError(f"its fields differ: {sorted(map(str, names.symmetric_difference(value)))}")
     ref = value["ref"]
     if not isinstance(ref, (list, tuple)) or len(ref) != 4 or not all(isinstance(each, str) for each in ref):
         raise ValueError(f"{ref!r} is no model")
     values = dict(value)
     values["ref"] = ModelRef(*ref)
     values["deadline"] = parse_deadline(value["deadline"])
-    wanted: dict[str, type | tuple[type, ...]] = {
-        "conn_id": str,
-        "began": (int, float),
-        "poll_interval": (int, float),
-        "failed_aggregates": str,
-        "is_full_build": (bool, type(None)),
-        "overrides": Mapping,
-        "on_running": str,
-        "waits": bool,
-        "start": str,
-    }
-    for name, kinds in wanted.items():
-        if not isinstance(value[name], kinds):
-            raise ValueError(f"its {name} is {value[name]!r}")  # noqa: TRY004
+    for name, holds in _CHECKS.items():
+        if not holds(value[name]):
+            raise ValueError(f"its {name} is {value[name]!r}")
+    values["overrides"] = dict(value["overrides"])
     return Plan(**values)
 
 
@@ -146,7 +156,7 @@ def _verdict(event: Mapping[str, Any], batch_id: str | None) -> Verdict:
         return Ended(batch)
     if status == "timeout":
         limit, seconds, last = event.get("limit"), event.get("seconds"), event.get("last_status")
-        if limit not in ("timeout", "execution_timeout") or not isinstance(seconds, (int, float)):
+        if limit not in LIMITS or not is_number(seconds) or seconds < 0:
             raise ValueError("it does not say which limit has passed")
         return TimedOut(str(limit), float(seconds), last if isinstance(last, str) else None)
     if status == "gave_up":

@@ -21,6 +21,7 @@ from airflow_provider_atscale.exceptions import (
     AtScaleTimeoutError,
     AtScaleWaitError,
 )
+from airflow_provider_atscale.protocol.messages import shorten
 from airflow_provider_atscale.protocol.models import (
     AggregateInstance,
     Batch,
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: How many failed aggregates a report and an exception name.
 SHOWN = 5
+#: How much of the message of each: a database's error may be a page of SQL.
+MESSAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def _judge(
         detail = failures or (f"The reasons could not be read: {trouble}" if trouble else "AtScale names none.")
         raise AtScaleBatchFailedError(
             f"{subject} ended as {batch.status!r}. {detail} "
-            f"See {subject.history_url or subject.server}; a retry of the task builds again."
+            f"See {subject.history_url or subject.server}; {_again(subject)}."
         )
     if trouble is not None and subject.failed_aggregates == "fail":
         raise AtScaleWaitError(
@@ -150,11 +153,18 @@ def _judge(
     if failures and subject.failed_aggregates == "fail":
         raise AtScaleAggregatesFailedError(
             f'{subject} is {batch.status!r}, but not complete. {failures} failed_aggregates="fail" makes this '
-            f"an error. See {subject.history_url or subject.server}; a retry of the task builds again."
+            f"an error. See {subject.history_url or subject.server}; {_again(subject)}."
         )
     if failures and subject.failed_aggregates == "warn":
         log.warning("%s is %s, but not complete. %s", subject, batch.status, failures)
     return report
+
+
+def _again(subject: Subject) -> str:
+    """Return what makes AtScale build once more."""
+    if subject.start == "watched":
+        return "to build again, clear the task that started it"
+    return "a retry of the task builds again"
 
 
 def is_missing(instance: AggregateInstance) -> bool:
@@ -192,7 +202,11 @@ def make_report(
         "rows": sum(each.rows or 0 for each in instances) if instances is not None else None,
         "failed_aggregates": len(missing),
         "failures": [
-            {"aggregate": each.label, "status": each.status, "message": each.message}
+            {
+                "aggregate": each.label,
+                "status": each.status,
+                "message": None if each.message is None else shorten(each.message, MESSAGE),
+            }
             for each in missing[:SHOWN]
         ],
     }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleTaskStoppedError
-from airflow_provider_atscale.protocol.models import Batch, Phase
+from airflow_provider_atscale.protocol.models import Batch, Phase, is_number
 from airflow_provider_atscale.protocol.watch import (
     BatchWatch,
     Decision,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which a wait says that it still waits, though nothing changed.
 HEARTBEAT = 600.0
+#: What can end a wait without the batch: the task's own limit, or Airflow's.
+LIMITS = ("timeout", "execution_timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,10 @@ def parse_deadline(value: Any) -> Deadline | None:
     """Return the deadline that JSON values are; None stays None, anything else is a ``ValueError``."""
     if value is None:
         return None
-    if (
-        isinstance(value, Mapping)
-        and isinstance(value.get("at"), (int, float))
-        and value.get("limit") in ("timeout", "execution_timeout")
-    ):
-        return Deadline(float(value["at"]), str(value["limit"]))
+    if isinstance(value, Mapping):
+        at, limit = value.get("at"), value.get("limit")
+        if is_number(at) and limit in LIMITS:
+            return Deadline(float(at), str(limit))
     raise ValueError(f"{value!r} is no deadline")
 
 
@@ -190,7 +190,9 @@ def wait_blocking(
     """
     while True:
         if is_stopped():
-            raise AtScaleTaskStoppedError("The task was stopped while it waited; the build goes on in AtScale.")
+            raise AtScaleTaskStoppedError(
+                f"The task was stopped while it waited for {watch.subject}; the build goes on in AtScale."
+            )
         observation = observe()
         now = clock()
         decision = watch.observe(observation, now, random.random())  # noqa: S311

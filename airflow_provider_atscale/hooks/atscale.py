@@ -61,7 +61,7 @@ class AtScaleHook(BaseHook):
         # Only those versions call it; no process that runs tasks needs a form library.
         from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
         from wtforms import PasswordField, StringField
-        from wtforms.validators import AnyOf, Optional
+        from wtforms.validators import Optional, any_of
 
         widgets = {}
         for name, field in CONNECTION_FIELDS.items():
@@ -69,7 +69,8 @@ class AtScaleHook(BaseHook):
             hidden = schema.get("format") == "password"
             validators = [Optional()]
             if "enum" in schema:
-                validators.append(AnyOf(schema["enum"]))
+                # By this name: it is the one that the web server of Airflow 3.0 and 3.1 makes a choice of.
+                validators.append(any_of(schema["enum"]))
             widgets[name] = (PasswordField if hidden else StringField)(
                 field["label"],
                 widget=(BS3PasswordFieldWidget if hidden else BS3TextFieldWidget)(),
@@ -86,7 +87,7 @@ class AtScaleHook(BaseHook):
         return self._client
 
     def _connect(self) -> AtScaleClient:
-        from airflow.providers.common.compat.sdk import mask_secret
+        from airflow_provider_atscale.compat import mask_secret
 
         settings = parse_connection(self.get_connection(self.atscale_conn_id))
         for secret in settings.secrets:

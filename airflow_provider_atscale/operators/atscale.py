@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+from airflow_provider_atscale.mapping import BUILD_LABEL, label
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
 # imported where it is used.
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.durable import Memory
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
     from airflow_provider_atscale.plan import Plan
+    from airflow_provider_atscale.protocol.models import AggregateInstance
     from airflow_provider_atscale.report import Verdict
 
 
@@ -46,6 +48,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         building; it may lack data loaded since it began. ``skip``: skip the task. ``fail``: fail. (templated)
     :param failed_aggregates: What it means that a batch is done and some aggregates were not built: ``warn``,
         the default, ``fail`` or ``ignore``. (templated)
+    :param skip_if_built_within: Skip the task, as ``timedelta`` or seconds, if a successful batch of the model
+        ended less than that ago: one of the same kind, or a full one where an incremental one is asked for.
+        Asked once, before ``on_running``; not asked by a retry that goes on with its own batch. (templated)
     :param wait_for_completion: Whether to wait until the batch has ended. If False, the task succeeds as soon
         as the batch is started; a running batch is met as ``on_running`` says all the same. (templated)
     :param deferrable: Whether to wait in the triggerer and hold no worker. Default: Airflow's
@@ -79,6 +84,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         "grace_period_overrides",
         "on_running",
         "failed_aggregates",
+        "skip_if_built_within",
         "wait_for_completion",
         "poll_interval",
         "timeout",
@@ -97,6 +103,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         grace_period_overrides: Mapping[str, int | float] | str | None = None,
         on_running: str = "wait",
         failed_aggregates: str = "warn",
+        skip_if_built_within: timedelta | float | str | None = None,
         wait_for_completion: bool | str = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | timedelta | str = 60,
@@ -111,6 +118,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.grace_period_overrides = grace_period_overrides
         self.on_running = on_running
         self.failed_aggregates = failed_aggregates
+        self.skip_if_built_within = skip_if_built_within
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = poll_interval
@@ -118,6 +126,17 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.atscale_conn_id = atscale_conn_id
         self._batch_id: str | None = None
         self._is_stopped = False
+        self._report: dict[str, Any] | None = None
+        self._built: Sequence[AggregateInstance] = ()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """
+        Return the operator with some of its arguments, to be mapped over others.
+
+        :param kwargs: The arguments; without ``map_index_template`` tasks are named by catalog and model.
+        """
+        return label(super().partial(**kwargs), BUILD_LABEL)
 
     # --- the three entrances ---
 
@@ -128,11 +147,17 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         :param context: The task's context.
         """
         from airflow_provider_atscale.hooks.atscale import AtScaleHook
-        from airflow_provider_atscale.parsing import parse_name
+        from airflow_provider_atscale.parsing import parse_name, parse_seconds
 
+        within = None
+        if self.skip_if_built_within not in (None, "", "None"):
+            within = parse_seconds(self.skip_if_built_within, "skip_if_built_within")
         hook = AtScaleHook(parse_name(self.atscale_conn_id, "atscale_conn_id"))
         try:
-            return self._go_on(context, hook, self._make_plan(context, hook))
+            plan = self._make_plan(context, hook)
+            if within is not None:
+                self._skip_if_fresh(context, hook, plan, within)
+            return self._go_on(context, hook, plan)
         finally:
             hook.close()
 
@@ -211,6 +236,42 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             overrides=overrides,
             on_running=on_running,
             waits=waits,
+        )
+
+    def _skip_if_fresh(self, context: Context, hook: AtScaleHook, plan: Plan, within: float) -> None:
+        """Skip the task where what it would build was built a moment ago."""
+        from datetime import datetime, timezone
+
+        from airflow.providers.common.compat.sdk import AirflowSkipException
+
+        from airflow_provider_atscale.durable import Fresh
+        from airflow_provider_atscale.freshness import find_fresh
+        from airflow_provider_atscale.protocol.models import iso
+        from airflow_provider_atscale.report import is_missing
+
+        if not isinstance(self._memory(context, hook, plan).recall(), Fresh):
+            # A retry has its own batch to go on with, which may be the very one that makes the model fresh.
+            return
+        history = hook.get_history(plan.ref)
+        if isinstance(history, str):
+            self.log.warning(
+                "The build history may not be read (%s), so skip_if_built_within cannot tell and the build is "
+                "started. Give the user of the connection the role aggregates_view",
+                history,
+            )
+            return
+        now = history.server_time or datetime.now(timezone.utc)
+        fresh = find_fresh(history, is_full_build=bool(plan.is_full_build), within=within, now=now)
+        if fresh is None:
+            return
+        batch, age = fresh
+        about = f"batch {batch.id} ({batch.kind}, {batch.status}) of {plan.ref} ended {iso(batch.ended)}"
+        if plan.failed_aggregates == "fail" and any(map(is_missing, hook.get_instances(batch.id, plan.ref))):
+            self.log.info('Building, though %s: it is not complete, and failed_aggregates is "fail"', about)
+            return
+        raise AirflowSkipException(
+            f"Skipped: {about}, {timedelta(seconds=round(age))} ago, and skip_if_built_within is "
+            f"{timedelta(seconds=within)}."
         )
 
     def _go_on(self, context: Context, hook: AtScaleHook, plan: Plan) -> str:
@@ -321,6 +382,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         """Judge the own batch, store how it was judged, and report it."""
         from airflow_provider_atscale.build import DONE, FAILED, LOST, stamp
         from airflow_provider_atscale.exceptions import AtScaleBatchFailedError, AtScaleBatchNotFoundError
+        from airflow_provider_atscale.protocol.watch import Ended
         from airflow_provider_atscale.report import Subject, conclude, summarize
 
         attaches = "on Airflow 3.3+ attaches to it" if not memory.is_kept else "attaches to it"
@@ -334,8 +396,14 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             f"A retry of the task {attaches} and has a timeout of its own.",
             hook.history_url(plan.ref, batch_id),
         )
+        built = list(verdict.batch.instances or ()) if isinstance(verdict, Ended) else []
+
+        def read_instances() -> list[AggregateInstance]:
+            built.extend(hook.get_instances(batch_id, plan.ref))
+            return built
+
         try:
-            report = conclude(verdict, subject, lambda: hook.get_instances(batch_id, plan.ref))
+            report = conclude(verdict, subject, read_instances)
         except AtScaleBatchFailedError:
             stamp(memory, self.log, FAILED, batch_id)
             raise
@@ -344,7 +412,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             raise
         stamp(memory, self.log, DONE, batch_id)
         self.log.info("Batch %s of %s is %s: %s", batch_id, plan.ref, report["status"], summarize(report))
-        self._push(context, "batch_result", report)
+        self._tell_result(context, report, built)
         return batch_id
 
     def _report_again(self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str) -> str:
@@ -356,8 +424,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             batch = hook.get_batches(plan.ref, (batch_id,)).get(batch_id)
             if batch is not None:
                 subject = Subject(hook.edition.base_url, plan.ref, batch_id, plan.start, plan.is_full_build)
-                report = make_report(batch, subject, hook.get_instances(batch_id, plan.ref))
-                self._push(context, "batch_result", report)
+                built = hook.get_instances(batch_id, plan.ref)
+                self._tell_result(context, make_report(batch, subject, built), built)
         except AtScaleError as error:
             self.log.warning("The report of batch %s could not be read again: %s", batch_id, error)
         return batch_id
@@ -401,6 +469,27 @@ class AtScaleAggregateBuildOperator(BaseOperator):
                 context["ti"].xcom_push(key=link.xcom_key, value=url)
         batch = {"batch_id": batch_id, "catalog": plan.ref.catalog_id, "model": plan.ref.model_id}
         self._push(context, "batch", batch)
+
+    def _tell_result(
+        self, context: Context, report: dict[str, Any], built: Sequence[AggregateInstance]
+    ) -> None:
+        """Give the report of a batch that ended well to whoever wants it: XCom, asset events, lineage."""
+        from airflow_provider_atscale.assets.atscale import publish_report
+
+        self._report, self._built = report, built
+        self._push(context, "batch_result", report)
+        publish_report(context, self.outlets, report, self.log)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """
+        Tell OpenLineage which aggregate tables the batch has built.
+
+        :param task_instance: The task instance.
+        """
+        from airflow_provider_atscale.lineage import make_lineage
+
+        del task_instance
+        return make_lineage(self._report, self._built)
 
     def _push(self, context: Context, key: str, value: Any) -> None:
         if self.do_xcom_push:

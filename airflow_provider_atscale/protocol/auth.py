@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Protocol
@@ -18,12 +19,16 @@ from typing import Protocol
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
+    AtScaleConfigurationError,
     AtScaleError,
     AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
-from airflow_provider_atscale.protocol.messages import Flow, Once, Request, Response, Secret
+from airflow_provider_atscale.protocol.messages import Flow, Once, Request, Response, Secret, shorten
+from airflow_provider_atscale.protocol.models import is_number
 
+#: How much of the server's own words an error message may show.
+SAID = 500
 #: Seconds before its end at which a token is renewed, at most a tenth of its life.
 RENEW_EARLY = 60.0
 
@@ -63,6 +68,9 @@ class JsonWebToken:
         expires, issued = _times_of(value)
         if lifetime is None and expires is not None and issued is not None:
             lifetime = expires - issued
+        if lifetime is not None and lifetime <= 0:
+            # A token without a life is one whose life is not known: it is used until it is refused.
+            lifetime = None
         # The server's lifetime counted on our clock: its clock may be minutes away from ours.
         self._renew_at = None if lifetime is None else received + lifetime - min(RENEW_EARLY, lifetime / 10)
 
@@ -83,7 +91,7 @@ def _times_of(token: str) -> tuple[float | None, float | None]:
         return None, None
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, binascii.Error):
+    except (ValueError, binascii.Error, RecursionError):
         return None, None
     if not isinstance(claims, dict):
         return None, None
@@ -92,7 +100,7 @@ def _times_of(token: str) -> tuple[float | None, float | None]:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return float(value) if is_number(value) else None
 
 
 class TokenAuth:
@@ -231,9 +239,12 @@ class PasswordAuth(TokenAuth):
 def _token_in(response: Response, name: str) -> str:
     """Return the token that an answer carries."""
     check(response, "get a token")
-    body = response.json()
+    try:
+        body = response.json()
+    except AtScaleMalformedAnswerError:
+        body = None
     token = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(token, str) or not token.strip() or not token.isprintable():
+    if not isinstance(token, str) or not token.strip() or not (token.isprintable() and token.isascii()):
         # The body may hold secrets under another name, so unlike everywhere else none of it is shown.
         raise AtScaleMalformedAnswerError(
             f"The answer of {response.url} (HTTP {response.status}) carries no {name!r}. "
@@ -270,8 +281,7 @@ def server_message(response: Response) -> str:
                     value = "; ".join(str(item) for item in value)
                 if isinstance(value, str) and value.strip() and value not in found:
                     found.append(value)
-    text = " ".join(": ".join(found).split())
-    return text[:500] or response.excerpt or "empty answer"
+    return shorten(": ".join(found), SAID) or response.excerpt or "empty answer"
 
 
 def check(response: Response, what: str, *, role: str | None = None) -> None:
@@ -297,13 +307,19 @@ def check(response: Response, what: str, *, role: str | None = None) -> None:
             f"Could not {what}: the user may not. {said}. The user of the connection needs {needs}.", 403
         )
     if 300 <= response.status < 400:
-        target = response.headers.get("location", "elsewhere").split("?", 1)[0]
+        target = shorten(re.split(r"[?#]", response.headers.get("location", "elsewhere"))[0])
         raise AtScaleApiError(
             f"Could not {what}: {response.url} redirects to {target} and redirects are not followed. "
             "Put the address (https?) that answers itself into the connection's host.",
             response.status,
         )
-    raise AtScaleApiError(f"Could not {what}: {said}.", response.status)
+    if response.status == 429:
+        hint = "AtScale is asked too often: ask for longer poll intervals, or for fewer tasks at a time"
+    elif response.status >= 500:
+        hint = "AtScale, or a proxy before it, is in trouble: look at its logs"
+    else:
+        hint = "Check what AtScale's message names in the connection and in the task's arguments"
+    raise AtScaleApiError(f"Could not {what}: {said}. {hint}.", response.status)
 
 
 def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
@@ -325,3 +341,102 @@ def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
 def is_refusal(error: AtScaleError) -> bool:
     """Whether an error is about credentials or rights, which pass when the identity service comes back."""
     return isinstance(error, (AtScaleAuthenticationError, AtScalePermissionError))
+
+
+# --- the installer edition --------------------------------------------------------------------------------
+
+#: What a bearer header can carry (RFC 6750); pages and error bodies are none of it.
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+
+
+class AdvisingAuth(Auth, Protocol):
+    """
+    A way of authentication that knows what its user can do about a refusal.
+
+    :param advice: What to do where the credentials are refused, a sentence.
+    """
+
+    advice: str
+
+
+class FixedAuth:
+    """
+    Credentials that are sent as they are: a client API key, or a token that somebody else has fetched.
+
+    :param header: The header that carries them.
+    :param advice: What to do where they are refused.
+    """
+
+    def __init__(self, header: Mapping[str, str], advice: str) -> None:
+        self._header = header
+        self.advice = advice
+
+    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
+        """Return the header."""
+        del area
+        return self._header
+        yield  # a flow that needs no request
+
+    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
+        """Return False: there is nothing to renew them with."""
+        del area, refused
+        return False
+        yield  # a flow that needs no request
+
+
+class BasicAuth(TokenAuth):
+    """
+    Login and password, exchanged for a token by the Design Center (``GET /<organization>/auth``).
+
+    :param login_url: Address of that call.
+    :param login: The user's name.
+    :param password: The user's password.
+    :param now: Tells the epoch seconds.
+    """
+
+    advice = "Check login and password of the connection."
+
+    def __init__(self, login_url: str, login: str, password: str, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._login_url = login_url
+        self._credentials = base64.b64encode(f"{login}:{password}".encode()).decode()
+
+    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
+        """Return the user's token: it opens the engine and the Design Center."""
+        del area
+        return (yield from self.bearer())
+
+    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
+        """Log in anew."""
+        del area
+        return (yield from self.renew_bearer(refused))
+
+    def fetch(self) -> Flow[JsonWebToken]:
+        """Log in; the body of the answer is the token."""
+        yield Secret(self._credentials)
+        response: Response = yield Request(
+            "GET", self._login_url, headers={"Authorization": f"Basic {self._credentials}"}
+        )
+        said = f"HTTP {response.status}: {server_message(response)}"
+        if response.status in (401, 403):
+            raise AtScaleAuthenticationError(
+                f"{response.url} refuses the login ({said}). {self.advice} Users of single sign-on have no "
+                "password there: open /jwt/get of the Design Center in a browser and put the token into the "
+                "connection's password, with auth_type api_token.",
+                response.status,
+            )
+        if response.status == 404:
+            raise AtScaleConfigurationError(
+                f"{response.url} is not there ({said}). Check the connection's organization, its host and its "
+                "design_center_url, which is the Design Center's address (port 10500)."
+            )
+        check(response, "log in")
+        token = response.text.strip().strip('"')
+        if not _BEARER_TOKEN.fullmatch(token):
+            # What else came may hold secrets, so unlike everywhere else none of it is shown.
+            raise AtScaleMalformedAnswerError(
+                f"The answer of {response.url} (HTTP {response.status}) is no token. Check that the "
+                "connection's design_center_url is the Design Center itself and not a proxy or a login page.",
+                response.status,
+            )
+        return JsonWebToken(token, self._now())

@@ -9,28 +9,26 @@ documented one second, because instances alone cannot show a batch that has none
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from airflow_provider_atscale.exceptions import (
-    AtScaleApiError,
-    AtScaleMalformedAnswerError,
-    AtScaleNotFoundError,
-    AtScaleStartError,
-)
+from airflow_provider_atscale.exceptions import AtScaleMalformedAnswerError, AtScaleNotFoundError
 from airflow_provider_atscale.protocol.auth import Area, Auth, call, check, server_message
 from airflow_provider_atscale.protocol.edition import (
     MAX_PAGES,
     NEWEST,
     PAGE,
     LostReply,
-    Refused,
-    Started,
+    Page,
     StartOutcome,
+    batches_by_instances,
+    fill_history_url,
+    is_id,
     matching,
     post_once,
+    read_start,
+    search,
     title,
 )
 from airflow_provider_atscale.protocol.messages import Flow, Request, Response
@@ -39,16 +37,18 @@ from airflow_provider_atscale.protocol.models import (
     Batch,
     History,
     ModelRef,
+    Phase,
     id_of,
-    instances_as_batch,
     parse_batch,
     parse_instance,
     text_of,
 )
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 _ACCEPT = {"Accept": "application/json"}
+
+#: How many rows come where a server ignores the page size that it is asked for.
+UNASKED_PAGE = 10
 
 MANAGE = "aggregates_manage"
 VIEW = "aggregates_view"
@@ -68,6 +68,7 @@ class ContainerEdition:
     name = "container"
     catalog_word = "catalog"
     model_word = "model"
+    view_right = f"the role {VIEW}"
 
     def __init__(
         self, base_url: str, auth: Auth, api_prefix: str = "/v1", build_history_url: str | None = None
@@ -81,7 +82,7 @@ class ContainerEdition:
 
     def resolve(self, catalog: str, model: str) -> Flow[ModelRef]:
         """Find a deployed model (``GET /v1/catalogs``); two ids are taken as they are, without a request."""
-        if _UUID.fullmatch(catalog) and _UUID.fullmatch(model):
+        if is_id(catalog) and is_id(model):
             return ModelRef(catalog, model, catalog, model)
         catalogs = yield from self._catalogs()
         found = matching("catalog", catalog, catalogs, self.base_url)
@@ -117,11 +118,19 @@ class ContainerEdition:
             if entry is None:
                 raise response.malformed("has a catalog without id")
             models = row.get("models")
-            inner = [_entry(model) for model in models] if isinstance(models, list) else []
+            # Perspectives are listed like models and have no aggregates of their own.
+            inner = [
+                _entry(model)
+                for model in (models if isinstance(models, list) else ())
+                if not isinstance(model, Mapping) or model.get("type") in (None, "model")
+            ]
             catalogs.append({**entry, "models": [model for model in inner if model is not None]})
         return catalogs
 
     # --- batches ---
+
+    def check_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Accept grace period overrides: this edition takes them."""
 
     def history(self, ref: ModelRef) -> Flow[History | str]:
         """Read a model's newest batches (``GET /wapi/p/aggregate/batch-history``)."""
@@ -129,34 +138,24 @@ class ContainerEdition:
         if response.status in (401, 403, 404):
             return f"{response.url} answers HTTP {response.status}: {server_message(response)}"
         rows = _rows(response)
-        batches = [batch for batch in map(parse_batch, rows) if batch is not None and batch.is_rebuild]
-        if len(batches) < len(rows) and any(parse_batch(row) is None for row in rows):
+        batches = [batch for batch in map(parse_batch, rows) if batch is not None]
+        if len(batches) < len(rows):
             raise response.malformed("has a batch without id or status")
-        return History(tuple(batches), response.date)
+        return History(tuple(batch for batch in batches if batch.is_rebuild), response.date)
 
     def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[dict[str, Batch]]:
         """Look for batches by their ids: in the history, or in their instances where it may not be read."""
         response = yield from self._history_page(ref, page=1, limit=NEWEST)
         if response.status in (401, 403, 404):
             return (yield from self._batches_by_instances(ref, wanted, response))
-        rows = _rows(response)
-        found = _pick(rows, wanted)
-        if len(found) == len(set(wanted)) or _is_all(response, len(rows), asked=NEWEST):
-            return found
-        # The rows may move between two reads, so the search begins anew with longer pages.
-        known: set[str | None] = set()
-        for page in range(1, MAX_PAGES + 1):
-            response = yield from self._history_page(ref, page=page, limit=PAGE)
+        first = _page(response, seen=0, asked=NEWEST)
+
+        def read(number: int, seen: int) -> Flow[Page]:
+            response = yield from self._history_page(ref, page=number, limit=PAGE)
             check(response, "read the build history", role=VIEW)
-            rows = _rows(response)
-            found.update(_pick(rows, wanted))
-            ids = {id_of(row) for row in rows}
-            if len(found) == len(set(wanted)) or ids <= known:
-                break
-            known |= ids
-            if _is_all(response, len(known), asked=PAGE * page):
-                break
-        return found
+            return _page(response, seen, asked=PAGE)
+
+        return (yield from search(first, read, wanted))
 
     def _history_page(self, ref: ModelRef, *, page: int, limit: int) -> Flow[Response]:
         response = yield from self._read(
@@ -176,19 +175,26 @@ class ContainerEdition:
     def _batches_by_instances(
         self, ref: ModelRef, wanted: Collection[str], refusal: Response
     ) -> Flow[dict[str, Batch]]:
-        found = {}
-        for batch_id in wanted:
-            try:
-                instances = yield from self.instances(batch_id, ref)
-            except AtScaleApiError as error:
-                if error.http_status_code in (401, 403, 404):
-                    check(refusal, "read the build history, and neither the instances", role=VIEW)
-                raise
+        said = f"{refusal.url} answered HTTP {refusal.status}: {server_message(refusal)}"
+
+        def read(batch_id: str) -> Flow[list[AggregateInstance]]:
+            instances, is_cut = yield from self._listed_instances(batch_id)
             # A server that ignores the filter must not be able to pass another batch's end off as ours.
-            batch = instances_as_batch(batch_id, [each for each in instances if each.batch_id == batch_id])
-            if batch is not None:
-                found[batch_id] = batch
-        return found
+            own = [each for each in instances if each.batch_id == batch_id]
+            if is_cut and own and not any(each.phase is Phase.WAITING for each in own):
+                # Those that are listed are built; those that are not may be under way.
+                raise AtScaleMalformedAnswerError(
+                    f"AtScale lists {len(own)} aggregates of batch {batch_id}, all of them ended, and cannot "
+                    f"list whether there are more, so whether the batch has ended cannot be told. {said}. Give "
+                    f"the user of the connection the role {VIEW}, so that the build history can be read.",
+                    refusal.status,
+                )
+            return own
+
+        def refused() -> None:
+            check(refusal, "read the build history, and neither the instances", role=VIEW)
+
+        return (yield from batches_by_instances(wanted, read, refused))
 
     def start(
         self,
@@ -219,20 +225,31 @@ class ContainerEdition:
     def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[tuple[AggregateInstance, ...]]:
         """Read all instances of a batch (``GET /v1/aggregates/instances?batchId=``)."""
         del ref
+        instances, _ = yield from self._listed_instances(batch_id)
+        return instances
+
+    def _listed_instances(self, batch_id: str) -> Flow[tuple[tuple[AggregateInstance, ...], bool]]:
+        """Return the instances that the server lists, and whether these may not be all."""
         known: dict[str, AggregateInstance] = {}
+        seen: set[str] = set()
+        is_cut = True
         for page in range(1, MAX_PAGES + 1):
             response = yield from self._instances_page(batch_id, page=page, size=PAGE)
-            rows = _rows(response)
+            rows, total = _list(response)
             instances = [instance for instance in map(parse_instance, rows) if instance is not None]
             if len(instances) < len(rows):
                 raise response.malformed("has an instance without id or status")
-            fresh = [each for each in instances if each.id not in known]
+            fresh = [each for each in instances if each.id not in seen]
+            seen.update(each.id for each in fresh)
             known.update({each.id: each for each in fresh if each.batch_id in (None, batch_id)})
-            total = response.json().get("total")
             # Some builds ignore page and size and tell no total: a page that brings nothing new ends it.
-            if not fresh or (isinstance(total, int) and len(known) >= total):
+            if total is not None and len(seen) >= total:
+                is_cut = False
                 break
-        return tuple(known.values())
+            if not fresh:
+                is_cut = len(seen) < total if total is not None else len(rows) == UNASKED_PAGE
+                break
+        return tuple(known.values()), is_cut
 
     def _instances_page(self, batch_id: str, *, page: int, size: int) -> Flow[Response]:
         response = yield from self._read(
@@ -294,101 +311,29 @@ class ContainerEdition:
 
 
 def _entry(row: Any) -> dict[str, Any] | None:
-    """Return id, name and caption of a catalog or model; None for what cannot be built."""
+    """Return id, name and caption of a catalog or model; None where it has no id."""
     row_id = id_of(row)
-    # Perspectives are listed like models and have no aggregates of their own.
-    if row_id is None or row.get("type") not in (None, "model"):
+    if row_id is None:
         return None
     return {"id": row_id, "name": text_of(row, "name"), "caption": text_of(row, "caption")}
 
 
 def _rows(response: Response) -> list[Any]:
     """Return the rows of a list answer."""
+    return _list(response)[0]
+
+
+def _list(response: Response) -> tuple[list[Any], int | None]:
+    """Return the rows of a list answer, and how many the server says there are."""
     body = response.json()
     rows = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(rows, list):
         raise response.malformed("has no list 'data'")
-    return rows
+    total = body.get("total")
+    return rows, total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
 
 
-def _is_all(response: Response, seen: int, *, asked: int) -> bool:
-    """Return whether a list ends here, by its total or, where it tells none, by a page that is not full."""
-    total = response.json().get("total")
-    return seen >= total if isinstance(total, int) else seen < asked
-
-
-def _pick(rows: list[Any], wanted: Collection[str]) -> dict[str, Batch]:
-    """Return the wanted batches among the rows; only their rows are parsed, for a poll reads many."""
-    found = {}
-    for row in rows:
-        row_id = id_of(row)
-        if row_id in wanted and row_id is not None:
-            batch = parse_batch(row)
-            if batch is not None:
-                found[row_id] = batch
-    return found
-
-
-def read_start(response: Response, ref: ModelRef, role: str) -> StartOutcome:
-    """
-    Return what an answer to the start means.
-
-    :param response: The answer.
-    :param ref: The model, for the error.
-    :param role: The role that the call needs, for the error.
-    """
-    said = f"{response.url} answered HTTP {response.status}: {server_message(response)}"
-    if response.ok:
-        try:
-            body = response.json()
-        except AtScaleMalformedAnswerError as error:
-            return LostReply(str(error))
-        inner = body.get("response") if isinstance(body, Mapping) else None
-        places = [place for place in (body, inner) if isinstance(place, Mapping)]
-        for place in places:
-            row = place.get("batch")
-            if isinstance(row, Mapping):
-                # The status only informs here; the id alone makes it a start.
-                batch = parse_batch({**row, "status": text_of(row, "status") or "new"})
-                if batch is not None:
-                    return Started(batch)
-        if any(place.get("success") is False for place in places):
-            raise AtScaleStartError(f"AtScale did not start a build of {ref}: {said}.", response.status)
-        return LostReply(str(response.malformed("has no batch id")))
-    if response.status in (408, 502, 503, 504):
-        return LostReply(said)
-    if response.status in (409, 500):
-        return Refused(
-            AtScaleStartError(
-                f"AtScale refused to build {ref}: {said}. No running batch of it was found that would explain "
-                "it; look at AtScale's engine log.",
-                response.status,
-            )
-        )
-    if response.status == 404:
-        raise AtScaleNotFoundError(
-            f"AtScale cannot build {ref}: {said}. Check that it is deployed and that both ids are right "
-            "(Deployed Catalogs > catalog > Build > Copy cURL shows them).",
-            404,
-        )
-    if response.status in (401, 403):
-        check(response, f"start a build of {ref}", role=role)
-    try:
-        check(response, f"start a build of {ref}", role=role)
-    except AtScaleApiError as error:
-        raise AtScaleStartError(str(error), response.status) from None
-    raise AssertionError("unreachable")  # pragma: no cover
-
-
-def fill_history_url(template: str | None, default: str, ref: ModelRef | None, batch_id: str | None) -> str:
-    """Return the configured address with its ids filled in, else the default."""
-    if not template:
-        return default
-    values = {
-        "catalog_id": ref.catalog_id if ref else "",
-        "model_id": ref.model_id if ref else "",
-        "batch_id": batch_id or "",
-    }
-    for name, value in values.items():
-        template = template.replace("{" + name + "}", quote(value, safe=""))
-    return template
+def _page(response: Response, seen: int, *, asked: int) -> Page:
+    """Return a page; it is the last by its total or, where the server tells none, by not being full."""
+    rows, total = _list(response)
+    return Page(rows, len(rows) < asked if total is None else seen + len(rows) >= total)

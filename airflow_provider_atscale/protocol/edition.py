@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
-from airflow_provider_atscale.exceptions import AtScaleConnectionError, AtScaleError, AtScaleNotFoundError
+from airflow_provider_atscale.exceptions import (
+    AtScaleApiError,
+    AtScaleConnectionError,
+    AtScaleError,
+    AtScaleMalformedAnswerError,
+    AtScaleNotFoundError,
+    AtScaleStartError,
+)
+from airflow_provider_atscale.protocol.auth import check, server_message
 from airflow_provider_atscale.protocol.messages import Flow, Pause, Request, Response
+from airflow_provider_atscale.protocol.models import (
+    Batch,
+    id_of,
+    instances_as_batch,
+    parse_batch,
+    text_of,
+)
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, History, ModelRef
+    from airflow_provider_atscale.protocol.models import AggregateInstance, History, ModelRef
 
 #: A batch that is waited for is nearly always among the newest few.
 NEWEST = 20
@@ -18,6 +35,12 @@ NEWEST = 20
 PAGE = 100
 #: No read ever asks for more pages than this.
 MAX_PAGES = 50
+#: How many names the error about an unknown one lists.
+SHOWN = 50
+#: Answers that say that a read is not allowed or not there.
+REFUSALS = (401, 403, 404)
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +88,8 @@ class Edition(Protocol):
     base_url: str
     catalog_word: str
     model_word: str
+    #: What a user needs to read the build history, as in "the role ...".
+    view_right: str
 
     def resolve(self, catalog: str, model: str) -> Flow[ModelRef]:
         """Find a deployed model by ids, names or captions."""
@@ -72,6 +97,10 @@ class Edition(Protocol):
 
     def models(self, catalog: str | None = None) -> Flow[list[ModelRef]]:
         """List the deployed models, of one catalog or of all."""
+        ...
+
+    def check_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Raise where there are grace period overrides and the edition takes none; no request is sent."""
         ...
 
     def history(self, ref: ModelRef) -> Flow[History | str]:
@@ -121,6 +150,7 @@ def matching(kind: str, value: str, candidates: Sequence[Mapping[str, Any]], whe
     """
     by_id = [row for row in candidates if row["id"] == value]
     found = by_id or [row for row in candidates if value in (row["name"], row["caption"])]
+    found = list({row["id"]: row for row in found}.values())
     if len(found) == 1:
         return found[0]
     if found:
@@ -128,11 +158,18 @@ def matching(kind: str, value: str, candidates: Sequence[Mapping[str, Any]], whe
         raise AtScaleNotFoundError(
             f"{len(found)} {kind}s in {where} are called {value!r}: {ids}. Use the id of the one that is meant."
         )
-    known = ", ".join(sorted(repr(title(row)) for row in candidates)) or "nothing"
+    known = sorted(repr(title(row)) for row in candidates)
+    shown = ", ".join(known[:SHOWN]) or "nothing"
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     raise AtScaleNotFoundError(
-        f"There is no {kind} {value!r} in {where}. Deployed there: {known}. "
+        f"There is no {kind} {value!r} in {where}. Deployed there: {shown}{more}. "
         f"Use its id, its name or its caption, written exactly so."
     )
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of AtScale's ids."""
+    return _UUID.fullmatch(text) is not None
 
 
 def title(row: Mapping[str, Any]) -> str:
@@ -163,3 +200,147 @@ def post_once(
         else:
             return response
     raise AssertionError("unreachable")  # pragma: no cover
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """
+    A part of the build history.
+
+    :param rows: The rows as they came.
+    :param is_last: Whether the list ends here, as far as the server tells.
+    """
+
+    rows: Sequence[Any]
+    is_last: bool
+
+
+def search(
+    first: Page, read: Callable[[int, int], Flow[Page]], wanted: Collection[str]
+) -> Flow[dict[str, Batch]]:
+    """
+    Look for batches by their ids among the newest, then page by page.
+
+    :param first: The newest :data:`NEWEST` rows.
+    :param read: Reads a page of :data:`PAGE` rows by its number, from 1, and the count of rows before it.
+    :param wanted: Ids of the batches.
+    """
+    found = _pick(first.rows, wanted)
+    if len(found) == len(set(wanted)) or first.is_last:
+        return found
+    # The rows may move between two reads, so the search begins anew with longer pages.
+    known: set[str | None] = set()
+    seen = 0
+    for number in range(1, MAX_PAGES + 1):
+        page = yield from read(number, seen)
+        found.update(_pick(page.rows, wanted))
+        ids = {id_of(row) for row in page.rows}
+        # A server that does not page sends the same rows again.
+        if len(found) == len(set(wanted)) or page.is_last or ids <= known:
+            break
+        known |= ids
+        seen += len(page.rows)
+    return found
+
+
+def _pick(rows: Sequence[Any], wanted: Collection[str]) -> dict[str, Batch]:
+    """Return the wanted batches among the rows; only their rows are parsed, for a poll reads many."""
+    found = {}
+    for row in rows:
+        row_id = id_of(row)
+        if row_id in wanted and row_id is not None:
+            # A status that cannot be read is one that nobody knows: the batch is there, and not judged by it.
+            found[row_id] = parse_batch(row) or Batch(row_id, repr(row.get("status"))[:80])
+    return found
+
+
+def batches_by_instances(
+    wanted: Collection[str],
+    read: Callable[[str], Flow[Sequence[AggregateInstance]]],
+    refused: Callable[[], None],
+) -> Flow[dict[str, Batch]]:
+    """
+    Look for batches by their ids where no history may be read: in their aggregate instances.
+
+    :param wanted: Ids of the batches.
+    :param read: Reads the instances that are a batch's beyond doubt.
+    :param refused: Raises the error for instances that may not be read either.
+    """
+    found = {}
+    for batch_id in wanted:
+        try:
+            instances = yield from read(batch_id)
+        except AtScaleApiError as error:
+            if error.http_status_code in REFUSALS:
+                refused()
+            raise
+        batch = instances_as_batch(batch_id, instances)
+        if batch is not None:
+            found[batch_id] = batch
+    return found
+
+
+def read_start(response: Response, ref: ModelRef, role: str) -> StartOutcome:
+    """
+    Return what an answer to the start means.
+
+    :param response: The answer.
+    :param ref: The model, for the error.
+    :param role: The role that the call needs, for the error.
+    """
+    said = f"{response.url} answered HTTP {response.status}: {server_message(response)}"
+    if response.ok:
+        try:
+            body = response.json()
+        except AtScaleMalformedAnswerError as error:
+            return LostReply(str(error))
+        inner = body.get("response") if isinstance(body, Mapping) else None
+        places = [place for place in (body, inner) if isinstance(place, Mapping)]
+        for place in places:
+            row = place.get("batch")
+            if isinstance(row, Mapping):
+                # The status only informs here; the id alone makes it a start.
+                batch = parse_batch({**row, "status": text_of(row, "status") or "new"})
+                if batch is not None:
+                    return Started(batch)
+        if any(place.get("success") is False for place in places):
+            raise AtScaleStartError(f"AtScale did not start a build of {ref}: {said}.", response.status)
+        return LostReply(str(response.malformed("has no batch id")))
+    if response.status == 408 or response.status > 501:
+        # Gateways say so when they stop waiting for AtScale, some with numbers of their own (520 to 530, 599).
+        return LostReply(said)
+    if response.status in (409, 500):
+        return Refused(
+            AtScaleStartError(
+                f"AtScale refused to build {ref}: {said}. No running batch of it was found that would explain "
+                "it; look at AtScale's engine log.",
+                response.status,
+            )
+        )
+    if response.status == 404:
+        raise AtScaleNotFoundError(
+            f"AtScale cannot build {ref}: {said}. Check that it is deployed and that both ids are right "
+            "(Deployed Catalogs > catalog > Build > Copy cURL shows them).",
+            404,
+        )
+    if response.status in (401, 403):
+        check(response, f"start a build of {ref}", role=role)
+    try:
+        check(response, f"start a build of {ref}", role=role)
+    except AtScaleApiError as error:
+        raise AtScaleStartError(str(error), response.status) from None
+    raise AssertionError("unreachable")  # pragma: no cover
+
+
+def fill_history_url(template: str | None, default: str, ref: ModelRef | None, batch_id: str | None) -> str:
+    """Return the configured address with its ids filled in, else the default."""
+    if not template:
+        return default
+    values = {
+        "catalog_id": ref.catalog_id if ref else "",
+        "model_id": ref.model_id if ref else "",
+        "batch_id": batch_id or "",
+    }
+    for name, value in values.items():
+        template = template.replace("{" + name + "}", quote(value, safe=""))
+    return template

@@ -10,20 +10,37 @@ written once and serves the blocking and the asynchronous client alike.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from airflow_provider_atscale.exceptions import AtScaleMalformedAnswerError
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 T = TypeVar("T")
 
 #: How much of an answer's text an error message may show.
 EXCERPT = 200
+#: The characters of which tokens consist.
+_CUT_TOKEN = re.compile(r"[\w.~+/=-]+$")
+
+
+def shorten(text: str, limit: int = EXCERPT) -> str:
+    """
+    Return a foreign text as an error message may show it: on one line, printable, not too long.
+
+    :param text: The text.
+    :param limit: How many characters may be shown.
+    """
+    # Far more than is shown, and not a megabyte of a page that somebody's proxy serves.
+    line = " ".join(text[: 20 * limit].split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    if len(line) <= limit and len(text) <= 20 * limit:
+        return line
+    # A token is shown whole or not at all: half of one is no longer known as a secret that must be hidden.
+    return _CUT_TOKEN.sub("", line[:limit]) + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +99,17 @@ class Response:
     @property
     def excerpt(self) -> str:
         """The first characters of the body on one line, for error messages."""
-        text = " ".join(self.text.split())
-        return text if len(text) <= EXCERPT else text[:EXCERPT] + "..."
+        return shorten(self.text)
 
     @property
     def date(self) -> datetime | None:
         """The server's own clock when it answered."""
         try:
-            return parsedate_to_datetime(self.headers.get("date", ""))
-        except (TypeError, ValueError):
+            moment = parsedate_to_datetime(self.headers.get("date", ""))
+        except (TypeError, ValueError, OverflowError):
             return None
+        # HTTP dates are in GMT, said or not; one without a zone could not be compared with any other.
+        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
     def json(self) -> Any:
         """Return the parsed body, or raise a typed error that shows what came instead."""

@@ -7,12 +7,13 @@ a decision hangs on it: an id that is missing, null or of a wrong type is an err
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 
 class Phase(Enum):
@@ -42,6 +43,8 @@ _BATCH_PHASES = {
     "active": Phase.WAITING,
 }
 _INSTANCE_PHASES = {**_BATCH_PHASES, "active": Phase.SUCCEEDED}
+#: Words of a batch that is at work beyond doubt.
+_AT_WORK = ("new", "pending", "inprogress", "running")
 
 
 def normalize_status(word: str) -> str:
@@ -115,12 +118,18 @@ class Batch:
     @property
     def is_rebuild(self) -> bool:
         """Whether it rebuilds aggregates, unlike the batches that create pending new ones."""
-        return self.batch_type in (None, "", "aggregate_batch")
+        return normalize_status(self.batch_type or "") in ("", "aggregatebatch")
 
     @property
     def is_running(self) -> bool:
         """Whether it has not ended; a status that nobody knows counts as running."""
         return self.phase in (Phase.WAITING, Phase.UNKNOWN)
+
+    @property
+    def is_in_the_way(self) -> bool:
+        """Whether a build of the same model must wait for it."""
+        # An old batch in a status that is new to us, or odd, must not block its model for ever.
+        return self.is_running and (self.ended is None or normalize_status(self.status) in _AT_WORK)
 
     @property
     def kind(self) -> str:
@@ -195,8 +204,8 @@ class History:
 
     @property
     def running(self) -> tuple[Batch, ...]:
-        """The batches that have not ended."""
-        return tuple(batch for batch in self.batches if batch.is_running)
+        """The batches that have not ended, as far as that can be told."""
+        return tuple(batch for batch in self.batches if batch.is_in_the_way)
 
     @property
     def newest(self) -> Batch | None:
@@ -234,9 +243,19 @@ def number_of(row: Mapping[str, Any], *names: str) -> float | None:
     """Return the first of the named values that is a finite number."""
     for name in names:
         value = row.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
+        if is_number(value):
             return value
     return None
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a number that can be reckoned with: finite, no boolean, not of hundreds of digits."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and not (isinstance(value, float) and math.isnan(value))
+        and abs(value) < 1e300
+    )
 
 
 def flag_of(row: Mapping[str, Any], *names: str) -> bool | None:
@@ -274,9 +293,11 @@ def parse_time(value: str) -> datetime | None:
         return None
     try:
         moment = pendulum.parse(value, strict=True, tz="UTC")
+        if not isinstance(moment, datetime) or moment.year <= 1:
+            return None
+        # An offset of a day or more is found out only when it is used.
+        moment.utcoffset()
     except (ValueError, OverflowError, TypeError):
-        return None
-    if not isinstance(moment, datetime) or moment.year <= 1:
         return None
     return moment
 
@@ -361,6 +382,9 @@ def instances_as_batch(batch_id: str, instances: Sequence[AggregateInstance]) ->
         status = "inprogress"
     elif Phase.UNKNOWN in phases:
         status = next(instance.status for instance in instances if instance.phase is Phase.UNKNOWN)
+    elif any(normalize_status(instance.status) == "cancelled" for instance in instances):
+        # Only a batch is cancelled, never one of its aggregates; those built before that are not the batch.
+        status = "cancelled"
     elif Phase.SUCCEEDED in phases:
         status = "done"
     else:

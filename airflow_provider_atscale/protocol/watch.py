@@ -11,6 +11,9 @@ A batch is *ended* only when AtScale says one of its words for it, and green onl
 - AtScale cannot be read (connection, 5xx, 429, 401, 403, an answer that is not one): half an hour;
 - AtScale says a word that nobody knows: half an hour;
 - the batch is judged by its instances, because no history may be read: an end must be seen twice.
+
+Each kind of doubt has its own clock, which runs until an answer contradicts it. So kinds that take turns, as
+with two servers of which one is down and the other knows less, cannot put the end off for ever.
 """
 
 from __future__ import annotations
@@ -19,13 +22,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_atscale.protocol.models import Batch, Phase
+from airflow_provider_atscale.protocol.models import Batch, Phase, is_number
 
 #: The part of the time already waited after which to look again.
-GROWTH = 0.2
-#: The first look, and the shortest time between two others, in seconds.
+GROWTH = 0.195
+#: The shortest time until the first look, and between two looks later on, in seconds.
 FIRST = 1.0
 SHORTEST = 2.0
+#: No setting of the longest time makes a wait a busy loop.
+FLOOR = 0.1
+#: By how much a time between two looks may be drawn out; it is never cut, so that no wait asks more often.
 JITTER = 0.1
 #: After an estimated end, the share of the estimate by which to look later.
 AFTER_ESTIMATE = 0.05
@@ -38,18 +44,18 @@ def cadence(elapsed: float, estimate: float | None, cap: float, random: float) -
     Return the seconds until the next look at a batch.
 
     A fifth of the time already waited: the end is seen late by a tenth of the build's length in the median,
-    and a build of two hours costs some twenty requests more than a look each minute.
+    and a build of any length costs at most twenty requests more than a look each minute.
 
     :param elapsed: Seconds that the batch has been waited for.
     :param estimate: Seconds that AtScale thinks the build takes; it can only shorten the wait.
     :param cap: The longest wait.
     :param random: A random number from 0 to 1, so that waiters never beat in step.
     """
-    shortest = FIRST if elapsed < FIRST else SHORTEST
+    shortest = min(max(elapsed, FIRST), SHORTEST)
     seconds = max(shortest, elapsed * GROWTH)
     if estimate is not None and estimate > elapsed:
         seconds = min(seconds, max(shortest, estimate * (1 + AFTER_ESTIMATE) - elapsed))
-    return min(seconds, cap) * (1 + JITTER * (2 * random - 1))
+    return min(seconds, max(cap, FLOOR)) * (1 + JITTER * random)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +132,22 @@ class GaveUp:
 
 Decision = Wait | Ended | GaveUp
 
+#: Which doubts an answer of a kind does away with: a history that was read is no trouble, and a batch that it
+#: lists is not missing.
+_CONTRADICTS = {
+    "trouble": (),
+    "missing": ("trouble",),
+    "unknown": ("trouble", "missing"),
+}
+
+
+@dataclass(slots=True)
+class _Doubt:
+    """Since when there is a doubt of one kind, and how many answers of this kind there were."""
+
+    since: float
+    looks: int = 0
+
 
 @dataclass
 class BatchWatch:
@@ -143,9 +165,8 @@ class BatchWatch:
     tolerance: Tolerance = field(default_factory=Tolerance)
     subject: str = "the batch"
     batch: Batch | None = None
-    _doubt: str | None = None
-    _doubt_since: float = 0.0
-    _doubt_looks: int = 0
+    _kind: str | None = None
+    _doubts: dict[str, _Doubt] = field(default_factory=dict)
     _answers: list[str] = field(default_factory=list)
     _end: tuple[frozenset[tuple[str, str]], float] | None = None
 
@@ -165,19 +186,20 @@ class BatchWatch:
         self.batch = batch
         if batch.phase is Phase.UNKNOWN:
             return self._bear("unknown", f"its status is {batch.status!r}", now, random)
-        self._doubt = None
+        self._kind = None
+        self._doubts.clear()
         self._answers.clear()
         if batch.phase is Phase.WAITING:
             self._end = None
             return self._wait(now, random)
         if batch.instances is not None and not self._has_settled(batch, now):
-            return Wait(min(max(SHORTEST, self.tolerance.settle / 2), self.cap))
+            return Wait(min(max(SHORTEST, self.tolerance.settle / 2), max(self.cap, FLOOR)))
         return Ended(batch)
 
     @property
     def is_in_doubt(self) -> bool:
         """Whether the last answer told nothing certain."""
-        return self._doubt is not None
+        return self._kind is not None
 
     @property
     def last_answer(self) -> str | None:
@@ -197,22 +219,22 @@ class BatchWatch:
         return now - self._end[1] >= self.tolerance.settle
 
     def _bear(self, kind: str, reason: str, now: float, random: float) -> Decision:
-        self._end = None
-        if self._doubt != kind:
-            # A batch that was never seen is missing since the wait began, in whichever process that was.
-            began_here = kind == "missing" and self.batch is None
-            self._doubt, self._doubt_since, self._doubt_looks = kind, self.since if began_here else now, 0
-            self._answers.clear()
-        self._doubt_looks += 1
-        self._answers[:] = [*self._answers, reason][-REMEMBERED:]
+        if kind != "trouble":
+            self._end = None
+        for contradicted in _CONTRADICTS[kind]:
+            self._doubts.pop(contradicted, None)
+        self._kind = kind
+        doubt = self._doubts.setdefault(kind, _Doubt(now))
+        doubt.looks += 1
+        self._answers[:] = [*self._answers, reason.rstrip(".")][-REMEMBERED:]
         bound: float = getattr(self.tolerance, kind)
-        if now - self._doubt_since >= bound and self._doubt_looks >= self.tolerance.looks:
-            return GaveUp(kind, self._complaint(kind, now - self._doubt_since))
+        if now - doubt.since >= bound and doubt.looks >= self.tolerance.looks:
+            return GaveUp(kind, self._complaint(kind, now - doubt.since))
         wait = self._wait(now, random).seconds
         if kind == "trouble":
             # Whatever ails the server, asking it more often as time goes on does not help.
-            wait = max(wait, min(2.0**self._doubt_looks, self.cap))
-        left = self._doubt_since + bound - now
+            wait = max(wait, min(2.0 ** min(doubt.looks, 10), self.cap))
+        left = doubt.since + bound - now
         return Wait(min(wait, max(left, FIRST)))
 
     def _complaint(self, kind: str, seconds: float) -> str:
@@ -232,22 +254,29 @@ class BatchWatch:
     def memory(self) -> dict[str, Any]:
         """Return what a later process must know to go on judging, as JSON values."""
         return {
-            "doubt": self._doubt,
-            "doubt_since": self._doubt_since,
-            "doubt_looks": self._doubt_looks,
+            "kind": self._kind,
+            "doubts": {kind: [doubt.since, doubt.looks] for kind, doubt in self._doubts.items()},
             "answers": list(self._answers),
-            "was_seen": self.batch is not None,
         }
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Go on from what an earlier process knew; what is not understood is left out."""
-        doubt, answers = memory.get("doubt"), memory.get("answers")
-        since, looks = memory.get("doubt_since"), memory.get("doubt_looks")
-        if doubt not in ("missing", "trouble", "unknown") or not isinstance(answers, list):
+        kind, doubts, answers = memory.get("kind"), memory.get("doubts"), memory.get("answers")
+        if not isinstance(doubts, Mapping) or not isinstance(answers, (list, tuple)):
             return
-        if isinstance(since, (int, float)) and isinstance(looks, int):
-            self._doubt, self._doubt_since, self._doubt_looks = doubt, float(since), looks
-            self._answers = [str(answer) for answer in answers][-REMEMBERED:]
+        known = {name: _parse_doubt(doubts[name]) for name in _CONTRADICTS if name in doubts}
+        self._doubts = {name: doubt for name, doubt in known.items() if doubt is not None}
+        self._kind = kind if isinstance(kind, str) and kind in self._doubts else None
+        self._answers = [answer for answer in answers if isinstance(answer, str)][-REMEMBERED:]
+
+
+def _parse_doubt(value: Any) -> _Doubt | None:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return None
+    since, looks = value
+    if not is_number(since) or not isinstance(looks, int) or isinstance(looks, bool) or looks < 0:
+        return None
+    return _Doubt(float(since), looks)
 
 
 def observe_found(found: Mapping[str, Batch], batch_id: str) -> Observation:

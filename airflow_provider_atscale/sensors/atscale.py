@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
 from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+from airflow_provider_atscale.mapping import BATCH_LABEL, label
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
 # imported where it is used.
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
     from airflow_provider_atscale.plan import Plan
-    from airflow_provider_atscale.protocol.models import ModelRef
+    from airflow_provider_atscale.protocol.models import AggregateInstance, ModelRef
     from airflow_provider_atscale.protocol.watch import BatchWatch, Observation
     from airflow_provider_atscale.report import Verdict
     from airflow_provider_atscale.waiting import Progress
@@ -89,6 +90,18 @@ class AtScaleBatchSensor(BaseSensorOperator):
         self._watch: BatchWatch | None = None
         self._progress: Progress | None = None
         self._pause: float | None = None
+        self._report: dict[str, Any] | None = None
+        self._built: Sequence[AggregateInstance] = ()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """
+        Return the sensor with some of its arguments, to be mapped over others.
+
+        :param kwargs: The arguments; without ``map_index_template`` tasks are named by catalog and model, or
+            by the batch where neither is given.
+        """
+        return label(super().partial(**kwargs), BATCH_LABEL)
 
     # --- entrances ---
 
@@ -117,10 +130,15 @@ class AtScaleBatchSensor(BaseSensorOperator):
 
         :param context: The task's context.
         """
+        import time
+
         from airflow.providers.common.compat.sdk import PokeReturnValue
 
         batch_id = self._wanted()
         verdict = self._look(context, batch_id)
+        while verdict is None and self._must_see_twice():
+            time.sleep(self._pause or 0.0)
+            verdict = self._look(context, batch_id)
         if verdict is None:
             return False
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, batch_id, verdict))
@@ -149,6 +167,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
         resumed = read_event(event, needs_batch=False)
         self._hook = AtScaleHook(resumed.plan.conn_id)
         try:
+            if resumed.plan.ref.catalog_id:
+                self._push_link(context, self._hook, resumed.plan.ref, resumed.batch_id)
             return self._judge(context, self._hook, resumed.plan, resumed.batch_id, resumed.verdict)
         finally:
             self._hook.close()
@@ -185,6 +205,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
         import time
 
         from airflow_provider_atscale.protocol.watch import Wait
+        from airflow_provider_atscale.waiting import Deadline, timed_out
 
         watch, progress = self._judge_of(context, batch_id)
         observation = self._observe(context, batch_id, watch)
@@ -195,7 +216,15 @@ class AtScaleBatchSensor(BaseSensorOperator):
         if not isinstance(decision, Wait):
             return decision
         self._pause = decision.seconds
+        if not self.deferrable and now - watch.since >= self.timeout:
+            # The base class would say the same right after this, and nothing of the batch.
+            return timed_out(Deadline(watch.since + self.timeout, "timeout"), watch, now)
         return None
+
+    def _must_see_twice(self) -> bool:
+        """Whether the batch has ended as far as its instances show, which the next process would not know."""
+        batch = self._watch.batch if self._watch and not self._watch.is_in_doubt else None
+        return self.reschedule and batch is not None and not batch.is_running
 
     def _judge_of(self, context: Context, batch_id: str | None) -> tuple[BatchWatch, Progress]:
         import time
@@ -252,36 +281,54 @@ class AtScaleBatchSensor(BaseSensorOperator):
             return Trouble(str(error))
 
     def _observe_or_raise(self, context: Context, batch_id: str | None) -> Observation:
-        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+        from airflow_provider_atscale.exceptions import AtScalePermissionError
         from airflow_provider_atscale.hub import observe_newest
         from airflow_provider_atscale.parsing import parse_name
         from airflow_provider_atscale.protocol.watch import Missing, observe_found
 
-        if self._hook is None:
-            self._hook = AtScaleHook(parse_name(self.atscale_conn_id, "atscale_conn_id"))
+        hook = self._hook_of_connection()
         if self._ref is None:
             if self.catalog is not None:
-                self._ref = self._hook.resolve_model(
+                self._ref = hook.resolve_model(
                     parse_name(self.catalog, "catalog"), parse_name(self.model, "model")
                 )
             else:
-                self._ref = self._hook.locate_batch(str(batch_id))
+                self._ref = hook.locate_batch(str(batch_id))
             if self._ref is None:
                 return Missing()
-            context["ti"].xcom_push(
-                key=AtScaleBuildHistoryLink().xcom_key, value=self._hook.history_url(self._ref, batch_id)
+            self._push_link(context, hook, self._ref, batch_id)
+        if batch_id is not None:
+            return observe_found(hook.get_batches(self._ref, (batch_id,)), batch_id)
+        history = hook.get_history(self._ref)
+        if isinstance(history, str):
+            raise AtScalePermissionError(
+                f"Only the build history tells which batch of {self._ref} is the newest, and it may not be "
+                f"read ({history}). Give the user of the connection the role aggregates_view, or the sensor a "
+                "batch_id."
             )
-        if batch_id is None:
-            return observe_newest(self._hook.get_history(self._ref))
-        return observe_found(self._hook.get_batches(self._ref, (batch_id,)), batch_id)
+        return observe_newest(history)
+
+    def _hook_of_connection(self) -> AtScaleHook:
+        from airflow_provider_atscale.hooks.atscale import AtScaleHook
+        from airflow_provider_atscale.parsing import parse_name
+
+        if self._hook is None:
+            self._hook = AtScaleHook(parse_name(self.atscale_conn_id, "atscale_conn_id"))
+        return self._hook
+
+    def _push_link(self, context: Context, hook: AtScaleHook, ref: ModelRef, batch_id: str | None) -> None:
+        context["ti"].xcom_push(key=AtScaleBuildHistoryLink().xcom_key, value=hook.history_url(ref, batch_id))
 
     # --- waiting and judging ---
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
         """Grow with the time already waited, unless the user asks for another way."""
-        if self.mode != "poke" or self.exponential_backoff or self._pause is None:
+        import time
+
+        if self.mode != "poke" or self.exponential_backoff or self._pause is None or self._watch is None:
             return float(super()._get_next_poke_interval(*args, **kwargs))
-        return self._pause
+        left = self._watch.since + self.timeout - time.time()
+        return min(self._pause, max(left, 0.0))
 
     def _plan(self, context: Context) -> Plan:
         import time
@@ -295,7 +342,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
         began = context["ti"].start_date
         return Plan(
             conn_id=self._hook.atscale_conn_id if self._hook else self.atscale_conn_id,
-            ref=self._ref or ModelRef("", "", "", ""),
+            # Without ids the trigger finds the model; the names are all that it needs to do so.
+            ref=self._ref or ModelRef("", "", self.catalog or "", self.model or ""),
             began=now,
             poll_interval=self.poke_interval,
             deadline=Deadline.earlier(now, self.timeout, began.timestamp() if began else now, limit),
@@ -308,11 +356,13 @@ class AtScaleBatchSensor(BaseSensorOperator):
 
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
 
+        hook = self._hook_of_connection()
         plan = self._plan(context)
         backstop = None
         if plan.deadline is not None:
             # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
-            backstop = timedelta(seconds=plan.deadline.at - plan.began + max(120.0, 2 * plan.poll_interval))
+            slack = max(120.0, 2 * plan.poll_interval, 2 * hook.settings.timeout)
+            backstop = timedelta(seconds=plan.deadline.at - plan.began + slack)
         self.defer(
             trigger=AtScaleBatchTrigger(
                 atscale_conn_id=plan.conn_id,
@@ -331,18 +381,16 @@ class AtScaleBatchSensor(BaseSensorOperator):
         )
 
     def _conclude(self, context: Context, batch_id: str | None, verdict: Verdict) -> str:
-        from airflow_provider_atscale.hooks.atscale import AtScaleHook
-
-        hook = self._hook or AtScaleHook(self.atscale_conn_id)
-        return self._judge(context, hook, self._plan(context), batch_id, verdict)
+        return self._judge(context, self._hook_of_connection(), self._plan(context), batch_id, verdict)
 
     def _judge(
         self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str | None, verdict: Verdict
     ) -> str:
         """Turn the verdict into a report or an error, and publish the report."""
+        from airflow_provider_atscale.assets.atscale import publish_report
         from airflow_provider_atscale.exceptions import AtScaleSensorTimeoutError, AtScaleTimeoutError
         from airflow_provider_atscale.protocol.watch import Ended
-        from airflow_provider_atscale.report import Subject, conclude, summarize
+        from airflow_provider_atscale.report import Subject, TimedOut, conclude, summarize
 
         if isinstance(verdict, Ended):
             batch_id = verdict.batch.id
@@ -357,14 +405,36 @@ class AtScaleBatchSensor(BaseSensorOperator):
             "Raise the sensor's timeout if builds take that long.",
             hook.history_url(ref, batch_id),
         )
+        built = list(verdict.batch.instances or ()) if isinstance(verdict, Ended) else []
+
+        def read_instances() -> list[AggregateInstance]:
+            built.extend(hook.get_instances(str(batch_id), ref))
+            return built
+
         try:
-            report = conclude(verdict, subject, lambda: hook.get_instances(str(batch_id), ref))
+            report = conclude(verdict, subject, read_instances)
         except AtScaleTimeoutError as error:
+            if isinstance(verdict, TimedOut) and verdict.limit == "execution_timeout":
+                # Which Airflow retries, unlike a sensor's own timeout.
+                raise
             raise AtScaleSensorTimeoutError(str(error)) from None
         self.log.info("%s is %s: %s", subject, report["status"], summarize(report))
+        self._report, self._built = report, built
         if self.do_xcom_push:
             context["ti"].xcom_push(key="batch_result", value=report)
+        publish_report(context, self.outlets, report, self.log)
         return str(report["batch_id"])
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """
+        Tell OpenLineage which aggregate tables the batch has built.
+
+        :param task_instance: The task instance.
+        """
+        from airflow_provider_atscale.lineage import make_lineage
+
+        del task_instance
+        return make_lineage(self._report, self._built)
 
     @contextmanager
     def _one_rule(self) -> Iterator[None]:
@@ -374,21 +444,41 @@ class AtScaleBatchSensor(BaseSensorOperator):
         The base class skips fatal errors while it pokes and every error after a deferral; a user who wrote
         ``soft_fail`` did not mean a wrong password.
         """
-        from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
-
-        from airflow_provider_atscale.exceptions import AtScaleBatchFailedError, AtScaleError
+        from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
         try:
             yield
-        except AirflowSkipException as skip:
-            cause = skip.__cause__
-            soft = (AtScaleBatchFailedError, AirflowSensorTimeout)
-            if self.soft_fail and isinstance(cause, AtScaleError) and not isinstance(cause, soft):
-                raise cause from None
-            if isinstance(cause, AtScaleError):
-                raise AirflowSkipException(f"Skipped, because soft_fail is set: {cause}") from cause
-            raise
-        except (AtScaleBatchFailedError, AirflowSensorTimeout) as error:
-            if self.soft_fail:
-                raise AirflowSkipException(f"Skipped, because soft_fail is set: {error}") from error
-            raise
+        except AirflowException as raised:
+            # A skip that the base class made of an error has that error for its cause.
+            is_skip = isinstance(raised, AirflowSkipException)
+            error = raised.__cause__ if is_skip else raised
+            if not isinstance(error, AirflowException):
+                raise
+            asked = self._asks_to_skip(error, is_skip=is_skip)
+            if asked is not None:
+                raise AirflowSkipException(f"Skipped, because {asked} is set: {error}") from error
+            if error is raised:
+                raise
+            raise error from error.__cause__
+
+    def _asks_to_skip(self, error: Exception, *, is_skip: bool) -> str | None:
+        """
+        Return the sensor's argument that makes an error a skip, None where it stays an error.
+
+        :param error: The error.
+        :param is_skip: Whether the base class has made it one already.
+        """
+        from airflow.providers.common.compat.sdk import AirflowSensorTimeout
+
+        from airflow_provider_atscale.exceptions import (
+            AtScaleBatchFailedError,
+            AtScaleError,
+            AtScaleTimeoutError,
+        )
+
+        soft = (AtScaleBatchFailedError, AtScaleTimeoutError, AirflowSensorTimeout)
+        if self.soft_fail and isinstance(error, soft):
+            return "soft_fail"
+        if self.never_fail and (is_skip or isinstance(error, AtScaleError)):
+            return "never_fail"
+        return None

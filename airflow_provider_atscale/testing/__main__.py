@@ -12,7 +12,8 @@ import threading
 from airflow_provider_atscale.testing import core
 from airflow_provider_atscale.testing.server import EDITIONS, AtScaleEngine
 
-_DEFAULT_PORTS = {"container": 8080, "installer": 10500}
+# Not 8080, where Airflow itself listens.
+_DEFAULT_PORTS = {"container": 10580, "installer": 10500}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--edition", choices=list(EDITIONS), default="container", help="which edition to be (%(default)s)")
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=int, help="port, 0 for a free one (container 8080; installer 10500, Design Center)")
+    add("--port", type=int, help="port, 0 for a free one (container 10580; installer 10500, Design Center)")
     add("--engine-port", type=int, default=10502, help="installer: port of the engine (%(default)s)")
     add("--state-file", help="keep batches and tokens here over a restart")
     add("--build-seconds", type=float, default=10.0, help="how long a build takes (%(default)s)")

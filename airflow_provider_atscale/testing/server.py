@@ -277,6 +277,7 @@ class AtScaleEngine(EngineCore):
         connection = self.edition.connection(auth, self.urls)
         if self._ssl_context is not None:
             connection["extra"]["verify"] = False
+        connection["extra"]["build_history_url"] = f"{self.url}/_engine/history?batchId={{batch_id}}"
         connection["extra"].update(extra)
         return connection
 

@@ -24,15 +24,15 @@ class AtScaleBatchTrigger(BaseTrigger):
     and gives ``payload`` back. Whether the batch ended well is judged by who receives the event.
 
     :param atscale_conn_id: The Airflow connection.
-    :param catalog_id: Id of the batch's catalog.
+    :param catalog_id: Id of the batch's catalog; empty where it could not be found out yet: the trigger does.
     :param model_id: Id of the batch's model.
-    :param catalog: What people call the catalog.
+    :param catalog: What people call the catalog; empty where the model is found through the batch.
     :param model: What people call the model.
     :param batch_id: The batch. None: whichever batch of the model is the newest.
     :param since: Epoch seconds at which the wait began, in whichever process.
     :param poll_interval: The longest time between two looks, in seconds.
     :param deadline: When the wait ends without the batch: epoch seconds ``at``, and which ``limit`` it is.
-    :param payload: JSON values that the event gives back.
+    :param payload: JSON values that the event gives back, its ``ref`` filled in where the trigger found it.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class AtScaleBatchTrigger(BaseTrigger):
         deadline = parse_deadline(self.deadline)
         subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
         watch = BatchWatch(self.since, self.poll_interval, tolerance(), subject)
-        progress = Progress(self.log, f"{subject} of {ref}", self.since)
-        async with line(self.atscale_conn_id) as shared, shared.room(ref) as room:
+        progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
+        async with line(self.atscale_conn_id) as shared, shared.seat(ref, self.batch_id) as seat:
             # Many waiters of a restarted triggerer begin at once: the first look of each is anywhere within
             # its cadence.
             seconds = cadence(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
@@ -97,27 +97,33 @@ class AtScaleBatchTrigger(BaseTrigger):
             while True:
                 if deadline is not None:
                     seconds = min(seconds, deadline.at - time.time())
-                observation = await room.next(self.batch_id, seconds)
+                observation = await seat.next(seconds)
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
                 progress.note(observation, watch, decision, now)
                 if isinstance(decision, Ended):
-                    return self._event("ended", decision.batch.id, batch=batch_to_json(decision.batch))
+                    batch = decision.batch
+                    return self._event("ended", batch.id, seat.ref, batch=batch_to_json(batch))
                 if not isinstance(decision, Wait):
-                    return self._event("gave_up", self.batch_id, kind=decision.kind, reason=decision.reason)
+                    kind, reason = decision.kind, decision.reason
+                    return self._event("gave_up", self.batch_id, seat.ref, kind=kind, reason=reason)
                 if deadline is not None and now >= deadline.at:
                     verdict = timed_out(deadline, watch, now)
                     return self._event(
                         "timeout",
                         self.batch_id,
+                        seat.ref,
                         limit=verdict.limit,
                         seconds=verdict.seconds,
                         last_status=verdict.last_status,
                     )
                 seconds = decision.seconds
 
-    def _event(self, status: str, batch_id: str | None, **facts: Any) -> dict[str, Any]:
-        return {"status": status, "batch_id": batch_id, "payload": self.payload, **facts}
+    def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
+        payload = self.payload
+        if payload is not None and not self.catalog_id:
+            payload = {**payload, "ref": [ref.catalog_id, ref.model_id, ref.catalog, ref.model]}
+        return {"status": status, "batch_id": batch_id, "payload": payload, **facts}
 
     async def on_kill(self) -> None:
         """
@@ -127,9 +133,9 @@ class AtScaleBatchTrigger(BaseTrigger):
         triggerer has taken over.
         """
         self.log.warning(
-            "This wait for batch %s (%s of %s) ends. The build goes on in AtScale, which offers no call to "
+            "This wait for %s (%s of %s) ends. The build goes on in AtScale, which offers no call to "
             "cancel it; if it should stop, cancel it in Design Center > Aggregates > Build History",
-            self.batch_id,
+            f"batch {self.batch_id}" if self.batch_id else "the newest batch",
             self.model,
             self.catalog,
         )

@@ -371,6 +371,7 @@ def test_prefix_and_realm_can_differ():
             "auth_type": "auto",
             "realm": "other",
             "api_prefix": "/v1/public",
+            "build_history_url": f"{engine.url}/_engine/history?batchId={{batch_id}}",
         }
 
 
@@ -388,7 +389,12 @@ def test_connection(container, auth, login, password):
     assert connection["host"] == container.engine.url
     assert connection.get("login") == login
     assert connection["password"] == password
-    assert connection["extra"] == {"edition": "container", "auth_type": auth, "timeout": 3}
+    assert connection["extra"] == {
+        "edition": "container",
+        "auth_type": auth,
+        "timeout": 3,
+        "build_history_url": f"{container.engine.url}/_engine/history?batchId={{batch_id}}",
+    }
     with pytest.raises(ValueError, match="client_api_key"):
         container.engine.connection("client_api_key")
 

@@ -275,6 +275,7 @@ def test_connection(installer, auth, login, password):
         "environment": "prod",
         "design_center_url": urls["design_center"],
         "engine_url": urls["engine"],
+        "build_history_url": f"{urls['design_center']}/_engine/history?batchId={{batch_id}}",
     }
 
 

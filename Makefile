@@ -1,0 +1,66 @@
+# Everything runs in a virtual environment of the repository; only Python 3.10+ and make are needed.
+PYTHON ?= python3
+VENV ?= .venv
+EDITION ?= container
+PORT ?= 8080
+PYTEST ?=
+
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PY := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+CONSTRAINTS := $(wildcard requirements/constraints-airflow-3.3-py$(PY).txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo airflow test lint unit contract dags e2e test-matrix bench screenshots dist clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
+
+$(READY): pyproject.toml requirements/dev.txt $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@echo "==> A virtual environment in $(VENV) (Python $(PY)): a minute or two, once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check uv
+	@$(RUN) -m uv pip install --quiet --python $(RUN) -e . -r requirements/dev.txt $(addprefix -c ,$(CONSTRAINTS))
+	@touch $(READY)
+
+venv: $(READY) ## Make the virtual environment
+
+demo: $(READY) ## Load data, build aggregates in a local AtScale engine, wait, green (EDITION=installer)
+	@$(RUN) scripts/demo.py --edition $(EDITION)
+
+airflow: $(READY) ## A whole Airflow with a local AtScale engine, until Ctrl-C (EDITION=, PORT=)
+	@$(RUN) scripts/airflow.py --edition $(EDITION) --port $(PORT)
+
+test: lint $(READY) ## All checks and tests that need no Airflow processes of their own
+	@echo "==> Unit, contract and DAG-level tests"
+	@$(RUN) -m pytest $(PYTEST) --ignore=tests/e2e tests
+
+lint: $(READY) ## ruff and mypy
+	@echo "==> ruff"
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@echo "==> mypy (strict)"
+	@$(RUN) -m mypy
+
+unit contract dags: $(READY) ## One suite
+	@$(RUN) -m pytest $(PYTEST) tests/$@
+
+e2e: $(READY) ## Injure real Airflow processes at named points and count the builds
+	@$(RUN) -m pytest $(PYTEST) tests/e2e
+
+test-matrix: $(READY) ## The suites on every supported Airflow
+	@$(RUN) scripts/test_matrix.py $(MATRIX)
+
+bench: $(READY) ## Measure the cost beside the peers (QUICK=1 for a short run)
+	@$(RUN) tests/benchmarks/run.py $(if $(QUICK),--quick)
+
+screenshots: $(READY) ## Make the pictures of the README in a browser
+	@$(RUN) scripts/screenshots.py
+
+dist: $(READY) ## Build wheel and sdist
+	@$(RUN) -m uv build --quiet && ls dist
+
+clean: ## Remove what the other targets made
+	@rm -rf $(VENV) .venvs .demo .airflow .e2e .bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,558 @@
+"""
+The installer edition's calls (projects and cubes; "I20xx"), each a flow.
+
+What the container edition calls a catalog and a model is a project and a cube here; on the wire the two pairs
+of ids stand in the same places. AtScale documents the start (in words: ``aggregate-batch/org_id/project_id``
+with ``cubeID`` and the header ``client-api-key``) and the instances. The other spellings of the start, the
+build history and the lists of projects are known from clients only, AtScale's own among them; so whatever is
+not documented has a second way, and a pair of ids needs none of the lists.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleAuthenticationError,
+    AtScaleConfigurationError,
+    AtScaleError,
+    AtScaleMalformedAnswerError,
+    AtScaleNotFoundError,
+    AtScalePermissionError,
+)
+from airflow_provider_atscale.protocol.auth import Area, check, server_message
+from airflow_provider_atscale.protocol.edition import (
+    MAX_PAGES,
+    NEWEST,
+    PAGE,
+    REFUSALS,
+    LostReply,
+    Page,
+    Refused,
+    Started,
+    StartOutcome,
+    batches_by_instances,
+    fill_history_url,
+    is_id,
+    matching,
+    post_once,
+    read_start,
+    search,
+    title,
+)
+from airflow_provider_atscale.protocol.messages import Flow, Request, Response
+from airflow_provider_atscale.protocol.models import (
+    AggregateInstance,
+    Batch,
+    History,
+    ModelRef,
+    kind_of,
+    number_of,
+    parse_batch,
+    parse_instance,
+)
+from airflow_provider_atscale.protocol.published import Version, choose, is_published, latest, parse_version
+
+if TYPE_CHECKING:
+    from airflow_provider_atscale.protocol.auth import AdvisingAuth
+
+_ACCEPT = {"Accept": "application/json"}
+
+MANAGE = 'a role with the permission "Manage Aggregates"'
+VIEW = 'a role with the permission "View Aggregates"'
+WHERE_IDS_ARE = "The sample script in Design Center > project > cube > Build > Triggers shows both ids"
+
+#: No list of AtScale's is known to come in shorter pages than this one when nothing is asked for.
+SHORTEST_PAGE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class StartForm:
+    """
+    One spelling of the start.
+
+    :param path: Path at the engine.
+    :param cube: Name of the query parameter for the cube.
+    :param tells_kind: Whether it says which kind of build is wanted.
+    """
+
+    path: str
+    cube: str
+    tells_kind: bool = False
+
+
+#: In the order in which they are tried: the newest, the documented one, the oldest.
+START_FORMS = (
+    StartForm("/aggregate-batch/orgId/{org}/projectId/{project}", "cubeId", tells_kind=True),
+    StartForm("/aggregate-batch/{org}/{project}", "cubeID"),
+    StartForm("/aggregate-batch/orgId/{org}/envId/{env}/{project}", "cubeId"),
+)
+
+
+class InstallerEdition:
+    """
+    The calls of one installer server.
+
+    :param engine_url: Address of the engine, without a slash at the end.
+    :param design_center_url: Address of the Design Center, likewise.
+    :param auth: The way of authentication.
+    :param organization: Id of the organization.
+    :param environment: Id of the environment, for old engines; None where there is none.
+    :param engine_choice: Whether an engine whose start does not say the kind of build may choose it.
+    :param build_history_url: Address of the build history page with ``{catalog_id}``, ``{model_id}`` and
+        ``{batch_id}``, where it is known.
+    """
+
+    name = "installer"
+    catalog_word = "project"
+    model_word = "cube"
+    view_right = VIEW
+
+    def __init__(
+        self,
+        engine_url: str,
+        design_center_url: str,
+        auth: AdvisingAuth,
+        organization: str = "default",
+        environment: str | None = None,
+        *,
+        engine_choice: bool = False,
+        build_history_url: str | None = None,
+    ) -> None:
+        self.base_url = engine_url
+        self._design_center_url = design_center_url
+        self._auth = auth
+        self._organization = organization
+        self._environment = environment
+        self._engine_choice = engine_choice
+        self._build_history_url = build_history_url
+        self._form: StartForm | None = None
+        self._has_only_latest = False
+        self._filters_instances = False
+        self._forbidden: dict[str, Mapping[str, str]] = {}
+
+    # --- projects and cubes ---
+
+    def resolve(self, catalog: str, model: str) -> Flow[ModelRef]:
+        """
+        Find a published cube (``GET /projects/published/orgId/<org>``).
+
+        Two ids are taken as they are, without a request: a project id of any published version is that
+        version. By name, or by the id of its draft, a project is the version that was published last.
+        """
+        if is_id(catalog) and is_id(model):
+            return ModelRef(catalog, model, catalog, model)
+        projects = yield from self._projects()
+        project = choose(catalog, projects, self.base_url)
+        where = f"project {title(project)!r} of {self.base_url}"
+        if not project["cubes"] and is_id(model):
+            return ModelRef(project["id"], model, title(project), model)
+        cube = matching("cube", model, project["cubes"], where)
+        return ModelRef(project["id"], cube["id"], title(project), title(cube))
+
+    def models(self, catalog: str | None = None) -> Flow[list[ModelRef]]:
+        """List the published cubes, of one project or of all."""
+        projects = yield from self._projects()
+        chosen = latest(projects) if catalog is None else [choose(catalog, projects, self.base_url)]
+        return [
+            ModelRef(project["id"], cube["id"], title(project), title(cube))
+            for project in chosen
+            for cube in project["cubes"]
+        ]
+
+    def _projects(self) -> Flow[list[Version]]:
+        """Read all published versions of all projects, but for those that were published softly."""
+        org = self._quoted(self._organization)
+        response = yield from self._read(f"/projects/published/orgId/{org}")
+        if response.status == 404 and self._environment:
+            env = self._quoted(self._environment)
+            response = yield from self._read(f"/projects/orgId/{org}/envId/{env}", {"includeCubes": "true"})
+        if response.status == 404:
+            raise AtScaleNotFoundError(
+                f"{response.url} is not there (HTTP 404: {server_message(response)}). Check organization and "
+                f"engine_url (port 10502) of the connection, or give project and cube by their ids. "
+                f"{WHERE_IDS_ARE}.",
+                404,
+            )
+        self._check(response, "list the published projects", VIEW)
+        projects = []
+        for row in _rows(response, "projects"):
+            project = parse_version(row)
+            if project is None:
+                raise response.malformed("has a project without id")
+            if not project["is_soft"]:
+                projects.append(project)
+        return projects
+
+    # --- batches ---
+
+    def check_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Raise where there are grace period overrides: no start of this edition takes them."""
+        if overrides:
+            raise AtScaleConfigurationError(
+                f"grace_period_overrides is {dict(overrides)!r}, but the installer edition's start takes no "
+                "such overrides; AtScale offers them in the container edition only. Leave them out: the "
+                "grace periods of the cube's own datasets hold. Nothing was started."
+            )
+
+    def history(self, ref: ModelRef) -> Flow[History | str]:
+        """Read a cube's newest batches, or its last batch where the engine knows no more."""
+        response = yield from self._newest_batches(ref, PAGE)
+        if response.status in REFUSALS:
+            hint = {
+                403: f"it takes {VIEW}",
+                404: "an old engine has another list, which needs the connection's field environment",
+            }.get(response.status, self._auth.advice)
+            said = f"HTTP {response.status}: {server_message(response)}"
+            return f"{response.url} answers {said}; {hint}"
+        batches = []
+        for row in _page(response, ref, asked=PAGE).rows:
+            batch = parse_batch(row)
+            if batch is None:
+                raise response.malformed("has a batch without id or status")
+            # A server that ignores the filter must not pass another cube's batches off as this one's.
+            if batch.is_rebuild and row.get("cubeId") in (None, ref.model_id):
+                batches.append(batch)
+        if self._engine_choice and not (self._form and self._form.tells_kind):
+            # The engine chose the kind, so a batch of the other one is not somebody else's for that.
+            batches = [replace(batch, is_full_build=None) for batch in batches]
+        return History(tuple(batches), response.date)
+
+    def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[dict[str, Batch]]:
+        """
+        Look for batches by their ids: in the history, or in their instances where it may not be read.
+
+        Old engines list only the last batch of each cube; whoever was overtaken there is missing.
+        """
+        response = yield from self._newest_batches(ref, NEWEST)
+        if response.status in REFUSALS:
+            refusal = response
+
+            def refused() -> None:
+                self._check(refusal, "read the build history, and neither the instances", VIEW)
+
+            return (yield from batches_by_instances(wanted, self.instances, refused))
+
+        def read(number: int, seen: int) -> Flow[Page]:
+            del number
+            response = yield from self._history_page(ref, offset=seen, limit=PAGE)
+            self._check(response, "read the build history", VIEW)
+            return _page(response, ref, asked=PAGE)
+
+        return (yield from search(_page(response, ref, asked=NEWEST), read, wanted))
+
+    def _newest_batches(self, ref: ModelRef, limit: int) -> Flow[Response]:
+        """Read the history or, of an old engine that has none, the last batch of each cube."""
+        if not self._has_only_latest:
+            response = yield from self._history_page(ref, offset=0, limit=limit)
+            if response.status != 404 or not self._environment:
+                return response
+        org, env = self._quoted(self._organization), self._quoted(self._environment or "")
+        response = yield from self._read(f"/aggregate-batch/orgId/{org}/envId/{env}")
+        if response.status not in REFUSALS:
+            self._check(response, "read the last batch of each cube", VIEW)
+        self._has_only_latest = response.ok
+        return response
+
+    def _history_page(self, ref: ModelRef, *, offset: int, limit: int) -> Flow[Response]:
+        params = {"limit": str(limit), "projectId": ref.catalog_id, "cubeId": ref.model_id}
+        if offset:
+            params["offset"] = str(offset)
+        org = self._quoted(self._organization)
+        response = yield from self._read(f"/aggregate-batch/orgId/{org}/history", params)
+        if response.status not in REFUSALS:
+            self._check(response, "read the build history", VIEW)
+        return response
+
+    # --- the start ---
+
+    def start(
+        self,
+        ref: ModelRef,
+        *,
+        is_full_build: bool,
+        grace_period_overrides: Mapping[str, Any],
+        before_post: Callable[[], None],
+    ) -> Flow[StartOutcome]:
+        """
+        Start a batch, in the first of the known spellings that the engine has.
+
+        The next one is tried only after a 404, which says that nothing was started.
+        """
+        self.check_overrides(grace_period_overrides)
+        said: list[str] = []
+        for form in self._forms():
+            if not form.tells_kind and not self._engine_choice:
+                break
+            response = yield from self._post(form, ref, before_post, is_full_build=is_full_build)
+            if isinstance(response, LostReply):
+                return response
+            if response.status == 404:
+                said.append(f"{response.url} answered HTTP 404: {server_message(response)}")
+                continue
+            self._check_rights(response, f"start a build of {ref}", MANAGE)
+            outcome = read_start(response, ref, MANAGE)
+            if isinstance(outcome, (Started, Refused)):
+                self._form = form
+            return outcome
+        raise (yield from self._not_found(ref, said, kind_of(is_full_build)))
+
+    def _forms(self) -> list[StartForm]:
+        """Return the spellings to try; the one that worked before comes first."""
+        forms = [form for form in START_FORMS if self._environment or "{env}" not in form.path]
+        return sorted(forms, key=lambda form: form is not self._form)
+
+    def _post(
+        self, form: StartForm, ref: ModelRef, before_post: Callable[[], None], *, is_full_build: bool
+    ) -> Flow[Response | LostReply]:
+        """Send the start; once more after refused credentials, with which nothing was started either."""
+        path = form.path.format(
+            org=self._quoted(self._organization),
+            env=self._quoted(self._environment or ""),
+            project=self._quoted(ref.catalog_id),
+        )
+        params = {form.cube: ref.model_id}
+        if form.tells_kind:
+            params["isFullBuild"] = "true" if is_full_build else "false"
+        request = Request("POST", self.base_url + path, params, _ACCEPT, repeatable=False)
+        used = yield from self._auth.headers(Area.PUBLIC)
+        response = yield from post_once(request, used, before_post)
+        if isinstance(response, Response) and (yield from self._renews(response, used)):
+            used = yield from self._auth.headers(Area.PUBLIC)
+            response = yield from post_once(request, used, before_post)
+            self._note(response, used)
+        return response
+
+    def _not_found(self, ref: ModelRef, said: Sequence[str], kind: str) -> Flow[AtScaleError]:
+        """Return the error for a start that was only answered with 404: the cube, or the call, is not there."""
+        answers = "; ".join(said)
+        try:
+            projects = yield from self._projects()
+        except AtScaleError:
+            projects = None
+        if projects is not None and not is_published(ref, projects):
+            of_draft = [each["id"] for each in latest(projects) if each["draft"] == ref.catalog_id]
+            hint = f" It is the id of a draft; published it is {' or '.join(of_draft)}." if of_draft else ""
+            return AtScaleNotFoundError(
+                f"AtScale cannot build {ref}: {answers}. The engine lists no cube {ref.model_id} in a "
+                f"published project {ref.catalog_id}.{hint} {WHERE_IDS_ARE}.",
+                404,
+            )
+        if not self._engine_choice:
+            doubt = "" if projects else f" Check the ids, too. {WHERE_IDS_ARE}."
+            return AtScaleConfigurationError(
+                f"No {kind} build of {ref} was started: {answers}. So this engine seems not to have the call "
+                "that says which kind of build is wanted. The older calls leave the choice between full and "
+                "incremental to the engine; set engine_choice to true in the connection to accept that "
+                f"(and environment, for engines whose paths have an envId).{doubt}"
+            )
+        return AtScaleNotFoundError(
+            f"AtScale cannot build {ref}: {answers}. Check that engine_url of the connection is the engine "
+            f"(port 10502), set environment for an old engine, and check the ids. {WHERE_IDS_ARE}.",
+            404,
+        )
+
+    # --- instances ---
+
+    def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[tuple[AggregateInstance, ...]]:
+        """
+        Read all instances of a batch (``GET /aggregates/orgId/<org>/instances?batchId=``).
+
+        The documented rows do not name their batch. They count as its own only after the server has shown
+        that it filters: to an id that no batch has, it must answer with no rows.
+        """
+        del ref
+        known: dict[str, AggregateInstance] = {}
+        seen = 0
+        for number in range(MAX_PAGES):
+            response = yield from self._instances_page(batch_id, seen if number else None)
+            if number and response.status in (400, 404):
+                # The documented call has no paging, and it has answered already.
+                break
+            self._check(response, f"read the instances of batch {batch_id}", VIEW)
+            rows = _rows(response, "data")
+            instances = [instance for instance in map(parse_instance, rows) if instance is not None]
+            if len(instances) < len(rows):
+                raise response.malformed("has an instance without id or status")
+            fresh = {each.id: each for each in instances if each.id not in known}
+            known.update(fresh)
+            seen += len(rows)
+            if not fresh or len(rows) < SHORTEST_PAGE:
+                break
+        if any(each.batch_id is None for each in known.values()) and not self._filters_instances:
+            yield from self._prove_filter(batch_id)
+        return tuple(each for each in known.values() if each.batch_id in (None, batch_id))
+
+    def _instances_page(self, batch_id: str, offset: int | None = None) -> Flow[Response]:
+        params = {"batchId": batch_id}
+        if offset is not None:
+            params.update(limit=str(PAGE), offset=str(offset))
+        return (
+            yield from self._read(f"/aggregates/orgId/{self._quoted(self._organization)}/instances", params)
+        )
+
+    def _prove_filter(self, batch_id: str) -> Flow[None]:
+        """Raise unless the server tells batches apart; asked after rows came, so there are some to show."""
+        response = yield from self._instances_page(_id_of_no_batch(batch_id))
+        if response.status not in (400, 404):
+            self._check(response, f"read the instances of batch {batch_id}", VIEW)
+            if _rows(response, "data"):
+                raise AtScaleMalformedAnswerError(
+                    f"{response.url} lists aggregates even for a batch that does not exist, and its rows name "
+                    f"no batch. So which of them batch {batch_id} has built cannot be told.",
+                    response.status,
+                )
+        self._filters_instances = True
+
+    def locate(self, batch_id: str) -> Flow[ModelRef | None]:
+        """Find the cube of a batch through its instances."""
+        for each in (yield from self.instances(batch_id)):
+            if each.catalog_id and each.model_id:
+                return ModelRef(each.catalog_id, each.model_id, each.catalog_id, each.model_id)
+        return None
+
+    # --- testing a connection ---
+
+    def probe(self) -> Iterator[tuple[str, Flow[str]]]:
+        """Return the steps of a connection test."""
+        yield "reach the engine", self._probe_engine()
+        yield "use the credentials", self._probe_credentials()
+        yield "read the build history", self._probe_history()
+
+    def _probe_engine(self) -> Flow[str]:
+        response: Response = yield Request("GET", f"{self.base_url}/version")
+        version = response.text.strip() if response.ok and len(response.body) < 80 else ""
+        return f"the engine answers{f' (version {version})' if version else ''}"
+
+    def _probe_credentials(self) -> Flow[str]:
+        refs = yield from self._probed_models()
+        if refs is None:
+            return "the credentials are accepted (this engine lists no projects: give ids instead of names)"
+        return f"the credentials are accepted ({len(refs)} cubes are published)"
+
+    def _probe_history(self) -> Flow[str]:
+        refs = yield from self._probed_models()
+        if refs:
+            response = yield from self._newest_batches(refs[0], 1)
+            if response.status != 404:
+                self._check(response, "read the build history", VIEW)
+                _page(response, refs[0], asked=1)
+                return "the build history can be read"
+        if refs is not None:
+            yield from self._probe_instances()
+        why = "this engine has no build history" if refs else "no cube is known, so no build history was read"
+        return f"aggregates can be read ({why})"
+
+    def _probed_models(self) -> Flow[list[ModelRef] | None]:
+        """Return the cubes; None where the engine does not list them, but lets aggregates be read."""
+        try:
+            return (yield from self.models())
+        except AtScaleNotFoundError:
+            yield from self._probe_instances()
+            return None
+
+    def _probe_instances(self) -> Flow[None]:
+        # Without a batch's id the answer could be long.
+        response = yield from self._instances_page(_id_of_no_batch("probe"))
+        self._check(response, "read aggregate instances", VIEW)
+
+    # --- helpers ---
+
+    def history_url(self, ref: ModelRef | None, batch_id: str | None) -> str:
+        """Return the build history page, or the Design Center where its address is not configured."""
+        return fill_history_url(self._build_history_url, self._design_center_url + "/", ref, batch_id)
+
+    def _read(self, path: str, params: Mapping[str, str] | None = None) -> Flow[Response]:
+        """Read from the engine; after refused credentials renew them once and read again."""
+        request = Request("GET", self.base_url + path, params or {}, _ACCEPT)
+        used = yield from self._auth.headers(Area.PUBLIC)
+        response: Response = yield request.with_headers(used)
+        if (yield from self._renews(response, used)):
+            used = yield from self._auth.headers(Area.PUBLIC)
+            response = yield request.with_headers(used)
+            self._note(response, used)
+        return response
+
+    def _renews(self, response: Response, used: Mapping[str, str]) -> Flow[bool]:
+        """Whether other credentials were got after a refusal: engines say 401 or 403 to an expired token."""
+        is_about_rights = response.status == 403 and self._forbidden.get(response.url) == used
+        if response.status not in (401, 403) or is_about_rights:
+            return False
+        return (yield from self._auth.renew(Area.PUBLIC, used))
+
+    def _note(self, response: Response | LostReply, used: Mapping[str, str]) -> None:
+        """Remember that a new token is forbidden this call: then it is about rights, not about the token."""
+        if isinstance(response, Response) and response.status == 403:
+            self._forbidden[response.url] = used
+
+    def _check(self, response: Response, what: str, needs: str) -> None:
+        self._check_rights(response, what, needs)
+        check(response, what)
+
+    def _check_rights(self, response: Response, what: str, needs: str) -> None:
+        """
+        Raise the typed error for refused credentials or a lacking permission.
+
+        :param response: The answer.
+        :param what: What the call was for, as in "could not ...".
+        :param needs: What the user needs for it.
+        """
+        said = f"{response.url} answered HTTP {response.status}: {server_message(response)}"
+        if response.status == 401:
+            raise AtScaleAuthenticationError(
+                f"Could not {what}: the credentials were not accepted. {said}. {self._auth.advice}", 401
+            )
+        if response.status == 403:
+            raise AtScalePermissionError(
+                f"Could not {what}: the user may not. {said}. The user of the connection needs {needs}.", 403
+            )
+
+    @staticmethod
+    def _quoted(value: str) -> str:
+        return quote(value, safe="")
+
+
+def _id_of_no_batch(text: str) -> str:
+    """Return an id in the form of a batch's that no batch has, the same one at every call."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, text))
+
+
+def _rows(response: Response, name: str) -> list[Any]:
+    """Return the rows of a list answer, which are the envelope's content or stand in it under a name."""
+    inner = _inner(response)
+    rows = inner.get(name) if isinstance(inner, Mapping) else inner
+    if not isinstance(rows, list):
+        raise response.malformed(f"has no list {name!r} in its 'response'")
+    return rows
+
+
+def _inner(response: Response) -> Any:
+    """Return what the envelope of an answer holds."""
+    body = response.json()
+    return body.get("response") if isinstance(body, Mapping) else None
+
+
+def _page(response: Response, ref: ModelRef, *, asked: int) -> Page:
+    """Return a page of the history, or all that the old list has: the last batch of each cube."""
+    inner = _inner(response)
+    content = inner if isinstance(inner, Mapping) else {}
+    latest_of_cubes, rows = content.get("batches"), content.get("data")
+    if isinstance(latest_of_cubes, list):
+        return Page(_latest_batch(latest_of_cubes, ref), is_last=True)
+    if not isinstance(rows, list):
+        raise response.malformed("has no list 'data' in its 'response'")
+    # There is no total; the server may tell a limit of its own, which then makes a full page.
+    return Page(rows, len(rows) < min(asked, number_of(content, "limit") or asked))
+
+
+def _latest_batch(rows: Sequence[Any], ref: ModelRef) -> list[Any]:
+    """Return the batch that the old list has of a cube, if it has one."""
+    of_cube = [row for row in rows if isinstance(row, Mapping) and row.get("cubeId") == ref.model_id]
+    # Versions of a project may share a cube.
+    of_project = [row for row in of_cube if row.get("projectId") == ref.catalog_id]
+    batches = [row.get("batch") for row in of_project or of_cube]
+    return [batch for batch in batches if batch is not None]

@@ -1,0 +1,49 @@
+"""
+Choose what happens where a batch of the model runs already: wait, attach, skip or fail.
+
+AtScale builds one batch of a model at a time. When the Design Center, AtScale's scheduler or another DAG got
+there first, the operator's ``on_running`` decides. The first task stands for that somebody else; the three
+after it meet its batch, each in its own way:
+
+- ``wait``, the default: wait for the other batch to end, then build. Right after a load, because a batch that
+  began before the load lacks its data.
+- ``attach``: wait for the other batch instead of building. For models whose batches are all alike, where data
+  that was loaded since the other batch began may wait for the next one.
+- ``skip``: skip the task. For builds that come round often, where one more or less does not matter.
+
+The last task shows ``fail``: nothing but this DAG should build the model, so a running batch is an error.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, TriggerRule
+
+from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
+
+with DAG(
+    "example_atscale_on_running",
+    schedule=None,
+    catchup=False,
+    default_args={
+        "atscale_conn_id": "atscale_default",
+        "catalog": "Sales Insights",
+        "model": "Internet Sales",
+        "deferrable": True,
+    },
+    tags=["atscale", "example"],
+    doc_md=__doc__,
+):
+    somebody_else = AtScaleAggregateBuildOperator(task_id="somebody_else", wait_for_completion=False)
+
+    skip = AtScaleAggregateBuildOperator(task_id="skip", on_running="skip")
+    attach = AtScaleAggregateBuildOperator(task_id="attach", on_running="attach")
+    wait = AtScaleAggregateBuildOperator(task_id="wait", on_running="wait")
+
+    fail = AtScaleAggregateBuildOperator(
+        task_id="fail",
+        on_running="fail",
+        # A skipped task skips what follows it, unless that asks for less.
+        trigger_rule=TriggerRule.NONE_FAILED,
+    )
+
+    somebody_else >> [skip, attach, wait] >> fail

@@ -1,0 +1,57 @@
+"""
+Let a DAG start when a build ends that Airflow knows nothing of.
+
+Builds also come from AtScale's scheduler, from people in the Design Center, from another Airflow. An asset
+watcher looks at the model's build history from the triggerer, and makes each batch that ends an event of the
+asset; this DAG is scheduled on that asset. It builds nothing itself, and nobody has to tell Airflow anything.
+
+Do not also name this asset as an outlet of a task that builds the model: that batch would be two events. On
+Airflow 3.3 and newer no build is missed while the triggerer is down.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.sdk import Asset, AssetWatcher, dag, task
+
+from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+
+log = logging.getLogger(__name__)
+
+BUILDS = Asset(
+    "internet_sales_builds",
+    watchers=[
+        AssetWatcher(
+            name="internet_sales_watcher",
+            trigger=AtScaleBuildTrigger(
+                atscale_conn_id="atscale_default",
+                catalog="Sales Insights",
+                model="Internet Sales",
+                outcome="succeeded",
+            ),
+        )
+    ],
+)
+
+
+@dag(schedule=[BUILDS], catchup=False, tags=["atscale", "example"], doc_md=__doc__)
+def example_atscale_watcher():
+    @task
+    def refresh_dashboards(triggering_asset_events: Any = None) -> None:
+        """Stand for work on the new aggregates; events that came close together share one run."""
+        for event in (triggering_asset_events or {}).get(BUILDS, ()):
+            batch = event.extra["payload"]
+            log.info(
+                "Batch %s (%s) of %s ended at %s",
+                batch["batch_id"],
+                batch["kind"],
+                batch["model"],
+                batch["ended"],
+            )
+
+    refresh_dashboards()
+
+
+example_atscale_watcher()

@@ -1,0 +1,233 @@
+"""
+Run the suites on every supported Airflow, with the package as it is built and installed.
+
+One environment per Airflow version under ``.venvs/``, made from the constraints in ``requirements/`` and kept
+for the next run. The suites run in a copy of the repository without the package's source, so that what is
+imported is the installed wheel.
+
+    python scripts/test_matrix.py                     # each Airflow on one Python, so that each Python is used
+    python scripts/test_matrix.py --all               # each Airflow on each Python that it allows
+    python scripts/test_matrix.py --smoke             # install, contract and one DAG per version
+    python scripts/test_matrix.py --only 2.11 3.3-py3.11 --suite unit
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from environments import ROOT, VENVS, CannotMakeError, Target, build_wheel, environment, make, targets
+
+DEFAULT = (
+    Target("2.11", "3.10"),
+    Target("3.0", "3.11"),
+    Target("3.1", "3.12"),
+    Target("3.2", "3.13"),
+    Target("3.3", "3.13"),
+)
+#: In the order in which they run; each is a folder of ``tests/``.
+SUITES = ("install", "unit", "contract", "dags")
+SMOKE = ("install", "contract")
+#: What the suites read besides themselves.
+COPIED = ("tests", "example_dags", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml")
+#: Seconds that one suite may take on one version.
+LIMIT = 1500
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    How one suite ended on one version.
+
+    :param ok: Whether it is green.
+    :param text: What the table says.
+    :param log: Where the whole output is.
+    """
+
+    ok: bool
+    text: str
+    log: Path | None = None
+
+
+def say(text: str = "") -> None:
+    """Print one line at once."""
+    print(text, flush=True)  # noqa: T201
+
+
+def main() -> int:
+    """Run the matrix, print its table, and return 0 where all is green."""
+    options = parse()
+    chosen = choose(options)
+    suites = tuple(options.suite or (SMOKE if options.smoke else SUITES))
+    began = time.monotonic()
+    try:
+        wheel = build_wheel(VENVS / "dist")
+    except CannotMakeError as error:
+        say(str(error))
+        return 1
+    say(f"==> {wheel.name} on {len(chosen)} of {len(targets())} environments, {options.jobs} at a time")
+    with ThreadPoolExecutor(options.jobs) as pool:
+        work = {target: pool.submit(run_target, target, wheel, suites) for target in chosen}
+        results = {target: future.result() for target, future in work.items()}
+    failed = show(results, suites)
+    say(f"{'FAILED' if failed else 'All green'} after {time.monotonic() - began:.0f} s")
+    return 1 if failed else 0
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--all", action="store_true", help="every Python that each Airflow allows")
+    add("--smoke", action="store_true", help=f"only {', '.join(SMOKE)}")
+    add("--only", nargs="+", metavar="VERSION", help="Airflow versions, as in 3.3 or 3.3-py3.12")
+    add("--suite", nargs="+", choices=SUITES, help="only these suites")
+    add("--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="at a time (%(default)s)")
+    return parser.parse_args()
+
+
+def choose(options: argparse.Namespace) -> list[Target]:
+    """
+    Return the targets that are asked for.
+
+    :param options: The command line.
+    """
+    pool = targets() if options.all else list(DEFAULT)
+    if not options.only:
+        return pool
+    chosen: list[Target] = []
+    for name in options.only:
+        fitting = [each for each in targets() if f"{each.airflow}-py{each.python}" == name]
+        fitting = fitting or [each for each in pool if each.airflow == name]
+        if not fitting:
+            sys.exit(f"There are no constraints for {name!r}; there are: {', '.join(map(str, targets()))}")
+        chosen += [each for each in fitting if each not in chosen]
+    return chosen
+
+
+def run_target(target: Target, wheel: Path, suites: tuple[str, ...]) -> dict[str, Outcome]:
+    """
+    Run the suites on one version; an environment that cannot be made is a failure of all of them.
+
+    :param target: The version.
+    :param wheel: The built wheel.
+    :param suites: The suites.
+    """
+    began = time.monotonic()
+    try:
+        make(target, wheel)
+        work = copy(target)
+    except (CannotMakeError, OSError) as error:
+        say(f"    {target}: {error}")
+        return {suite: Outcome(ok=False, text="no environment") for suite in suites}
+    say(f"    {target}: Airflow {target.version} is ready after {time.monotonic() - began:.0f} s")
+    outcomes = {}
+    for suite in suites:
+        outcomes[suite] = outcome = run_suite(target, work, suite)
+        say(f"    {target}: {suite}: {outcome.text}")
+    return outcomes
+
+
+def copy(target: Target) -> Path:
+    """
+    Copy what the suites need, and nothing that could be imported in the wheel's place.
+
+    :param target: The version.
+    """
+    work = target.folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, work / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+        elif source.exists():
+            shutil.copy(source, work / name)
+    return work
+
+
+def run_suite(target: Target, work: Path, suite: str) -> Outcome:
+    """
+    Run one suite on one version.
+
+    :param target: The version.
+    :param work: The copy to run in.
+    :param suite: The suite.
+    """
+    log = target.folder / f"{suite}.log"
+    began = time.monotonic()
+    if not (work / "tests" / suite).is_dir():
+        return Outcome(ok=False, text="missing", log=log)
+    # Not "python -m pytest", which would look for packages in the working folder first.
+    command = [str(target.bin / "pytest"), "-q", "-rfEs", "-p", "no:cacheprovider", f"tests/{suite}"]
+    env = environment(target, work / "airflow_home") | {"EXPECTED_AIRFLOW": target.version}
+    with log.open("w") as out:
+        try:
+            code = subprocess.run(
+                command, cwd=work, env=env, stdout=out, stderr=subprocess.STDOUT, timeout=LIMIT, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            return Outcome(ok=False, text=f"no end in {LIMIT} s", log=log)
+    return Outcome(code == 0, summarize(log.read_text(), code, time.monotonic() - began), log)
+
+
+def summarize(output: str, code: int, seconds: float) -> str:
+    """
+    Return pytest's closing line in few words.
+
+    :param output: What pytest printed.
+    :param code: How it ended.
+    :param seconds: How long it took.
+    """
+    found = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", output[-400:])}
+    failed = found.get("failed", 0) + found.get("error", 0)
+    if not found or (code and not failed):
+        return f"exit {code} ({seconds:.0f} s)"
+    parts = [f"{found.get('passed', 0)} passed"]
+    parts += [f"{failed} FAILED"] if failed else []
+    parts += [f"{found['skipped']} skipped"] if found.get("skipped") else []
+    return f"{', '.join(parts)} ({seconds:.0f} s)"
+
+
+def show(results: dict[Target, dict[str, Outcome]], suites: tuple[str, ...]) -> bool:
+    """
+    Print what failed, then the table; return whether anything failed.
+
+    :param results: The outcomes.
+    :param suites: The suites.
+    """
+    bad = [
+        (target, suite, outcome)
+        for target, outcomes in results.items()
+        for suite, outcome in outcomes.items()
+        if not outcome.ok
+    ]
+    for target, suite, outcome in bad:
+        say(f"\n==> {target}, {suite}: {outcome.text}")
+        if outcome.log is not None and outcome.log.exists():
+            say("\n".join(outcome.log.read_text().splitlines()[-40:]))
+            say(f"    The whole output: {outcome.log.relative_to(ROOT)}")
+    rows = [["Airflow", "Python", *suites]]
+    for target, outcomes in results.items():
+        version = target.version if target.constraints.exists() else target.airflow
+        rows.append([version, target.python, *(outcomes[suite].text for suite in suites)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    say()
+    for number, row in enumerate(rows):
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if number == 0:
+            say("  ".join("-" * width for width in widths))
+    say()
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""
+Let many waiters wait on one event loop, in a process of their own, and print what that costs as JSON.
+
+A turn of the loop is measured in CPU time of its thread: how long the loop stands still for everybody else,
+whatever other processes do on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import resource
+import selectors
+import sys
+import time
+import urllib.request
+import ssl
+from pathlib import Path
+from typing import Any
+
+from contestants import CONTESTANTS, Scene, Wait
+
+
+class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """A selector that notes how long each turn of its loop keeps the thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.thread_time()
+        self.milliseconds: list[float] = []
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.milliseconds.append((time.thread_time() - self._began) * 1000)
+        ready = super().select(timeout)
+        self._began = time.thread_time()
+        return ready
+
+    def taken(self) -> list[float]:
+        turns, self.milliseconds = self.milliseconds, []
+        return turns
+
+
+def memory() -> int:
+    """Return the bytes that this process holds in memory."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class Stub:
+    """Ask the stub for its counts, without disturbing the loop's connections."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._url = scene.url
+        self._context = ssl.create_default_context(cafile=scene.certificate) if scene.certificate else None
+
+    def ask(self, what: str) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self._url}/_{what}", context=self._context) as answer:
+            counts: dict[str, Any] = json.load(answer)
+        return counts
+
+
+async def work(options: argparse.Namespace, scene: Scene, wait: Wait, turns: Turns) -> dict[str, Any]:
+    stub = Stub(scene)
+    stub.ask("reset")
+    await asyncio.sleep(0)
+    gc.collect()
+    before = memory()
+    # The turn that counts memory is not the contestant's.
+    await asyncio.sleep(0)
+    turns.taken()
+    tasks = []
+    cpu = time.process_time()
+    began = time.monotonic()
+    for number in range(options.waiters):
+        if options.start == "triggerer":
+            # So does the triggerer: it yields twice before each trigger that it creates.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        elif options.start == "one by one":
+            due = began + number * options.interval / options.waiters
+            await asyncio.sleep(max(due - time.monotonic(), 0))
+        tasks.append(asyncio.ensure_future(wait(number)))
+    while True:
+        await asyncio.sleep(0.2)
+        _raise_first(tasks)
+        counts = await asyncio.to_thread(stub.ask, "stats")
+        if counts["requests"] >= options.warm_up or time.monotonic() - began > options.patience:
+            break
+    start = {"turns": summary(turns.taken()), "cpu": time.process_time() - cpu, **counts}
+    after = memory()
+    await asyncio.to_thread(stub.ask, "reset")
+    await asyncio.sleep(0)
+    turns.taken()
+    cpu = time.process_time()
+    began = time.monotonic()
+    await asyncio.sleep(options.seconds)
+    cpu = time.process_time() - cpu
+    steady = {"turns": summary(turns.taken()), "wall": time.monotonic() - began}
+    _raise_first(tasks)
+    counts = await asyncio.to_thread(stub.ask, "stats")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return {
+        "start": start,
+        "steady": {**steady, **counts},
+        "cpu_per_poll_us": cpu / counts["requests"] * 1e6 if counts["requests"] else None,
+        "cpu": cpu,
+        "memory_per_waiter_kib": (after - before) / options.waiters / 1024,
+        "open_files": open_files(),
+    }
+
+
+def summary(turns: list[float]) -> dict[str, float]:
+    ordered = sorted(turns)
+    return {
+        "count": len(ordered),
+        "p99": ordered[int(len(ordered) * 0.99)] if ordered else 0.0,
+        "longest": ordered[-1] if ordered else 0.0,
+    }
+
+
+def _raise_first(tasks: list[asyncio.Future[None]]) -> None:
+    for task in tasks:
+        if task.done():
+            task.result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("contestant", choices=list(CONTESTANTS))
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--certificate")
+    parser.add_argument("--waiters", type=int, default=1000)
+    parser.add_argument("--models", type=int)
+    parser.add_argument("--interval", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=8.0, help="how long the steady state is measured")
+    parser.add_argument("--start", choices=["at once", "triggerer", "one by one"], default="at once")
+    parser.add_argument("--warm-up", type=int, help="requests before the steady state begins")
+    parser.add_argument("--patience", type=float, default=60.0)
+    parser.add_argument("--profile", help="write a profile of the steady state there")
+    options = parser.parse_args()
+    if options.warm_up is None:
+        options.warm_up = options.waiters
+    scene = Scene(options.url, options.certificate, options.interval, options.models or options.waiters)
+
+    import airflow.sdk
+    from airflow.sdk.log import configure_logging
+
+    # As in a triggerer: each line becomes JSON and goes to another process, here to nobody.
+    configure_logging(json_output=True, output=open(os.devnull, "wb", buffering=0), sending_to_supervisor=True)
+    wait = CONTESTANTS[options.contestant](scene)
+    turns = Turns()
+    loop = asyncio.SelectorEventLoop(turns)
+    asyncio.set_event_loop(loop)
+    profiler = None
+    if options.profile:
+        import cProfile
+
+        profiler = cProfile.Profile()
+        profiler.enable()
+    result = loop.run_until_complete(work(options, scene, wait, turns))
+    if profiler:
+        profiler.disable()
+        profiler.dump_stats(options.profile)
+    sys.__stdout__.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

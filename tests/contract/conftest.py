@@ -1,0 +1,145 @@
+"""
+Both drivers and each edition against the local engine, over real sockets.
+
+A test asks for ``caller`` and runs flows on it; it is run once for each driver and edition. No test waits: the
+drivers are given a sleep that only notes how long it was to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_atscale.client import TRIES, AsyncAtScaleClient, AtScaleClient
+from airflow_provider_atscale.connection import Settings, parse_connection
+from airflow_provider_atscale.protocol.edition import Edition
+from airflow_provider_atscale.protocol.messages import Flow
+from airflow_provider_atscale.protocol.models import ModelRef
+from airflow_provider_atscale.testing import AtScaleEngine
+
+EDITIONS = ["container"]
+DRIVERS = ["requests", "aiohttp"]
+
+#: The engine's name for the call that gives out short-lived tokens.
+TOKEN_ROUTE = {"container": "token", "installer": "login"}
+
+
+def settings_of(connection: dict[str, Any], **fields: Any) -> Settings:
+    """Read a connection as the hook does; ``fields`` replace those of the connection, or of its extra."""
+    standard = ("host", "port", "login", "password")
+    extra = {**connection["extra"], **{name: fields.pop(name) for name in list(fields) if name not in standard}}
+    values = {name: fields.get(name, connection.get(name)) for name in standard}
+    return parse_connection(SimpleNamespace(conn_id="test", extra=json.dumps(extra), **values))
+
+
+class Caller:
+    """
+    Run flows on one of the two drivers.
+
+    :param driver: ``requests`` or ``aiohttp``.
+    :param settings: Of the connection.
+    """
+
+    def __init__(self, driver: str, settings: Settings) -> None:
+        self.naps: list[float] = []
+        self.on_nap: Callable[[], Any] = lambda: None
+        self.masked: list[str] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.client: Any
+        if driver == "requests":
+            self.client = AtScaleClient(settings, mask=self.masked.append, sleep=self._note_nap)
+        else:
+            self._loop = asyncio.new_event_loop()
+            self.client = AsyncAtScaleClient(settings, mask=self._mask, sleep=self._nap)
+
+    async def _mask(self, value: str) -> None:
+        self.masked.append(value)
+
+    async def _nap(self, seconds: float) -> None:
+        self._note_nap(seconds)
+
+    def _note_nap(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.on_nap()
+
+    @property
+    def edition(self) -> Edition:
+        return self.client.edition
+
+    def run(self, call: Callable[[Any], Flow[Any]], tries: int = TRIES) -> Any:
+        """Run the flow that a call of the edition is."""
+        outcome = self.client.run(call(self.edition), tries)
+        return outcome if self._loop is None else self._loop.run_until_complete(outcome)
+
+    def start(self, ref: ModelRef, **arguments: Any) -> Any:
+        wanted = {"is_full_build": False, "grace_period_overrides": {}, "before_post": lambda: None}
+        return self.run(lambda edition: edition.start(ref, **{**wanted, **arguments}))
+
+    def notice(self) -> None:
+        """Let the event loop, which stands still between two calls, see that connections were closed."""
+        if self._loop is not None:
+            self._loop.run_until_complete(asyncio.sleep(0.01))
+
+    def close(self) -> None:
+        outcome = self.client.close()
+        if self._loop is not None:
+            self._loop.run_until_complete(outcome)
+            self._loop.close()
+
+
+@pytest.fixture(params=EDITIONS)
+def edition(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def engine(edition: str) -> Iterator[AtScaleEngine]:
+    """Run an engine whose batches take a minute, so that none ends by itself."""
+    with AtScaleEngine(edition, build_seconds=60) as engine:
+        yield engine
+
+
+@pytest.fixture
+def ref(engine: AtScaleEngine) -> ModelRef:
+    model = engine.model("Internet Sales")
+    return ModelRef(model.catalog_id, model.id, "Sales Insights", "Internet Sales")
+
+
+@pytest.fixture
+def make_caller(driver: str, engine: AtScaleEngine) -> Iterator[Callable[..., Caller]]:
+    """Make a caller; its arguments are those of the engine's connection, or replace fields of it."""
+    callers: list[Caller] = []
+
+    def make(auth: str = "auto", **fields: Any) -> Caller:
+        caller = Caller(driver, settings_of(engine.connection(auth), **fields))
+        callers.append(caller)
+        return caller
+
+    yield make
+    for caller in callers:
+        caller.close()
+
+
+@pytest.fixture
+def caller(make_caller: Callable[..., Caller]) -> Caller:
+    return make_caller()
+
+
+def posts(engine: AtScaleEngine) -> list[Any]:
+    """List the start POSTs that have reached the engine."""
+    return [request for request in engine.requests if request.route == "start"]
+
+
+def routes(engine: AtScaleEngine) -> list[str]:
+    """List which calls have reached the engine, in their order."""
+    return [request.route for request in engine.requests]

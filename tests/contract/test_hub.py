@@ -1,0 +1,591 @@
+"""Waiting together: what all waiters of one event loop share, and what is left when they go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import logging
+import time
+
+import pytest
+
+from airflow_provider_atscale import hub
+from airflow_provider_atscale.client import AsyncAtScaleClient
+from airflow_provider_atscale.hub import Line
+from airflow_provider_atscale.protocol.models import ModelRef
+from airflow_provider_atscale.protocol.watch import Missing, Seen, Trouble
+from airflow_provider_atscale.testing import AtScaleEngine
+
+from .conftest import routes, settings_of
+
+#: An hour is never waited for: who is due then is only there.
+LATER = 3600.0
+
+
+class Lookup:
+    """Read the engine's connection as it is now, and count how often that was asked for."""
+
+    def __init__(self, engine: AtScaleEngine) -> None:
+        self.engine = engine
+        self.connection = engine.connection()
+        self.count = 0
+
+    async def __call__(self, conn_id: str):
+        self.count += 1
+        await asyncio.sleep(0)
+        return settings_of(self.connection)
+
+
+@pytest.fixture
+def lookup(engine):
+    return Lookup(engine)
+
+
+@pytest.fixture
+def batch(engine, ref):
+    return engine.start_batch(None, ref.model_id).id
+
+
+def ref_of(model) -> ModelRef:
+    return ModelRef(model.catalog_id, model.id, "Finance", model.caption)
+
+
+@contextlib.asynccontextmanager
+async def entered(lookup):
+    """Enter a line as ``hub.line`` does, but for the look-up of its connection."""
+    shared = Line("test", load=lookup)
+    try:
+        yield shared
+    finally:
+        await shared.close()
+
+
+async def until(condition, seconds: float = 5.0) -> None:
+    """Wait for what happens in the engine's own thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.01)
+
+
+async def look(shared, ref, batch_id, seconds=0.0):
+    async with shared.room(ref) as room:
+        return await room.next(batch_id, seconds)
+
+
+def run(test):
+    """Run a test in an event loop of its own; nothing may be left in it, and nothing be complained of."""
+    complaints = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        await asyncio.wait_for(test(), 20)
+        gc.collect()
+        await asyncio.sleep(0)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left
+        assert not hub._lines
+
+    asyncio.run(main())
+    assert not complaints
+
+
+# --- sharing ----------------------------------------------------------------------------------------------
+
+
+def test_waiters_of_one_model_ride_on_one_read(engine, lookup, ref, batch):
+    async def test():
+        async with entered(lookup) as shared:
+            seen = await asyncio.gather(*(look(shared, ref, batch, 0.01) for _ in range(500)))
+            assert {each.batch.id for each in seen} == {batch}
+        assert routes(engine).count("history") == 1
+        assert engine.stats.token_exchanges == 1
+        assert engine.stats.connections_opened <= len(engine.urls)
+        assert lookup.count == 1
+
+    run(test)
+
+
+def test_many_models_share_connections_and_the_token(engine, lookup):
+    """A thousand waiters over 50 models: one read per model and round, eight connections, one exchange."""
+    models = [engine.add_model("Finance", f"model {number}") for number in range(50)]
+    batches = {model.id: engine.start_batch(None, model).id for model in models}
+
+    async def test():
+        async with entered(lookup) as shared, contextlib.AsyncExitStack() as stack:
+            rooms = [await stack.enter_async_context(shared.room(ref_of(model))) for model in models]
+
+            async def one_round():
+                waiters = [
+                    room.next(batches[model.id], 0.05)
+                    for room, model in zip(rooms, models, strict=True)
+                    for _ in range(20)
+                ]
+                return await asyncio.gather(*waiters)
+
+            for number in (1, 2):
+                seen = await one_round()
+                assert all(isinstance(each, Seen) for each in seen)
+                assert engine.stats.routes["history"] == 50 * number
+            assert engine.stats.token_exchanges == 1
+            assert engine.stats.connections_opened <= 8 * len(engine.urls)
+            assert engine.stats.max_in_flight <= 8
+
+            engine.expire_tokens()
+            seen = await one_round()
+            assert all(isinstance(each, Seen) for each in seen)
+            assert engine.stats.token_exchanges == 2
+            assert engine.stats.routes["history"] <= 50 * 3 + 50
+            assert engine.stats.connections_opened <= 8 * len(engine.urls)
+        assert lookup.count == 1
+
+    run(test)
+
+
+def test_token_that_ends_soon_is_renewed_by_one(engine, lookup):
+    models = [engine.add_model("Finance", f"model {number}") for number in range(30)]
+    now = [time.time()]
+
+    def connect(settings):
+        client = AsyncAtScaleClient(settings)
+        client.edition = settings.protocol(lambda: now[0])
+        return client
+
+    async def test():
+        shared = Line("test", load=lookup, connect=connect)
+        for exchanges in (1, 2):
+            await asyncio.gather(*(look(shared, ref_of(model), "b1") for model in models))
+            assert engine.stats.token_exchanges == exchanges
+            now[0] += 3600
+        await shared.close()
+
+    run(test)
+
+
+def test_what_people_call_a_model_does_not_matter(engine, lookup, ref, batch):
+    other = ModelRef(ref.catalog_id, ref.model_id, ref.catalog_id, ref.model_id)
+
+    async def test():
+        async with entered(lookup) as shared:
+            await asyncio.gather(*(look(shared, each, batch, 0.01) for each in (ref, other)))
+        assert routes(engine).count("history") == 1
+
+    run(test)
+
+
+def test_each_sees_its_own_batch(engine, lookup, ref, batch):
+    async def test():
+        async with entered(lookup) as shared:
+            wanted = (batch, "nobody", None)
+            seen = await asyncio.gather(*(look(shared, ref, each, 0.01) for each in wanted))
+        assert [type(each) for each in seen] == [Seen, Missing, Seen]
+        assert seen[0].batch.id == seen[2].batch.id == batch
+
+    run(test)
+
+
+def test_who_looks_looks_for_all(engine, lookup, ref, batch):
+    """Somebody who is due much later gets the observation that another's cadence has asked for."""
+
+    async def test():
+        async with entered(lookup) as shared:
+            seen = await asyncio.gather(look(shared, ref, batch, LATER), look(shared, ref, batch, 0.0))
+        assert all(isinstance(each, Seen) for each in seen)
+        assert routes(engine).count("history") == 1
+
+    run(test)
+
+
+def test_slow_model_delays_no_other(engine, lookup, ref, batch):
+    other = ref_of(engine.model("General Ledger"))
+    hold = engine.hold("received", route="history", query=ref.model_id)
+
+    async def test():
+        async with entered(lookup) as shared:
+            slow = asyncio.ensure_future(look(shared, ref, batch))
+            await until(lambda: engine.hold_status(hold)["held"])
+            assert isinstance(await look(shared, other, "nobody"), Missing)
+            assert not slow.done()
+            engine.release(hold)
+            assert isinstance(await slow, Seen)
+
+    run(test)
+
+
+def test_failing_read_is_the_same_failure_for_all(engine, lookup, ref, batch):
+    engine.fault(503, route="history", times=None)
+
+    async def test():
+        async with entered(lookup) as shared:
+            seen = await asyncio.gather(*(look(shared, ref, batch, 0.01) for _ in range(20)))
+        assert len(set(seen)) == 1
+        assert isinstance(seen[0], Trouble)
+        assert "HTTP 503" in seen[0].reason
+        assert engine.stats.routes["history"] == 1, "who waits looks again by its cadence, not at once"
+
+    run(test)
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+def test_trouble_of_the_newest_is_not_everybodys(engine, lookup, ref, batch):
+    engine.fault(500, route="history", query="limit=100", times=None)
+
+    async def test():
+        async with entered(lookup) as shared:
+            seen = await asyncio.gather(look(shared, ref, batch, 0.01), look(shared, ref, None, 0.01))
+        assert [type(each) for each in seen] == [Seen, Trouble]
+
+    run(test)
+
+
+def test_shared_read_says_nothing_and_knows_nobody(engine, lookup, ref, batch, caplog):
+    """A task inherits the context of whoever makes it, and with it the log file of one trigger."""
+    whose = contextvars.ContextVar("whose", default="nobody's")
+    seen = []
+
+    async def load(conn_id):
+        seen.append(whose.get())
+        return await lookup(conn_id)
+
+    def connect(settings):
+        async def mask(_):
+            seen.append(whose.get())
+
+        seen.append(whose.get())
+        return AsyncAtScaleClient(settings, mask=mask)
+
+    async def test():
+        whose.set("a trigger's")
+        shared = Line("test", load=load, connect=connect)
+        await look(shared, ref, batch)
+        engine.fault(500, route="history")
+        await look(shared, ref, batch)
+        await shared.close()
+
+    with caplog.at_level(logging.DEBUG, "airflow_provider_atscale"):
+        run(test)
+    assert seen == ["nobody's"] * 3
+    ours = [r for r in caplog.records if not r.name.startswith("airflow_provider_atscale.testing")]
+    assert [r for r in ours if r.name.startswith("airflow_provider_atscale")] == []
+
+
+# --- coming and going -------------------------------------------------------------------------------------
+
+
+def test_who_comes_while_a_read_is_under_way_is_served_next(engine, lookup, ref, batch):
+    """Also where somebody who has much time comes after it."""
+    hold = engine.hold("received", route="history")
+
+    async def test():
+        async with entered(lookup) as shared:
+            first = asyncio.ensure_future(look(shared, ref, batch))
+            await until(lambda: engine.hold_status(hold)["held"])
+            second = asyncio.ensure_future(look(shared, ref, "another batch", 0.0))
+            await asyncio.sleep(0.05)
+            third = asyncio.ensure_future(look(shared, ref, "a third batch", LATER))
+            await asyncio.sleep(0)
+            engine.release(hold)
+            assert isinstance(await first, Seen)
+            assert isinstance(await asyncio.wait_for(second, 5), Missing)
+            assert isinstance(await asyncio.wait_for(third, 5), Missing)
+        assert engine.stats.routes["history"] <= 4
+
+    run(test)
+
+
+def test_who_has_time_does_not_hurry_the_next_read(engine, lookup, ref, batch):
+    hold = engine.hold("received", route="history")
+
+    async def test():
+        async with entered(lookup) as shared:
+            first = asyncio.ensure_future(look(shared, ref, batch))
+            await until(lambda: engine.hold_status(hold)["held"])
+            second = asyncio.ensure_future(look(shared, ref, "another batch", LATER))
+            await asyncio.sleep(0)
+            engine.release(hold)
+            await first
+            await asyncio.sleep(0.05)
+            assert not second.done()
+            assert engine.stats.routes["history"] == 1
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+
+    run(test)
+
+
+def test_nobody_looks_for_one_who_has_left(engine, lookup, ref, batch):
+    async def test():
+        async with entered(lookup) as shared:
+            patient = asyncio.ensure_future(look(shared, ref, batch, LATER))
+            eager = asyncio.ensure_future(look(shared, ref, batch, 0.02))
+            await asyncio.sleep(0)
+            eager.cancel()
+            await asyncio.sleep(0.1)
+            assert engine.requests == []
+            patient.cancel()
+            await asyncio.gather(eager, patient, return_exceptions=True)
+
+    run(test)
+
+
+def test_cancelled_waiter_leaves_at_once_and_takes_nobody_along(engine, lookup, ref, batch):
+    hold = engine.hold("received", route="history")
+
+    async def test():
+        async with entered(lookup) as shared:
+            first, second = (asyncio.ensure_future(look(shared, ref, batch)) for _ in range(2))
+            await until(lambda: engine.hold_status(hold)["held"])
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(first, 1)
+            engine.release(hold)
+            assert isinstance(await second, Seen)
+        assert engine.stats.routes["history"] == 1
+
+    run(test)
+
+
+@pytest.fixture
+def connected(engine, monkeypatch):
+    """Make the engine the connection that Airflow itself looks up."""
+    monkeypatch.setenv("AIRFLOW_CONN_ENGINE", engine.connection_json())
+    return "engine"
+
+
+async def wait_for(conn_id, ref, batch_id, seconds=0.0):
+    """Wait as a trigger does."""
+    async with hub.line(conn_id) as shared, shared.seat(ref, batch_id) as seat:
+        return await seat.next(seconds)
+
+
+def test_all_waiters_of_a_connection_share_a_line(engine, connected, ref, batch):
+    async def test():
+        seen = await asyncio.gather(*(wait_for(connected, ref, batch, 0.05) for _ in range(50)))
+        assert {type(each) for each in seen} == {Seen}
+        assert engine.stats.routes["history"] == 1
+        assert engine.stats.token_exchanges == 1
+
+    run(test)
+
+
+def test_last_one_out_closes(engine, connected, ref, batch):
+    async def test():
+        async with hub.line(connected) as first:
+            async with hub.line(connected) as second:
+                assert second is first
+                await look(second, ref, batch)
+            assert isinstance(await look(first, ref, batch), Seen)
+            assert engine.stats.connections_open > 0
+        assert not hub._lines
+        await until(lambda: engine.stats.connections_open == 0)
+        assert isinstance(await wait_for(connected, ref, batch), Seen)
+
+    run(test)
+
+
+#: Where waiters are cancelled, and what the engine holds there: (route, how many wait).
+CANCELLED_AT = {
+    "while the history is read": "history",
+    "while a token is fetched": "token",
+    "before anything is read": None,
+}
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@pytest.mark.parametrize("route", CANCELLED_AT.values(), ids=CANCELLED_AT)
+def test_nothing_is_left_of_cancelled_waiters(engine, connected, ref, batch, route):
+    hold = engine.hold("received", route=route or "nothing", times=None)
+
+    async def test():
+        seconds = 0.0 if route else LATER
+        waiters = [asyncio.ensure_future(wait_for(connected, ref, batch, seconds)) for _ in range(10)]
+        await (until(lambda: engine.hold_status(hold)["held"]) if route else asyncio.sleep(0.01))
+        for waiter in waiters:
+            waiter.cancel()
+        outcomes = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 5)
+        assert {type(each) for each in outcomes} == {asyncio.CancelledError}
+        await until(lambda: engine.stats.connections_open == 0)
+
+    run(test)
+    engine.release(hold)
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False], ids=["cancelled", "failed"])
+def test_nothing_is_left_of_a_look_up(lookup, ref, is_cancelled):
+    hanging = asyncio.Event()
+
+    async def load(conn_id):
+        hanging.set()
+        if is_cancelled:
+            await asyncio.Event().wait()
+        raise RuntimeError("the secrets backend is away")
+
+    async def test():
+        shared = Line("test", load=load)
+        waiters = [asyncio.ensure_future(look(shared, ref, "b1")) for _ in range(5)]
+        await hanging.wait()
+        if is_cancelled:
+            for waiter in waiters:
+                waiter.cancel()
+        seen = await asyncio.gather(*waiters, return_exceptions=True)
+        expected = asyncio.CancelledError if is_cancelled else Trouble
+        assert {type(each) for each in seen} == {expected}
+        await shared.close()
+
+    run(test)
+
+
+def test_a_loop_that_is_closed_makes_room_for_another(engine, connected, ref, batch):
+    for number in (1, 2, 3):
+        assert isinstance(asyncio.run(wait_for(connected, ref, batch)), Seen)
+        assert not hub._lines
+        assert engine.stats.token_exchanges == number
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_loop_that_dies_is_forgotten(engine, connected, ref, batch):
+    """Not as asyncio ends one: its tasks are still in it."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(wait_for(connected, ref, batch, LATER))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    assert loop in hub._lines
+    assert isinstance(asyncio.run(wait_for(connected, ref, batch)), Seen)
+    assert loop not in hub._lines
+    task._log_destroy_pending = False
+
+
+def test_long_runs_leave_nothing(engine, lookup, ref, batch):
+    async def test():
+        async with entered(lookup) as shared, shared.room(ref) as room:
+            tasks = set()
+            for _ in range(300):
+                assert isinstance(await room.next(batch, 0.0), Seen)
+                tasks.add(len(asyncio.all_tasks()))
+            assert max(tasks) <= 2
+        assert engine.stats.connections_opened <= len(engine.urls)
+        assert engine.stats.token_exchanges == 1
+
+    run(test)
+
+
+# --- the connection ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+class TestRotatedToken:
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch):
+        monkeypatch.setattr(hub, "LOOK_UP_AGAIN", 0.0)
+
+    def rotate(self, engine, lookup, *, is_known=True):
+        engine.rotate_api_token()
+        engine.expire_tokens()
+        if is_known:
+            lookup.connection = engine.connection()
+
+    def test_reaches_all_waiters_by_one_look_up(self, engine, lookup):
+        models = [engine.add_model("Finance", f"model {number}") for number in range(10)]
+
+        async def test():
+            async with entered(lookup) as shared:
+                refs = [ref_of(model) for model in models]
+                await asyncio.gather(*(look(shared, ref, "b1") for ref in refs))
+                self.rotate(engine, lookup)
+                seen = await asyncio.gather(*(look(shared, ref, "b1") for ref in refs))
+                assert {type(each) for each in seen} == {Missing}
+                assert lookup.count == 2
+
+        run(test)
+
+    def test_old_connections_are_closed_with_the_line(self, engine, lookup, ref, batch):
+        async def test():
+            async with entered(lookup) as shared:
+                await look(shared, ref, batch)
+                self.rotate(engine, lookup)
+                assert isinstance(await look(shared, ref, batch), Seen)
+            await until(lambda: engine.stats.connections_open == 0)
+
+        run(test)
+
+    def test_that_nobody_entered_is_trouble(self, engine, lookup, ref, batch):
+        async def test():
+            async with entered(lookup) as shared:
+                await look(shared, ref, batch)
+                self.rotate(engine, lookup, is_known=False)
+                seen = await look(shared, ref, batch)
+                assert "refuses the API token" in seen.reason
+                lookup.connection = engine.connection()
+                assert isinstance(await look(shared, ref, batch), Seen)
+
+        run(test)
+
+    def test_is_not_looked_for_all_the_time(self, engine, lookup, ref, batch, monkeypatch):
+        monkeypatch.setattr(hub, "LOOK_UP_AGAIN", LATER)
+
+        async def test():
+            async with entered(lookup) as shared:
+                await look(shared, ref, batch)
+                self.rotate(engine, lookup, is_known=False)
+                for _ in range(5):
+                    assert isinstance(await look(shared, ref, batch), Trouble)
+            assert lookup.count == 1
+
+        run(test)
+
+
+def test_connection_that_cannot_be_read_is_trouble_and_read_again(engine, monkeypatch, ref, batch):
+    async def test():
+        async with hub.line("not_there") as shared:
+            seen = await look(shared, ref, batch)
+            assert "'not_there' could not be read" in seen.reason
+            monkeypatch.setenv("AIRFLOW_CONN_NOT_THERE", engine.connection_json())
+            assert isinstance(await look(shared, ref, batch), Seen)
+
+    run(test)
+
+
+def test_connection_that_is_wrong_is_trouble(engine, monkeypatch, ref, batch):
+    monkeypatch.setenv("AIRFLOW_CONN_ENGINE", engine.connection_json(edition="other"))
+
+    async def test():
+        seen = await wait_for("engine", ref, batch)
+        assert "'edition' is 'other'" in seen.reason
+
+    run(test)
+
+
+# --- a model that could not be found out before -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("catalog", "model"), [("", ""), ("Sales Insights", "Internet Sales")], ids=["by the batch", "by names"]
+)
+def test_seat_finds_the_model_first(engine, connected, ref, batch, catalog, model):
+    async def test():
+        async with (
+            hub.line(connected) as shared,
+            shared.seat(ModelRef("", "", catalog, model), batch) as seat,
+        ):
+            for route in ("catalogs", "instances"):
+                engine.fault(503, route=route)
+            assert isinstance(await seat.next(0.0), Trouble)
+            assert isinstance(await seat.next(0.0), Seen)
+            assert (seat.ref.catalog_id, seat.ref.model_id) == (ref.catalog_id, ref.model_id)
+        for request in engine.requests:
+            assert request.query.get("modelId", "-") != "", "a history of no model is one of all models"
+
+    run(test)
+
+
+def test_seat_waits_for_a_batch_that_has_no_instances_yet(engine, connected, ref, batch):
+    engine.fault(200, route="instances", body={"data": [], "total": 0})
+
+    async def test():
+        async with hub.line(connected) as shared, shared.seat(ModelRef("", "", "", ""), batch) as seat:
+            assert isinstance(await seat.next(0.0), Missing)
+            assert isinstance(await seat.next(0.0), Seen)
+
+    run(test)

@@ -1,0 +1,408 @@
+"""
+The cases: what is done to a task, and what must come of it.
+
+The numbers follow from three promises: never two builds by accident, never a build lost, never green without a
+build. ``because`` says which of the provider's rules makes each number what it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from . import plays
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .plays import Injury, Play
+    from .scene import Observed
+
+SYNC, DEFERRABLE = "sync", "deferrable"
+BOTH_MODES = (SYNC, DEFERRABLE)
+_PLAIN = str.maketrans(" =", "__", ",;'")
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One row of the table.
+
+    :param title: what happens.
+    :param mode: how the task waits.
+    :param play: what does it.
+    :param because: why the expectations are what they are.
+    :param builds: batches that the tasks start.
+    :param overlaps: of them those that begin while another runs.
+    :param posts: start calls that reach AtScale; None where restarts of the engine forget them.
+    :param states: final states of the tasks, in any order.
+    :param tries: number of each task's last try; None where chance has a say.
+    :param came: how the tasks come to their batches, in any order; None for one that reports nothing.
+    :param says: texts that the logs of task and trigger hold.
+    :param auth: how the connection authenticates: ``api_token`` or ``password``.
+    :param injury: what is done to Airflow's own components, once for all cases that have it.
+    :param seconds: roughly how long it takes; the longest begin first.
+    """
+
+    title: str
+    mode: str
+    play: Play
+    because: str
+    builds: int = 1
+    overlaps: int = 0
+    posts: int | None = 1
+    states: tuple[str, ...] = ("success",)
+    tries: tuple[int, ...] | None = (1,)
+    came: tuple[str | None, ...] = ("started",)
+    says: tuple[str, ...] = ()
+    auth: str = "api_token"
+    injury: Injury | None = None
+    seconds: int = 30
+
+    @property
+    def id(self) -> str:
+        """The name on the command line."""
+        return f"{self.title}-{self.mode}".translate(_PLAIN)
+
+    def differences(self, seen: Observed) -> list[str]:
+        """Say what was seen otherwise than expected."""
+        pairs = [
+            ("builds", self.builds, seen.builds),
+            ("overlaps", self.overlaps, seen.overlaps),
+            ("starts posted", self.posts, seen.posts),
+            ("states", tuple(sorted(self.states)), tuple(sorted(seen.states))),
+            ("tries", self.tries and tuple(sorted(self.tries)), tuple(sorted(seen.tries))),
+            ("came by its batch", _sorted(self.came), _sorted(seen.came)),
+            ("processes left behind", 0, seen.orphans),
+        ]
+        found = [
+            f"{name}: expected {want}, was {got}" for name, want, got in pairs if want is not None and want != got
+        ]
+        return found + [f"no log says {text!r}" for text in self.says if text not in seen.logs]
+
+
+def _sorted(words: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(sorted(map(str, words)))
+
+
+def in_modes(case: Case, *modes: str) -> list[Case]:
+    """Return the case in some modes; the deferrable one with a user's password, so that both kinds occur."""
+    auth = {SYNC: "api_token", DEFERRABLE: "password"}
+    return [replace(case, mode=mode, auth=auth[mode]) for mode in modes or BOTH_MODES]
+
+
+def killed_workers() -> Iterable[Case]:
+    """Kill a worker at each point of its work: supervisor alone, task alone, both."""
+    points: list[tuple[str, object, str, dict[str, object]]] = [
+        (
+            "before the POST",
+            plays.killed_before_post,
+            "nothing was stored and nothing was started, so the retry builds; the orphan's intent cannot be "
+            "written, so it does not",
+            {"came": ("started",)},
+        ),
+        (
+            "as the POST arrives",
+            plays.killed_as_post_arrives,
+            "the retry finds the intent, looks until the window has passed and adopts the batch that the POST "
+            "makes late",
+            {"came": ("adopted",), "says": ("Adopting batch",), "seconds": 45},
+        ),
+        (
+            "and the POST lost",
+            plays.killed_and_post_lost,
+            "the retry finds the intent, finds no batch in the whole window, and builds",
+            {"came": ("started",), "posts": 2, "seconds": 60},
+        ),
+        (
+            "before the reply",
+            plays.killed_before_reply,
+            "the retry finds the intent and exactly one new batch, and adopts it",
+            {"came": ("adopted",), "says": ("Adopting batch",)},
+        ),
+        (
+            "between reply and store",
+            plays.killed_before_store,
+            "the id died with the process; the retry finds the intent and adopts the batch",
+            {"came": ("adopted",), "says": ("Adopting batch",)},
+        ),
+        (
+            "while waiting",
+            plays.killed_while_waiting,
+            "the id is stored, so the retry attaches",
+            {"says": ("Attaching to batch",)},
+        ),
+        (
+            "while judging",
+            plays.killed_while_judging,
+            "the id is stored and nothing is judged yet: the retry attaches, sees the end and judges",
+            {"says": ("Attaching to batch",)},
+        ),
+    ]
+    for (point, play, because, more), victims in itertools.product(points, ("supervisor", "task", "both")):
+        whom = {"supervisor": "supervisor alone", "task": "task process alone", "both": "both processes"}
+        yield from in_modes(
+            Case(
+                f"worker killed {point}, {whom[victims]}",
+                SYNC,
+                play(victims),  # type: ignore[operator]
+                because,
+                **{"tries": (2,), "seconds": 40, **more},  # type: ignore[arg-type]
+            )
+        )
+    yield from in_modes(
+        Case(
+            "worker killed after waiting for another's batch, both processes",
+            SYNC,
+            plays.killed_after_anothers("both"),
+            "no batch ran at the read before the POST, so the new one can only be this task's",
+            tries=(2,),
+            came=("adopted",),
+            seconds=45,
+        )
+    )
+
+
+def troubles() -> Iterable[Case]:
+    """Let the engine, or the way to it, fail."""
+    yield from in_modes(Case("undisturbed", SYNC, plays.undisturbed, "the measure of all others", seconds=10))
+    yield from in_modes(
+        Case(
+            "engine restarted while waiting",
+            SYNC,
+            plays.engine_restarts,
+            "an engine that does not answer is trouble, and trouble is borne",
+            posts=None,
+        )
+    )
+    yield from in_modes(
+        Case("engine answers 503 while waiting", SYNC, plays.engine_away, "503 is trouble, and trouble is borne")
+    )
+    yield from in_modes(
+        Case(
+            "engine answers 503 before the start",
+            SYNC,
+            plays.engine_away_before,
+            "reads are repeated, then the try fails: nothing was started, so a retry may build",
+            tries=None,
+        )
+    )
+    yield from in_modes(
+        Case(
+            "gateway answers 503 instead of the POST's reply",
+            SYNC,
+            plays.reply_fails(503),
+            "a lost reply: the batch is in the history, and is adopted in the same try",
+            came=("adopted",),
+        )
+    )
+    yield from in_modes(
+        Case(
+            "gateway answers 503 to the POST, no batch made",
+            SYNC,
+            plays.reply_fails(503, "before"),
+            "a lost reply: no batch appears in the window, so the try fails with a typed error; the retry "
+            "looks again and builds",
+            posts=2,
+            tries=(2,),
+            says=("AtScale may or may not have started",),
+            seconds=70,
+        )
+    )
+    yield from in_modes(
+        Case(
+            "reply to the POST cut in the middle",
+            SYNC,
+            plays.reply_fails("cut"),
+            "a lost reply: the batch is in the history, and is adopted in the same try",
+            came=("adopted",),
+        )
+    )
+    yield from in_modes(
+        Case(
+            "POST dropped before the engine has read it",
+            SYNC,
+            plays.reply_fails("drop"),
+            "nobody can tell this from a lost reply, so it ends as one: typed error, then the retry builds",
+            posts=2,
+            tries=(2,),
+            says=("AtScale may or may not have started",),
+            seconds=70,
+        )
+    )
+    yield from in_modes(
+        Case(
+            "history late by 20 s",
+            SYNC,
+            plays.late_history(plays.undisturbed),
+            "a batch that is not listed yet is waited for",
+        )
+    )
+    yield from in_modes(
+        Case(
+            "history late by 20 s, reply to the POST cut",
+            SYNC,
+            plays.late_history(plays.reply_fails("cut")),
+            "the batch is looked for longer than the history is late",
+            came=("adopted",),
+            seconds=45,
+        )
+    )
+    yield from in_modes(
+        Case(
+            "history late by 20 s, worker killed before the reply",
+            SYNC,
+            plays.late_history(plays.killed_before_reply("both")),
+            "the retry's window begins at the intent and is longer than the history is late",
+            tries=(2,),
+            came=("adopted",),
+            seconds=50,
+        )
+    )
+
+
+def credentials() -> Iterable[Case]:
+    """Let credentials end, or come back where they should not."""
+    yield from in_modes(
+        Case("token expired while waiting", SYNC, plays.token_expires, "a 401 is answered by a new token")
+    )
+    rotated = Case(
+        "token revoked while waiting, rotated in the connection",
+        SYNC,
+        plays.token_is_rotated,
+        "a refused token after the start is trouble; the connection is looked up again",
+        seconds=60,
+    )
+    revoked = Case(
+        "token revoked while waiting, for good",
+        SYNC,
+        plays.token_is_revoked,
+        "the trouble outlasts the tolerance; the retry cannot even look, and credentials are never retried",
+        states=("failed",),
+        tries=(2,),
+        came=(None,),
+        says=("could not be read for", "AtScaleAuthenticationError"),
+        seconds=110,
+    )
+    for case, mode in itertools.product((rotated, revoked), BOTH_MODES):
+        yield replace(case, mode=mode)
+    yield from in_modes(
+        Case(
+            "credentials sent back in error texts",
+            SYNC,
+            plays.secrets_come_back,
+            "errors are trouble, and credentials in them are taken out",
+        )
+    )
+
+
+def people() -> Iterable[Case]:
+    """Let people and other tasks do what they do."""
+    yield from in_modes(
+        Case(
+            "marked failed while waiting",
+            SYNC,
+            plays.marked_failed,
+            "nothing can be cancelled: the build goes on, and the log says so",
+            states=("failed",),
+            came=(None,),
+            says=("goes on in AtScale",),
+        )
+    )
+    yield from in_modes(
+        Case(
+            "cleared while waiting",
+            SYNC,
+            plays.cleared_while_waiting,
+            "a clear means: build again; after the batch that still runs",
+            builds=2,
+            posts=2,
+            tries=(2,),
+        )
+    )
+    yield from in_modes(
+        Case(
+            "cleared when green",
+            SYNC,
+            plays.cleared_when_green,
+            "a clear means: build again, never a stale success",
+            builds=2,
+            posts=2,
+            tries=(2,),
+        )
+    )
+    yield from in_modes(
+        Case(
+            "three running mapped siblings cleared at once",
+            SYNC,
+            plays.siblings_cleared,
+            "Airflow loses max_tries of some, and the run's clear_number tells all the same",
+            builds=6,
+            posts=6,
+            states=("success",) * 3,
+            tries=(2, 2, 2),
+            came=("started",) * 3,
+            seconds=60,
+        )
+    )
+    for what, mapped in (("two runs of the DAG at once", False), ("two mapped siblings at once", True)):
+        yield from in_modes(
+            Case(
+                f"{what} on one model, on_running=wait",
+                SYNC,
+                plays.at_once(mapped),
+                "AtScale refuses one of the two POSTs; that task waits for the other's batch, then builds",
+                builds=2,
+                posts=3,
+                states=("success",) * 2,
+                tries=(1, 1),
+                came=("started",) * 2,
+            )
+        )
+    for policy, states, came, tries in (
+        ("attach", ("success", "success"), ("started", "attached"), (1, 1)),
+        ("skip", ("success", "skipped"), ("started", None), (1, 1)),
+        ("fail", ("success", "failed"), ("started", None), (1, 3)),
+    ):
+        yield from in_modes(
+            Case(
+                f"two runs of the DAG at once on one model, on_running={policy}",
+                SYNC,
+                plays.at_once(False, on_running=policy),
+                "AtScale refuses one of the two POSTs, and on_running decides; later tries see the batch before "
+                "they post",
+                posts=2,
+                states=states,
+                tries=tries,
+                came=came,
+            )
+        )
+
+
+def airflow_itself() -> Iterable[Case]:
+    """Kill what all tasks share."""
+    waits_on = "the trigger's arguments are all that a new triggerer needs, and a trigger starts nothing"
+    for title, injury in (
+        ("triggerer killed while waiting, and restarted", plays.triggerer_killed("both")),
+        ("triggerer's supervisor alone killed, and restarted", plays.triggerer_killed("supervisor")),
+        ("triggerer's runner alone killed, and restarted", plays.triggerer_killed("runner")),
+        ("one of two triggerers killed", plays.one_of_two_triggerers_killed),
+    ):
+        yield Case(title, DEFERRABLE, plays.over, waits_on, injury=injury, auth="password")
+        yield Case(
+            f"{title}; waiting for another's batch", DEFERRABLE, plays.over_before_own, waits_on, injury=injury
+        )
+    title = "scheduler killed while waiting, and restarted"
+    yield Case(title, DEFERRABLE, plays.over, "a deferred task needs no scheduler", injury=plays.scheduler_killed)
+    yield Case(
+        title,
+        SYNC,
+        plays.over_sync,
+        "the new scheduler runs the task again, and the try attaches; its orphan only reads",
+        injury=plays.scheduler_killed,
+        tries=(2,),
+    )
+
+
+CASES = [*killed_workers(), *troubles(), *credentials(), *people(), *airflow_itself()]

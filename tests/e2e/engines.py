@@ -1,0 +1,74 @@
+"""Local AtScale engines in processes of their own."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from airflow_provider_atscale.testing import EngineControl
+
+from .processes import free_port, wait_for
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from .processes import Stable
+
+CATALOG = "sales_insights_main"
+#: Builds end when the test says so.
+NEVER = 100_000
+
+
+class Engine:
+    """
+    Run a local AtScale engine that keeps its state over a restart.
+
+    :param stable: who starts processes.
+    :param name: what to call it.
+    """
+
+    def __init__(self, stable: Stable, name: str) -> None:
+        self.name = name
+        self.port = free_port()
+        self.api_token = f"e2e-api-token-{secrets.token_hex(16)}"
+        self.password = f"e2e-password-{secrets.token_hex(16)}"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.control = EngineControl(self.url, timeout=30)
+        self._stable = stable
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        options: dict[str, Any] = {
+            "--port": self.port,
+            "--state-file": self._stable.folder / f"{self.name}.state",
+            "--build-seconds": NEVER,
+            "--api-token": self.api_token,
+            "--password": self.password,
+        }
+        words = [str(word) for option in options.items() for word in option]
+        command = [sys.executable, "-m", "airflow_provider_atscale.testing", *words]
+        env = {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}
+        self._child = self._stable.start(self.name, command, env)
+        wait_for(self._answers, f"the engine {self.name}", 30)
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/engine/version", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def crash(self) -> None:
+        """Kill it."""
+        assert self._child is not None
+        self._stable.crash(self._child)
+
+    def connection(self, auth: str) -> dict[str, Any]:
+        """Return the Airflow connection that leads here."""
+        connection: dict[str, Any] = {"conn_type": "atscale", "host": self.url, "extra": {"timeout": 60}}
+        if auth == "password":
+            return {**connection, "login": "etl", "password": self.password}
+        return {**connection, "password": self.api_token}

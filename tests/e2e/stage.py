@@ -1,0 +1,246 @@
+"""
+Play the cases: side by side in one Airflow where they injure only what is their own, one injury after the other
+where they injure Airflow itself.
+
+A lane is an engine, a connection to it and one case at a time, so that whatever a case does to its engine
+concerns no other case.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import secrets
+import threading
+import time
+import traceback
+from collections import defaultdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .airflow_site import Site
+from .engines import Engine
+from .processes import wait_for
+from .scene import Observed, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from .cases import Case
+    from .plays import Injury
+    from .processes import Stable
+
+#: Cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
+LANES = 8
+#: From the end of the injuries to the end of the runs.
+TO_THE_END = 90.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    How a case went.
+
+    :param case: the case.
+    :param observed: what was seen; None where it did not come to its end.
+    :param trouble: why it did not.
+    :param seconds: how long it took.
+    """
+
+    case: Case
+    observed: Observed | None
+    trouble: str | None
+    seconds: float
+
+    def differences(self) -> list[str]:
+        """Say what was seen otherwise than expected."""
+        if self.observed is None:
+            return [f"not played to its end: {self.trouble}"]
+        return self.case.differences(self.observed)
+
+
+class Lane:
+    """
+    An engine, and the connection to it.
+
+    :param stable: who starts processes.
+    :param number: which one.
+    """
+
+    def __init__(self, stable: Stable, number: int) -> None:
+        self.engine = Engine(stable, f"engine-{number}")
+        self.conn_id = f"lane_{number}"
+        self.secrets: set[str] = set()
+
+    def prepare(self, site: Site, auth: str) -> None:
+        """Give the engine new credentials, and Airflow the connection with them."""
+        self.engine.api_token = self.engine.control.rotate_api_token(f"e2e-api-token-{secrets.token_hex(16)}")
+        site.api.keep_connection(self.conn_id, self.engine.connection(auth))
+
+    def tidy(self) -> None:
+        """Undo what a case has done to the engine, and note the credentials that were in use."""
+        control = self.engine.control
+        control.reset()
+        control.settings(history_delay=0)
+        self.secrets |= {self.engine.api_token, self.engine.password}
+        for request in control.requests:
+            bearer = re.fullmatch(r"Bearer (.+)", request.headers.get("Authorization", ""))
+            if bearer:
+                self.secrets.add(bearer[1])
+        for batch in control.batches:
+            if batch.ended is None:
+                control.end_batch(batch.id)
+        control.clear_requests()
+
+
+class Stage:
+    """
+    Play cases.
+
+    :param stable: who starts processes.
+    :param home: Airflow's home.
+    :param cases: the cases to play.
+    """
+
+    def __init__(self, stable: Stable, home: Path, cases: Iterable[Case]) -> None:
+        self.site = Site(stable, home)
+        self.scenes: list[Scene] = []
+        self.lanes = [Lane(stable, number) for number in range(LANES)]
+        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        self._futures: dict[str, Future[Outcome]] = {case.id: Future() for case in cases}
+        self._cases = list(cases)
+        self._closing = threading.Event()
+        self._director = threading.Thread(target=self._direct, name="director", daemon=True)
+
+    def open(self) -> None:
+        """Start everything, and begin to play."""
+        for lane in self.lanes:
+            lane.engine.start()
+            self._free.put(lane)
+        self.site.start()
+        self._director.start()
+
+    def outcome(self, case: Case) -> Outcome:
+        """Wait for a case's outcome."""
+        # Far more than any case takes: cases wait for their turn, and each is bounded by itself.
+        return self._futures[case.id].result(1800)
+
+    @property
+    def has_cases(self) -> bool:
+        """Whether any case was selected."""
+        return bool(self._cases)
+
+    def wait_all(self) -> None:
+        """Wait until all cases were played."""
+        for future in self._futures.values():
+            future.result(1800)
+
+    def close(self) -> None:
+        """Begin nothing new."""
+        self._closing.set()
+
+    # --- the order of play ---
+
+    def _direct(self) -> None:
+        try:
+            self._play_all()
+        except BaseException as error:
+            self._give_up(f"the stage broke down: {error!r}")
+            raise
+
+    def _play_all(self) -> None:
+        alone = [case for case in self._cases if case.injury is None]
+        together: dict[Injury, list[Case]] = defaultdict(list)
+        for case in self._cases:
+            if case.injury is not None:
+                together[case.injury].append(case)
+        with ThreadPoolExecutor(LANES) as pool:
+            # Longest first, so that no long one is the last to run alone.
+            for case in sorted(alone, key=lambda case: -case.seconds):
+                pool.submit(self._play, case)
+        for group in together.values():
+            self._play_together(group)
+
+    def _give_up(self, why: str) -> None:
+        for case in self._cases:
+            if not self._futures[case.id].done():
+                self._futures[case.id].set_result(Outcome(case, None, why, 0))
+
+    def _play(self, case: Case) -> None:
+        began = time.monotonic()
+        if self._closing.is_set():
+            self._futures[case.id].set_result(Outcome(case, None, "the suite was stopped", 0))
+            return
+        lane = self._free.get()
+        scene = None
+        try:
+            scene = self._set(case, lane)
+            case.play(scene)
+            observed, trouble = self._finish(scene), None
+        except Exception:
+            observed, trouble = None, traceback.format_exc(limit=-4)
+        finally:
+            self._clear_away(scene, lane)
+        self._futures[case.id].set_result(Outcome(case, observed, trouble, time.monotonic() - began))
+
+    def _play_together(self, cases: list[Case]) -> None:
+        began = time.monotonic()
+        lanes = [self._free.get() for _ in cases]
+        scenes: list[Scene] = []
+        troubles: dict[str, str] = {}
+        seen: dict[str, Observed] = {}
+        plays: dict[str, Iterator[None]] = {}
+
+        def step(case: Case, scene: Scene, *, last: bool) -> None:
+            try:
+                next(plays[case.id], None)
+                if last:
+                    seen[case.id] = self._finish(scene)
+            except Exception:
+                troubles[case.id] = traceback.format_exc(limit=-4)
+
+        try:
+            for case, lane in zip(cases, lanes, strict=True):
+                scene = self._set(case, lane)
+                scenes.append(scene)
+                plays[case.id] = case.play(scene)  # type: ignore[assignment]
+            with ThreadPoolExecutor(len(cases)) as pool:
+                list(pool.map(lambda pair: step(*pair, last=False), zip(cases, scenes, strict=True)))
+                assert cases[0].injury is not None
+                cases[0].injury(self.site, scenes)
+                list(pool.map(lambda pair: step(*pair, last=True), zip(cases, scenes, strict=True)))
+        except Exception:
+            for case in cases:
+                troubles.setdefault(case.id, traceback.format_exc(limit=-4))
+        finally:
+            for number, lane in enumerate(lanes):
+                self._clear_away(scenes[number] if number < len(scenes) else None, lane)
+        for case in cases:
+            trouble = troubles.get(case.id)
+            observed = None if trouble else seen.get(case.id)
+            self._futures[case.id].set_result(Outcome(case, observed, trouble, time.monotonic() - began))
+
+    # --- one case ---
+
+    def _set(self, case: Case, lane: Lane) -> Scene:
+        lane.prepare(self.site, case.auth)
+        name = re.sub(r"\W+", "_", case.id)
+        scene = Scene(self.site, lane.engine, name, case.mode, lane.conn_id)
+        self.scenes.append(scene)
+        return scene
+
+    @staticmethod
+    def _finish(scene: Scene) -> Observed:
+        wait_for(scene.is_over, "the end of the runs", TO_THE_END, 0.3)
+        return scene.observe()
+
+    def _clear_away(self, scene: Scene | None, lane: Lane) -> None:
+        try:
+            if scene is not None:
+                scene.leave()
+            lane.tidy()
+        except Exception:
+            traceback.print_exc()
+        self._free.put(lane)
