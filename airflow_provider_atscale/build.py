@@ -28,6 +28,7 @@ from airflow_provider_atscale.durable import (
 from airflow_provider_atscale.exceptions import (
     AtScaleAlreadyRunningError,
     AtScaleApiError,
+    AtScaleConfigurationError,
     AtScaleConnectionError,
     AtScaleError,
     AtScaleStartUnknownError,
@@ -269,7 +270,7 @@ class Builder:
                 grace_period_overrides=self._plan.overrides,
                 before_post=lambda: self._fence(intent),
             )
-        except (AtScaleApiError, AtScaleConnectionError):
+        except (AtScaleApiError, AtScaleConfigurationError, AtScaleConnectionError):
             # A plain no, or no connection at all: nothing was started, so nothing must be looked for.
             self._stamp(REFUSED)
             raise
@@ -339,10 +340,10 @@ class Builder:
         if isinstance(history, str):
             self._log.warning(
                 "The build history may not be read (%s). So this task cannot see whether a build of %s runs "
-                "already, and cannot find a build whose reply was lost. Give the user of the connection the "
-                "role aggregates_view",
+                "already, and cannot find a build whose reply was lost. Give the user of the connection %s",
                 history,
                 self._ref,
+                self._hook.edition.view_right,
             )
             return None
         return history

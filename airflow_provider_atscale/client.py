@@ -113,11 +113,19 @@ class _Driver:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._secrets: set[str] = {value for value in settings.secrets if len(value) > 3}
+        self._last_headers: tuple[object, dict[str, str]] = None, {}
 
     def _headers(self, request: Request) -> dict[str, str]:
         """Return a request's headers: its own win over the connection's, however those are written."""
+        own = tuple(request.headers.items())
+        if own != self._last_headers[0]:
+            # Most requests carry the headers of the one before.
+            self._last_headers = own, self._merge_headers(request.headers)
+        return self._last_headers[1]
+
+    def _merge_headers(self, own: Mapping[str, str]) -> dict[str, str]:
         merged: dict[str, tuple[str, str]] = {}
-        for source in ({"User-Agent": user_agent()}, self.settings.headers, request.headers):
+        for source in ({"User-Agent": user_agent()}, self.settings.headers, own):
             merged.update({name.lower(): (name, value) for name, value in source.items()})
         for name, value in merged.values():
             # The libraries' own errors about it show the value, which is a token as a rule.

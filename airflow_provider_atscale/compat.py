@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Connection
+    from datetime import datetime
+
+    from airflow.providers.common.compat.sdk import Connection, Context
 
 #: Where Airflow keeps ``mask_secret``: since 3.1, in 3.0, before 3.0.
 _MASKERS = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
@@ -71,3 +73,26 @@ async def aget_connection(conn_id: str) -> Connection:
 
     found: Connection = await sync_to_async(BaseHook.get_connection)(conn_id)
     return found
+
+
+def first_reschedule_date(context: Context, retries: int | None) -> datetime | None:
+    """
+    Return when a rescheduled sensor poked for the first time in all its tries; None if it does now.
+
+    :param context: The task's context.
+    :param retries: The task's retries.
+    """
+    ti: Any = context["ti"]
+    first: datetime | None
+    if hasattr(ti, "get_first_reschedule_date"):
+        first = ti.get_first_reschedule_date(context)
+        return first
+    # Airflow 2 has no better name for it.
+    first = import_module("airflow.sensors.base")._orig_start_date(
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=ti.map_index,
+        try_number=(ti.max_tries or 0) - (retries or 0) + 1,
+    )
+    return first

@@ -93,8 +93,17 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """The values that must never be seen."""
         headers = (value for name, value in self.headers.items() if _SECRET_HEADER.search(name))
-        values = (self.password, self.client_secret, *headers)
+        values = (self.password, self.client_secret, self._basic_credentials, *headers)
         return tuple(value for value in values if value)
+
+    @property
+    def _basic_credentials(self) -> str | None:
+        """Login and password in the form in which the installer edition is sent them."""
+        if self.edition != "installer" or self.auth_type != "password":
+            return None
+        from airflow_provider_atscale.protocol.auth import basic_credentials
+
+        return basic_credentials(self.login or "", self.password or "")
 
     @property
     def fingerprint(self) -> str:

@@ -75,12 +75,13 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {
-    "hidden-fields": ["schema", "extra"],
+    # Not "extra" too: where that is hidden, the Test button of Airflow 2's form does nothing.
+    "hidden-fields": ["schema"],
     "relabeling": {
         "host": "Host",
         "port": "Port",
         "login": "Login",
-        "password": "API token or password",
+        "password": "API token, password or key",
     },
     "placeholders": {
         "host": "atscale.example.com, or https://atscale.example.com:8443/base",

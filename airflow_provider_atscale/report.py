@@ -155,6 +155,14 @@ def _judge(
             f'{subject} is {batch.status!r}, but not complete. {failures} failed_aggregates="fail" makes this '
             f"an error. See {subject.history_url or subject.server}; {_again(subject)}."
         )
+    if (
+        None not in (subject.is_full_build, batch.is_full_build)
+        and subject.is_full_build != batch.is_full_build
+    ):
+        asked = kind_of(subject.is_full_build)
+        log.warning(
+            "%s: AtScale calls it a %s build, though a %s one was asked for", subject, batch.kind, asked
+        )
     if failures and subject.failed_aggregates == "warn":
         log.warning("%s is %s, but not complete. %s", subject, batch.status, failures)
     return report

@@ -122,7 +122,7 @@ class Progress:
             self._second_best = True
             self._log.warning(
                 "%s: the build history may not be read, so the batch is judged by its aggregate instances. "
-                "That is second best: the user of the connection should get the role aggregates_view",
+                "That is second best: the user of the connection should be given the right to view aggregates",
                 self._subject,
             )
         doubt = watch.last_answer if watch.is_in_doubt else None

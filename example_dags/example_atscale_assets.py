@@ -55,12 +55,9 @@ with DAG(
     @task
     def refresh_dashboards(triggering_asset_events: Any = None) -> None:
         """Stand for work on the new aggregates; events that came close together share one run."""
-        for event in (triggering_asset_events or {}).get(INTERNET_SALES, ()):
-            log.info(
-                "Batch %s built %s rows in %s s",
-                event.extra["batch_id"],
-                event.extra["rows"],
-                event.extra["seconds"],
-            )
+        for events in (triggering_asset_events or {}).values():
+            for event in events:
+                batch = event.extra
+                log.info("Batch %s built %s rows in %s s", batch["batch_id"], batch["rows"], batch["seconds"])
 
     refresh_dashboards()

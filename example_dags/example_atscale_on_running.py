@@ -16,7 +16,7 @@ The last task shows ``fail``: nothing but this DAG should build the model, so a 
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, TriggerRule
+from airflow.sdk import DAG
 
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
@@ -43,7 +43,7 @@ with DAG(
         task_id="fail",
         on_running="fail",
         # A skipped task skips what follows it, unless that asks for less.
-        trigger_rule=TriggerRule.NONE_FAILED,
+        trigger_rule="none_failed",
     )
 
     somebody_else >> [skip, attach, wait] >> fail

@@ -41,15 +41,10 @@ def example_atscale_watcher():
     @task
     def refresh_dashboards(triggering_asset_events: Any = None) -> None:
         """Stand for work on the new aggregates; events that came close together share one run."""
-        for event in (triggering_asset_events or {}).get(BUILDS, ()):
-            batch = event.extra["payload"]
-            log.info(
-                "Batch %s (%s) of %s ended at %s",
-                batch["batch_id"],
-                batch["kind"],
-                batch["model"],
-                batch["ended"],
-            )
+        for events in (triggering_asset_events or {}).values():
+            for event in events:
+                batch = event.extra["payload"]
+                log.info("Batch %s (%s) ended at %s", batch["batch_id"], batch["kind"], batch["ended"])
 
     refresh_dashboards()
 

@@ -18,7 +18,15 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from environments import REQUIREMENTS, ROOT, TEST_REQUIREMENTS, VERSION_REQUIREMENTS, Target, find_python, find_uv
+from environments import (
+    REQUIREMENTS,
+    ROOT,
+    TEST_REQUIREMENTS,
+    VERSION_REQUIREMENTS,
+    Target,
+    find_python,
+    find_uv,
+)
 
 #: Pinned for whoever installs it too: what some suites use where it is there.
 OPTIONAL_REQUIREMENTS = ("apache-airflow-providers-openlineage",)

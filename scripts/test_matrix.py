@@ -187,7 +187,9 @@ def summarize(output: str, code: int, seconds: float) -> str:
     :param code: How it ended.
     :param seconds: How long it took.
     """
-    found = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", output[-400:])}
+    found = {
+        word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error|skipped)", output[-400:])
+    }
     failed = found.get("failed", 0) + found.get("error", 0)
     if not found or (code and not failed):
         return f"exit {code} ({seconds:.0f} s)"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 # Airflow reads its configuration when it is imported, so this comes before any test module.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="atscale-airflow-"))
@@ -29,6 +33,18 @@ def _isolate() -> None:
 _isolate()
 
 pytest_plugins = ["airflow_provider_atscale.testing.plugin"]
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Return what was logged so far; Airflow's own loggers pass by those that pytest listens to."""
+    caplog.set_level(logging.INFO)
+
+    def logged() -> str:
+        captured = capsys.readouterr()
+        return captured.out + captured.err + caplog.text
+
+    return logged
 
 
 def pytest_unconfigure() -> None:

@@ -216,6 +216,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
 
         is_full_build = parse_bool(self.is_full_build, "is_full_build")
         overrides = parse_overrides(self.grace_period_overrides, is_full_build=is_full_build)
+        hook.edition.check_overrides(overrides)
         on_running = parse_choice(self.on_running, "on_running", ("wait", "attach", "skip", "fail"))
         failed = parse_choice(self.failed_aggregates, "failed_aggregates", ("warn", "fail", "ignore"))
         waits = parse_bool(self.wait_for_completion, "wait_for_completion")
@@ -256,8 +257,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         if isinstance(history, str):
             self.log.warning(
                 "The build history may not be read (%s), so skip_if_built_within cannot tell and the build is "
-                "started. Give the user of the connection the role aggregates_view",
+                "started. Give the user of the connection %s",
                 history,
+                hook.edition.view_right,
             )
             return
         now = history.server_time or datetime.now(timezone.utc)
@@ -315,7 +317,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             seen = look(hook, plan.ref, batch_id)
             if isinstance(seen, Seen) and not seen.batch.is_running and seen.batch.instances is None:
                 return Ended(seen.batch)
-            self._defer(plan, batch_id, since, method_name)
+            self._defer(hook, plan, batch_id, since, method_name)
         return wait_blocking(
             lambda: look(hook, plan.ref, batch_id),
             BatchWatch(since, plan.poll_interval, tolerance(), subject),
@@ -324,7 +326,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             is_stopped=lambda: self._is_stopped,
         )
 
-    def _defer(self, plan: Plan, batch_id: str, since: float, method_name: str) -> None:
+    def _defer(self, hook: AtScaleHook, plan: Plan, batch_id: str, since: float, method_name: str) -> None:
         import time
 
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
@@ -333,7 +335,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         if plan.deadline is not None:
             # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
             left = max(plan.deadline.at - time.time(), 0.0)
-            backstop = timedelta(seconds=left + max(120.0, 2 * plan.poll_interval))
+            slack = max(120.0, 2 * plan.poll_interval, 2 * hook.settings.timeout)
+            backstop = timedelta(seconds=left + slack)
         self.defer(
             trigger=AtScaleBatchTrigger(
                 atscale_conn_id=plan.conn_id,

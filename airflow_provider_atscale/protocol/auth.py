@@ -261,7 +261,8 @@ def _keycloak_error(response: Response) -> str:
         return response.excerpt
     if not isinstance(body, dict):
         return response.excerpt
-    return ", ".join(str(body[name]) for name in ("error", "error_description") if body.get(name)) or "no text"
+    said = ", ".join(str(body[name]) for name in ("error", "error_description") if body.get(name))
+    return shorten(said, SAID) or "no text"
 
 
 def server_message(response: Response) -> str:
@@ -384,6 +385,11 @@ class FixedAuth:
         yield  # a flow that needs no request
 
 
+def basic_credentials(login: str, password: str) -> str:
+    """Return login and password as basic authentication writes them."""
+    return base64.b64encode(f"{login}:{password}".encode()).decode()
+
+
 class BasicAuth(TokenAuth):
     """
     Login and password, exchanged for a token by the Design Center (``GET /<organization>/auth``).
@@ -399,7 +405,7 @@ class BasicAuth(TokenAuth):
     def __init__(self, login_url: str, login: str, password: str, now: Callable[[], float]) -> None:
         super().__init__(now)
         self._login_url = login_url
-        self._credentials = base64.b64encode(f"{login}:{password}".encode()).decode()
+        self._credentials = {"Authorization": f"Basic {basic_credentials(login, password)}"}
 
     def headers(self, area: Area) -> Flow[Mapping[str, str]]:
         """Return the user's token: it opens the engine and the Design Center."""
@@ -413,10 +419,9 @@ class BasicAuth(TokenAuth):
 
     def fetch(self) -> Flow[JsonWebToken]:
         """Log in; the body of the answer is the token."""
-        yield Secret(self._credentials)
-        response: Response = yield Request(
-            "GET", self._login_url, headers={"Authorization": f"Basic {self._credentials}"}
-        )
+        # The answer is plain text, which "application/json" would not ask for.
+        headers = {"Accept": "*/*", **self._credentials}
+        response: Response = yield Request("GET", self._login_url, headers=headers)
         said = f"HTTP {response.status}: {server_message(response)}"
         if response.status in (401, 403):
             raise AtScaleAuthenticationError(

@@ -186,8 +186,7 @@ class ContainerEdition:
                 raise AtScaleMalformedAnswerError(
                     f"AtScale lists {len(own)} aggregates of batch {batch_id}, all of them ended, and cannot "
                     f"list whether there are more, so whether the batch has ended cannot be told. {said}. Give "
-                    f"the user of the connection the role {VIEW}, so that the build history can be read.",
-                    refusal.status,
+                    f"the user of the connection the role {VIEW}, so that the build history can be read."
                 )
             return own
 

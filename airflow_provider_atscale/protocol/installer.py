@@ -50,7 +50,6 @@ from airflow_provider_atscale.protocol.models import (
     Batch,
     History,
     ModelRef,
-    kind_of,
     number_of,
     parse_batch,
     parse_instance,
@@ -174,7 +173,7 @@ class InstallerEdition:
         if response.status == 404:
             raise AtScaleNotFoundError(
                 f"{response.url} is not there (HTTP 404: {server_message(response)}). Check organization and "
-                f"engine_url (port 10502) of the connection, or give project and cube by their ids. "
+                "engine_url (port 10502) of the connection, or give project and cube by their ids. "
                 f"{WHERE_IDS_ARE}.",
                 404,
             )
@@ -217,7 +216,7 @@ class InstallerEdition:
             # A server that ignores the filter must not pass another cube's batches off as this one's.
             if batch.is_rebuild and row.get("cubeId") in (None, ref.model_id):
                 batches.append(batch)
-        if self._engine_choice and not (self._form and self._form.tells_kind):
+        if self._hides_kind:
             # The engine chose the kind, so a batch of the other one is not somebody else's for that.
             batches = [replace(batch, is_full_build=None) for batch in batches]
         return History(tuple(batches), response.date)
@@ -286,10 +285,12 @@ class InstallerEdition:
         self.check_overrides(grace_period_overrides)
         said: list[str] = []
         for form in self._forms():
-            if not form.tells_kind and not self._engine_choice:
+            # "Rebuild all aggregates" is what AtScale says that a start without a kind does.
+            if not (form.tells_kind or is_full_build or self._engine_choice):
                 break
             response = yield from self._post(form, ref, before_post, is_full_build=is_full_build)
             if isinstance(response, LostReply):
+                self._form = form
                 return response
             if response.status == 404:
                 said.append(f"{response.url} answered HTTP 404: {server_message(response)}")
@@ -299,7 +300,12 @@ class InstallerEdition:
             if isinstance(outcome, (Started, Refused)):
                 self._form = form
             return outcome
-        raise (yield from self._not_found(ref, said, kind_of(is_full_build)))
+        raise (yield from self._not_found(ref, said, is_full_build=is_full_build))
+
+    @property
+    def _hides_kind(self) -> bool:
+        """Whether a batch's kind says nothing, because the start did not tell the engine which one to build."""
+        return self._engine_choice if self._form is None else not self._form.tells_kind
 
     def _forms(self) -> list[StartForm]:
         """Return the spellings to try; the one that worked before comes first."""
@@ -309,7 +315,7 @@ class InstallerEdition:
     def _post(
         self, form: StartForm, ref: ModelRef, before_post: Callable[[], None], *, is_full_build: bool
     ) -> Flow[Response | LostReply]:
-        """Send the start; once more after refused credentials, with which nothing was started either."""
+        """Send one spelling of the start."""
         path = form.path.format(
             org=self._quoted(self._organization),
             env=self._quoted(self._environment or ""),
@@ -319,15 +325,10 @@ class InstallerEdition:
         if form.tells_kind:
             params["isFullBuild"] = "true" if is_full_build else "false"
         request = Request("POST", self.base_url + path, params, _ACCEPT, repeatable=False)
-        used = yield from self._auth.headers(Area.PUBLIC)
-        response = yield from post_once(request, used, before_post)
-        if isinstance(response, Response) and (yield from self._renews(response, used)):
-            used = yield from self._auth.headers(Area.PUBLIC)
-            response = yield from post_once(request, used, before_post)
-            self._note(response, used)
-        return response
+        headers = yield from self._auth.headers(Area.PUBLIC)
+        return (yield from post_once(request, headers, before_post))
 
-    def _not_found(self, ref: ModelRef, said: Sequence[str], kind: str) -> Flow[AtScaleError]:
+    def _not_found(self, ref: ModelRef, said: Sequence[str], *, is_full_build: bool) -> Flow[AtScaleError]:
         """Return the error for a start that was only answered with 404: the cube, or the call, is not there."""
         answers = "; ".join(said)
         try:
@@ -342,11 +343,11 @@ class InstallerEdition:
                 f"published project {ref.catalog_id}.{hint} {WHERE_IDS_ARE}.",
                 404,
             )
-        if not self._engine_choice:
-            doubt = "" if projects else f" Check the ids, too. {WHERE_IDS_ARE}."
+        if not (self._engine_choice or is_full_build):
+            doubt = "" if projects else f" Check engine_url (port 10502) and the ids, too. {WHERE_IDS_ARE}."
             return AtScaleConfigurationError(
-                f"No {kind} build of {ref} was started: {answers}. So this engine seems not to have the call "
-                "that says which kind of build is wanted. The older calls leave the choice between full and "
+                f"No incremental build of {ref} was started: {answers}. So this engine seems not to have the "
+                "call that says which kind of build is wanted. The older calls leave the choice between full and "
                 "incremental to the engine; set engine_choice to true in the connection to accept that "
                 f"(and environment, for engines whose paths have an envId).{doubt}"
             )
@@ -424,7 +425,7 @@ class InstallerEdition:
         yield "read the build history", self._probe_history()
 
     def _probe_engine(self) -> Flow[str]:
-        response: Response = yield Request("GET", f"{self.base_url}/version")
+        response: Response = yield Request("GET", f"{self.base_url}/version", headers={"Accept": "*/*"})
         version = response.text.strip() if response.ok and len(response.body) < 80 else ""
         return f"the engine answers{f' (version {version})' if version else ''}"
 
@@ -458,7 +459,8 @@ class InstallerEdition:
     def _probe_instances(self) -> Flow[None]:
         # Without a batch's id the answer could be long.
         response = yield from self._instances_page(_id_of_no_batch("probe"))
-        self._check(response, "read aggregate instances", VIEW)
+        if response.status != 400:
+            self._check(response, "read aggregate instances", VIEW)
 
     # --- helpers ---
 
@@ -471,23 +473,16 @@ class InstallerEdition:
         request = Request("GET", self.base_url + path, params or {}, _ACCEPT)
         used = yield from self._auth.headers(Area.PUBLIC)
         response: Response = yield request.with_headers(used)
-        if (yield from self._renews(response, used)):
+        # Engines say 401 or 403 to a token that has ended; 403 to a new one is about rights, and stays.
+        is_about_rights = response.status == 403 and self._forbidden.get(path) == used
+        if response.status not in (401, 403) or is_about_rights:
+            return response
+        if (yield from self._auth.renew(Area.PUBLIC, used)):
             used = yield from self._auth.headers(Area.PUBLIC)
             response = yield request.with_headers(used)
-            self._note(response, used)
+            if response.status == 403:
+                self._forbidden[path] = used
         return response
-
-    def _renews(self, response: Response, used: Mapping[str, str]) -> Flow[bool]:
-        """Whether other credentials were got after a refusal: engines say 401 or 403 to an expired token."""
-        is_about_rights = response.status == 403 and self._forbidden.get(response.url) == used
-        if response.status not in (401, 403) or is_about_rights:
-            return False
-        return (yield from self._auth.renew(Area.PUBLIC, used))
-
-    def _note(self, response: Response | LostReply, used: Mapping[str, str]) -> None:
-        """Remember that a new token is forbidden this call: then it is about rights, not about the token."""
-        if isinstance(response, Response) and response.status == 403:
-            self._forbidden[response.url] = used
 
     def _check(self, response: Response, what: str, needs: str) -> None:
         self._check_rights(response, what, needs)
@@ -501,15 +496,16 @@ class InstallerEdition:
         :param what: What the call was for, as in "could not ...".
         :param needs: What the user needs for it.
         """
+        if response.status not in (401, 403):
+            return
         said = f"{response.url} answered HTTP {response.status}: {server_message(response)}"
         if response.status == 401:
             raise AtScaleAuthenticationError(
                 f"Could not {what}: the credentials were not accepted. {said}. {self._auth.advice}", 401
             )
-        if response.status == 403:
-            raise AtScalePermissionError(
-                f"Could not {what}: the user may not. {said}. The user of the connection needs {needs}.", 403
-            )
+        raise AtScalePermissionError(
+            f"Could not {what}: the user may not. {said}. The user of the connection needs {needs}.", 403
+        )
 
     @staticmethod
     def _quoted(value: str) -> str:

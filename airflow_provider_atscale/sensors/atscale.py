@@ -248,9 +248,9 @@ class AtScaleBatchSensor(BaseSensorOperator):
 
     def _first_poke(self, context: Context) -> Any:
         """Return when a rescheduled sensor poked for the first time; None if it does now."""
-        if not self.reschedule:
-            return None
-        return context["ti"].get_first_reschedule_date(context)
+        from airflow_provider_atscale.compat import first_reschedule_date
+
+        return first_reschedule_date(context, self.retries) if self.reschedule else None
 
     def _remember(self, context: Context, watch: BatchWatch) -> None:
         """Keep for the next poke, in another process, how long there has been doubt."""
@@ -303,8 +303,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
         if isinstance(history, str):
             raise AtScalePermissionError(
                 f"Only the build history tells which batch of {self._ref} is the newest, and it may not be "
-                f"read ({history}). Give the user of the connection the role aggregates_view, or the sensor a "
-                "batch_id."
+                f"read ({history}). Give the user of the connection {hook.edition.view_right}, or the "
+                "sensor a batch_id."
             )
         return observe_newest(history)
 

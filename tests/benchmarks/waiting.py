@@ -43,6 +43,13 @@ class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
         return turns
 
 
+class NoTurns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """A selector that notes nothing, where CPU time is measured."""
+
+    def taken(self) -> list[float]:
+        return []
+
+
 def memory() -> int:
     """Return the bytes that this process holds in memory."""
     gc.collect()
@@ -66,7 +73,7 @@ class Stub:
         return counts
 
 
-async def work(options: argparse.Namespace, scene: Scene, wait: Wait, turns: Turns) -> dict[str, Any]:
+async def work(options: argparse.Namespace, scene: Scene, wait: Wait, turns: Turns | NoTurns) -> dict[str, Any]:
     stub = Stub(scene)
     stub.ask("reset")
     await asyncio.sleep(0)
@@ -145,6 +152,7 @@ def main() -> None:
     parser.add_argument("--start", choices=["at once", "triggerer", "one by one"], default="at once")
     parser.add_argument("--warm-up", type=int, help="requests before the steady state begins")
     parser.add_argument("--patience", type=float, default=60.0)
+    parser.add_argument("--measure", choices=["cpu", "turns"], default="cpu")
     parser.add_argument("--profile", help="write a profile of the steady state there")
     options = parser.parse_args()
     if options.warm_up is None:
@@ -157,7 +165,7 @@ def main() -> None:
     # As in a triggerer: each line becomes JSON and goes to another process, here to nobody.
     configure_logging(json_output=True, output=open(os.devnull, "wb", buffering=0), sending_to_supervisor=True)
     wait = CONTESTANTS[options.contestant](scene)
-    turns = Turns()
+    turns = Turns() if options.measure == "turns" else NoTurns()
     loop = asyncio.SelectorEventLoop(turns)
     asyncio.set_event_loop(loop)
     profiler = None

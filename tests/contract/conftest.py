@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_atscale.client import TRIES, AsyncAtScaleClient, AtScaleClient
 from airflow_provider_atscale.connection import Settings, parse_connection
-from airflow_provider_atscale.protocol.edition import Edition
-from airflow_provider_atscale.protocol.messages import Flow
 from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.testing import AtScaleEngine
+
+if TYPE_CHECKING:
+    from airflow_provider_atscale.protocol.edition import Edition
+    from airflow_provider_atscale.protocol.messages import Flow
 
 EDITIONS = ["container"]
 DRIVERS = ["requests", "aiohttp"]
@@ -143,3 +146,11 @@ def posts(engine: AtScaleEngine) -> list[Any]:
 def routes(engine: AtScaleEngine) -> list[str]:
     """List which calls have reached the engine, in their order."""
     return [request.route for request in engine.requests]
+
+
+async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Wait for what happens in the engine's own thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.01)

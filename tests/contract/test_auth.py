@@ -258,7 +258,7 @@ class TestPasswordGrant:
         assert engine.stats.requests == 1
 
     def test_unknown_realm(self, make_caller, history):
-        with pytest.raises(AtScaleApiError, match="realms/nowhere/.* answered HTTP 404"):
+        with pytest.raises(AtScaleApiError, match=r"realms/nowhere/.* answered HTTP 404"):
             history(make_caller(auth="password", realm="nowhere"))
 
     def test_confidential_client(self, engine, make_caller, history):

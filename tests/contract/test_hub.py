@@ -16,9 +16,8 @@ from airflow_provider_atscale.client import AsyncAtScaleClient
 from airflow_provider_atscale.hub import Line
 from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.protocol.watch import Missing, Seen, Trouble
-from airflow_provider_atscale.testing import AtScaleEngine
 
-from .conftest import routes, settings_of
+from .conftest import routes, settings_of, until
 
 #: An hour is never waited for: who is due then is only there.
 LATER = 3600.0
@@ -27,7 +26,7 @@ LATER = 3600.0
 class Lookup:
     """Read the engine's connection as it is now, and count how often that was asked for."""
 
-    def __init__(self, engine: AtScaleEngine) -> None:
+    def __init__(self, engine) -> None:
         self.engine = engine
         self.connection = engine.connection()
         self.count = 0
@@ -60,14 +59,6 @@ async def entered(lookup):
         yield shared
     finally:
         await shared.close()
-
-
-async def until(condition, seconds: float = 5.0) -> None:
-    """Wait for what happens in the engine's own thread."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        await asyncio.sleep(0.01)
 
 
 async def look(shared, ref, batch_id, seconds=0.0):

@@ -121,7 +121,7 @@ def test_single_try(engine, caller):
 # --- answers ----------------------------------------------------------------------------------------------
 
 MALFORMED = {
-    "a page": ({"action": "html"}, "is not JSON. It begins with: \"<!doctype html>"),
+    "a page": ({"action": "html"}, 'is not JSON. It begins with: "<!doctype html>'),
     "an empty answer": ({"action": "empty"}, "is not JSON. It begins with: ''"),
     "half of an answer": ({"action": "truncate"}, "is not JSON"),
     "another type": ({"action": 200, "body": {"id": 1}}, "is not a list"),
@@ -217,9 +217,7 @@ def test_the_user_may_name_itself(engine, make_caller):
     assert request.headers["User-Agent"] == "my-airflow"
 
 
-@pytest.mark.parametrize(
-    "value", ["a\nb", "a\r", "a\x00", "\N{EN DASH}", "größe\N{EURO SIGN}"], ids=ascii
-)
+@pytest.mark.parametrize("value", ["a\nb", "a\r", "a\x00", "\N{EN DASH}", "größe\N{EURO SIGN}"], ids=ascii)
 def test_header_that_cannot_be_sent_is_a_configuration_error(engine, driver, value):
     """Checking the connection should have told; what the libraries say of it would show the token."""
     settings = settings_of(engine.connection("api_token"))

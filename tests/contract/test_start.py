@@ -126,7 +126,9 @@ def test_whatever_happens_to_it_it_is_sent_once(engine, make_caller, ref, fault,
 
 
 @pytest.mark.parametrize(
-    ("second", "status"), [("500", 500), ("409", 409)], ids=["as the old engine says it", "as it should be said"]
+    ("second", "status"),
+    [("500", 500), ("409", 409)],
+    ids=["as it is said", "as it should be said"],
 )
 def test_refused_while_a_batch_runs(engine, caller, ref, second, status):
     engine.settings(on_second_start=second)

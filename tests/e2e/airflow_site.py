@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DAGS = Path(__file__).parent / "dags"
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 #: After so many seconds without a sign of life a task counts as dead, so this is most of a killed task's time.
-HEARTBEAT_TIMEOUT = 10
+HEARTBEAT_TIMEOUT = 15
 
 
 def settings(home: Path, ui_port: int, task_port: int, fernet_key: str) -> dict[str, str]:
@@ -58,13 +58,13 @@ def settings(home: Path, ui_port: int, task_port: int, fernet_key: str) -> dict[
             "scheduler_health_check_threshold": 6,
             "scheduler_idle_sleep_time": 0.5,
         },
-        "workers": {"min_heartbeat_interval": 1},
+        "workers": {"min_heartbeat_interval": 2},
         "triggerer": {"job_heartbeat_sec": 1, "triggerer_health_check_threshold": 4},
         "dag_processor": {"min_file_process_interval": 30, "refresh_interval": 30, "parsing_processes": 1},
         "logging": {"base_log_folder": home / "logs", "colored_console_log": False},
         "usage_data_collection": {"enabled": False},
         # What the provider bears: short, so that cases are.
-        "atscale": {"missing_tolerance": 60, "trouble_tolerance": 60, "lost_reply_window": 40},
+        "atscale": {"missing_tolerance": 60, "trouble_tolerance": 60, "lost_reply_window": 45},
     }
     env = {
         f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)
@@ -180,7 +180,9 @@ class Site:
     def logs(self, dag_id: str, run_id: str, pattern: str = "**/*.log*") -> dict[Path, str]:
         """Return the task logs of a run; the triggerer's among them."""
         folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}"
-        return {path: path.read_text(errors="replace") for path in sorted(folder.glob(pattern)) if path.is_file()}
+        return {
+            path: path.read_text(errors="replace") for path in sorted(folder.glob(pattern)) if path.is_file()
+        }
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the metadata database."""

@@ -77,7 +77,9 @@ class Case:
             ("processes left behind", 0, seen.orphans),
         ]
         found = [
-            f"{name}: expected {want}, was {got}" for name, want, got in pairs if want is not None and want != got
+            f"{name}: expected {want}, was {got}"
+            for name, want, got in pairs
+            if want is not None and want != got
         ]
         return found + [f"no log says {text!r}" for text in self.says if text not in seen.logs]
 
@@ -177,7 +179,9 @@ def troubles() -> Iterable[Case]:
         )
     )
     yield from in_modes(
-        Case("engine answers 503 while waiting", SYNC, plays.engine_away, "503 is trouble, and trouble is borne")
+        Case(
+            "engine answers 503 while waiting", SYNC, plays.engine_away, "503 is trouble, and trouble is borne"
+        )
     )
     yield from in_modes(
         Case(
@@ -370,8 +374,8 @@ def people() -> Iterable[Case]:
                 f"two runs of the DAG at once on one model, on_running={policy}",
                 SYNC,
                 plays.at_once(False, on_running=policy),
-                "AtScale refuses one of the two POSTs, and on_running decides; later tries see the batch before "
-                "they post",
+                "AtScale refuses one of the two POSTs, and on_running decides; later tries see the batch "
+                "before they post",
                 posts=2,
                 states=states,
                 tries=tries,
@@ -394,7 +398,9 @@ def airflow_itself() -> Iterable[Case]:
             f"{title}; waiting for another's batch", DEFERRABLE, plays.over_before_own, waits_on, injury=injury
         )
     title = "scheduler killed while waiting, and restarted"
-    yield Case(title, DEFERRABLE, plays.over, "a deferred task needs no scheduler", injury=plays.scheduler_killed)
+    yield Case(
+        title, DEFERRABLE, plays.over, "a deferred task needs no scheduler", injury=plays.scheduler_killed
+    )
     yield Case(
         title,
         SYNC,

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import time
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,17 +64,22 @@ def stage(request: pytest.FixtureRequest, folder: Path) -> Iterator[Stage]:
     cases = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
     stable = Stable(folder)
     # A terminated test run has to clean up as an interrupted one.
-    before = signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     stage = Stage(stable, folder / "airflow", cases)
     try:
         stage.open()
         yield stage
     finally:
-        stage.close()
-        with suppress(KeyboardInterrupt):
+        # A second interrupt, of somebody who is impatient, must not stop the cleaning.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        try:
+            stage.close()
+        finally:
             stable.close()
-        stable.close()
-        signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -94,7 +98,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head) - 1)]
     write = terminalreporter.write_line
     terminalreporter.section("end to end: builds started in AtScale's own count")
-    for row in [head, tuple("-" * width for width in widths) + ("-------",), *rows]:
+    for row in [head, (*("-" * width for width in widths), "-------"), *rows]:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         write("  ".join([*cells, row[-1]]))
     different = [outcome for outcome in outcomes if outcome.differences()]

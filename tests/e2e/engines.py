@@ -71,4 +71,5 @@ class Engine:
         connection: dict[str, Any] = {"conn_type": "atscale", "host": self.url, "extra": {"timeout": 60}}
         if auth == "password":
             return {**connection, "login": "etl", "password": self.password}
-        return {**connection, "password": self.api_token}
+        # Said, and not left out: a change of a connection keeps what it does not name.
+        return {**connection, "login": None, "password": self.api_token}

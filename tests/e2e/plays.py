@@ -7,10 +7,9 @@ engine that is away for twenty seconds) it begins at such a moment.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from .processes import freeze, kill, reads_from_supervisor, thaw, wait_for
+from .processes import freeze, kill, let_pass, reads_from_supervisor, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,13 +28,14 @@ OUTAGE = 20.0
 
 
 def killed_before_post(victims: str) -> Play:
-    """Kill while the read of the history before the POST is under way."""
+    """Kill while the read of the history before the POST is under way; then retry and orphan race."""
 
     def play(scene: Scene) -> None:
-        hold = scene.hold("history")
+        hold = scene.hold("history", times=2)
         scene.start_run()
         scene.wait_held(hold)
         scene.kill_worker(victims)
+        scene.wait_held(hold, 2)
         scene.release(hold)
         scene.end_builds()
 
@@ -82,9 +82,9 @@ def killed_before_reply(victims: str) -> Play:
         scene.start_run()
         scene.wait_held(post)
         scene.kill_worker(victims)
+        scene.wait_try(2)
+        # Only now the orphan, where there is one, gets its reply.
         scene.release(post)
-        scene.wait_state("running", "deferred", tries=2)
-        scene.wait_triggered() if scene.mode == "deferrable" else scene.let_it_look(2)
         scene.end_builds()
 
     return play
@@ -134,7 +134,7 @@ def killed_while_waiting(victims: str) -> Play:
         scene.wait_held(look)
         scene.kill_worker(victims)
         scene.release(look)
-        scene.wait_state("running", "deferred", tries=2)
+        scene.wait_try(2)
         scene.end_builds()
 
     return play
@@ -187,7 +187,7 @@ def engine_restarts(scene: Scene) -> None:
     scene.start_run()
     scene.wait_waiting()
     scene.engine.crash()
-    time.sleep(OUTAGE / 4)
+    let_pass(OUTAGE / 4)
     scene.engine.start()
     scene.let_it_look()
     scene.end_builds()
@@ -198,7 +198,7 @@ def engine_away(scene: Scene) -> None:
     scene.start_run()
     scene.wait_waiting()
     scene.control.fault(503, times=None)
-    time.sleep(OUTAGE)
+    let_pass(OUTAGE)
     # Not one lucky answer in all that time.
     scene.let_it_look()
     scene.control.clear_faults()
@@ -211,7 +211,7 @@ def engine_away_before(scene: Scene) -> None:
     scene.control.fault(503, times=None)
     scene.start_run()
     scene.wait_state("running", "up_for_retry", "queued", "scheduled")
-    time.sleep(OUTAGE)
+    let_pass(OUTAGE)
     scene.control.clear_faults()
     scene.end_builds()
 
@@ -260,11 +260,15 @@ def token_is_rotated(scene: Scene) -> None:
     scene.wait_waiting()
     scene.control.revoke_api_token()
     scene.control.expire_tokens()
-    scene.let_it_look(2)
+    wait_for(lambda: _refusals(scene) >= 2, "two refused token exchanges", 60)
     scene.engine.api_token = scene.control.rotate_api_token(scene.engine.api_token + "-new")
     scene.site.api.keep_connection(scene.conn_id, scene.engine.connection("api_token"))
     wait_for(lambda: _is_seen_again(scene), "an accepted look with the new token", 60)
     scene.end_builds()
+
+
+def _refusals(scene: Scene) -> int:
+    return sum(each.route == "token" and each.status == 401 for each in scene.control.requests)
 
 
 def _is_seen_again(scene: Scene) -> bool:
@@ -289,7 +293,7 @@ def secrets_come_back(scene: Scene) -> None:
     sent = next(
         each.headers["Authorization"] for each in reversed(scene.control.requests) if each.route == "history"
     )
-    text = f"no such session: {sent} {scene.engine.api_token} {scene.engine.password}"
+    text = f"no such session: {sent} {scene.connection['password']}"
     scene.control.fault(500, route="history", query=scene.model.id, body={"message": text}, times=3)
     scene.let_it_look(4)
     scene.end_builds()
@@ -318,18 +322,9 @@ def cleared_while_waiting(scene: Scene) -> None:
     scene.start_run()
     scene.wait_waiting()
     scene.site.api.clear(*scene.runs[0])
-    scene.wait_state("running", "deferred", tries=2)
-    _wait_waiting_again(scene)
+    scene.wait_try(2)
     scene.end_builds()
     scene.end_builds(2)
-
-
-def _wait_waiting_again(scene: Scene) -> None:
-    if scene.mode == "deferrable":
-        scene.wait_state("deferred")
-        scene.wait_triggered()
-    else:
-        scene.let_it_look(3)
 
 
 def cleared_when_green(scene: Scene) -> None:
@@ -349,8 +344,7 @@ def siblings_cleared(scene: Scene) -> None:
     scene.start_run(models=[model.name for model in scene.models])
     scene.wait_waiting(3)
     scene.site.api.clear(*scene.runs[0])
-    scene.wait_state("running", "deferred", tries=2)
-    _wait_waiting_again(scene)
+    scene.wait_try(2)
     scene.end_builds(3)
     scene.end_builds(6)
 
@@ -376,20 +370,12 @@ def at_once(mapped: bool, *, on_running: str = "wait") -> Play:
         if on_running in ("skip", "fail"):
             wait_for(lambda: set(scene.states()) & {"skipped", "failed"}, "the one that does not build", 60)
         else:
-            _wait_for_each_other(scene)
+            scene.wait_try(1)
         scene.end_builds()
         if on_running == "wait":
             scene.end_builds(2)
 
     return play
-
-
-def _wait_for_each_other(scene: Scene) -> None:
-    if scene.mode == "deferrable":
-        scene.wait_state("deferred")
-        scene.wait_triggered()
-    else:
-        scene.let_it_look(6)
 
 
 # --- Airflow's own components -----------------------------------------------------------------------------
@@ -423,8 +409,7 @@ def over_sync(scene: Scene) -> Iterator[None]:
     scene.wait_waiting()
     scene.worker()
     yield
-    scene.wait_state("running", tries=2)
-    scene.let_it_look(4)
+    scene.wait_try(2)
     scene.end_builds()
 
 

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 PAUSE = 0.1
+#: Set when the suite is to end: nobody waits any longer.
+STOPPING = threading.Event()
 
 
 class TookTooLongError(AssertionError):
@@ -38,7 +41,14 @@ def wait_for(look: Callable[[], Any], what: str, timeout: float, pause: float = 
             return found
         if time.monotonic() > deadline:
             raise TookTooLongError(f"waited {timeout:.0f} s in vain for {what}")
-        time.sleep(pause)
+        if STOPPING.wait(pause):
+            raise TookTooLongError(f"the suite was stopped while it waited for {what}")
+
+
+def let_pass(seconds: float) -> None:
+    """Let time pass, where a deed needs a duration."""
+    if STOPPING.wait(seconds):
+        raise TookTooLongError("the suite was stopped")
 
 
 def free_port() -> int:
@@ -74,19 +84,17 @@ def kill(*pids: int) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for pid in pids:
-        wait_for(lambda pid=pid: not is_alive(pid), f"the end of process {pid}", 10)
+    deadline = time.monotonic() + 10
+    while any(is_alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            raise TookTooLongError(f"some of the processes {pids} did not die")
+        time.sleep(0.02)
 
 
 def freeze(pid: int) -> None:
     """Stop a process where it stands."""
     os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED, f"process {pid} to stop", 10)
-
-
-def thaw(pid: int) -> None:
-    """Let a stopped process go on."""
-    os.kill(pid, signal.SIGCONT)
 
 
 def reads_from_supervisor(pid: int) -> bool:
@@ -129,6 +137,8 @@ class Stable:
         self._ledger = folder / "sessions.json"
         self._leaders: dict[int, float] = {}
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self._is_closed = False
 
     def sweep(self) -> int:
         """End what an earlier run has left, should it have been killed; return how many processes that were."""
@@ -147,7 +157,9 @@ class Stable:
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a component in a session of its own."""
-        with (self.folder / f"{name}.out").open("ab") as output:
+        with self._lock, (self.folder / f"{name}.out").open("ab") as output:
+            if self._is_closed:
+                raise TookTooLongError("the suite was stopped")
             child = subprocess.Popen(
                 list(command),
                 env=dict(env),
@@ -157,10 +169,10 @@ class Stable:
                 start_new_session=True,
                 cwd=self.folder,
             )
-        self._children[child.pid] = child
-        self._leaders[child.pid] = psutil.Process(child.pid).create_time()
-        self._ledger.write_text(json.dumps(self._leaders))
-        return child
+            self._children[child.pid] = child
+            self._leaders[child.pid] = psutil.Process(child.pid).create_time()
+            self._ledger.write_text(json.dumps(self._leaders))
+            return child
 
     def run(self, name: str, command: Sequence[str], env: Mapping[str, str], timeout: float) -> None:
         """Run a command to its end."""
@@ -183,13 +195,15 @@ class Stable:
         return (self.folder / f"{name}.out").read_text(errors="replace")
 
     def close(self) -> None:
-        """End everything."""
+        """End everything, and let nothing more be started."""
+        with self._lock:
+            self._is_closed = True
         for _ in range(3):
             left = session_members(self._leaders)
             if not left:
                 break
             kill(*left)
-        for child in self._children.values():
+        for child in list(self._children.values()):
             with suppress(subprocess.TimeoutExpired):
                 child.wait(5)
         self._ledger.unlink(missing_ok=True)

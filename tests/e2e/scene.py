@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,15 +67,19 @@ class Scene:
     :param name: unique, used in names of runs and models.
     :param mode: ``sync`` or ``deferrable``.
     :param conn_id: the connection to the engine.
+    :param connection: what that connection is when the case begins.
     """
 
-    def __init__(self, site: Site, engine: Engine, name: str, mode: str, conn_id: str) -> None:
+    def __init__(
+        self, site: Site, engine: Engine, name: str, mode: str, conn_id: str, connection: dict[str, Any]
+    ) -> None:
         self.site = site
         self.engine = engine
         self.control: EngineControl = engine.control
         self.name = name
         self.mode = mode
         self.conn_id = conn_id
+        self.connection = connection
         self.models: list[Model] = [self.add_model(0)]
         self.runs: list[tuple[str, str]] = []
         self.trigger_rows: list[str] = []
@@ -141,6 +145,16 @@ class Scene:
             self.wait_triggered()
         else:
             self.let_it_look()
+
+    def wait_try(self, number: int) -> None:
+        """Wait until the tasks wait in this try, on a worker or in the triggerer."""
+        if self.mode == "deferrable":
+            self.wait_state("deferred", tries=number)
+            self.wait_triggered()
+        else:
+            self.wait_state("running", tries=number)
+            # An orphan of the try before may look, too.
+            self.let_it_look(4)
 
     def wait_triggered(self) -> None:
         """Wait until the triggers are in a triggerer, and have looked at their batches."""
@@ -224,9 +238,7 @@ class Scene:
 
     def wait_held(self, hold: str, count: int = 1) -> None:
         """Wait until the requests have come, and wait."""
-        wait_for(
-            lambda: self.control.hold_status(hold)["held"] >= count, f"{count} requests to be held", SOON
-        )
+        wait_for(lambda: self.control.hold_status(hold)["held"] >= count, f"{count} requests to be held", SOON)
 
     def release(self, hold: str, then: str = "continue") -> None:
         """Let the request go on, or drop its connection."""
@@ -257,6 +269,7 @@ class Scene:
         """Kill the ``supervisor`` alone, the ``task`` alone, or ``both``."""
         worker = self.worker()
         kill(*self.pids(worker, victims))
+        assert is_alive(worker.task) == (victims == "supervisor")
         return worker
 
     @staticmethod
@@ -294,12 +307,10 @@ class Scene:
 
     def _orphans(self) -> int:
         """Count the tasks' processes whose supervisor was killed and that do not end by themselves."""
-        deadline = time.monotonic() + 20
-        alive = [worker.task for worker in self._workers]
-        while alive and time.monotonic() < deadline:
-            alive = [pid for pid in alive if is_alive(pid)]
-            time.sleep(0.2)
-        return len(alive)
+        tasks = [worker.task for worker in self._workers]
+        with suppress(TookTooLongError):
+            wait_for(lambda: not any(is_alive(pid) for pid in tasks), "the end of the orphans", 20, 0.3)
+        return sum(is_alive(pid) for pid in tasks)
 
     def leave(self) -> None:
         """Let nothing of the case go on, however it went."""

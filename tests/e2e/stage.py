@@ -17,11 +17,11 @@ import traceback
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .airflow_site import Site
 from .engines import Engine
-from .processes import wait_for
+from .processes import STOPPING, wait_for
 from .scene import Observed, Scene
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .processes import Stable
 
 #: Cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
-LANES = 8
+LANES = 7
 #: From the end of the injuries to the end of the runs.
 TO_THE_END = 90.0
 
@@ -74,10 +74,12 @@ class Lane:
         self.conn_id = f"lane_{number}"
         self.secrets: set[str] = set()
 
-    def prepare(self, site: Site, auth: str) -> None:
-        """Give the engine new credentials, and Airflow the connection with them."""
+    def prepare(self, site: Site, auth: str) -> dict[str, Any]:
+        """Give the engine a new token, and Airflow the connection with it, which is returned."""
         self.engine.api_token = self.engine.control.rotate_api_token(f"e2e-api-token-{secrets.token_hex(16)}")
-        site.api.keep_connection(self.conn_id, self.engine.connection(auth))
+        connection = self.engine.connection(auth)
+        site.api.keep_connection(self.conn_id, connection)
+        return connection
 
     def tidy(self) -> None:
         """Undo what a case has done to the engine, and note the credentials that were in use."""
@@ -111,7 +113,6 @@ class Stage:
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         self._futures: dict[str, Future[Outcome]] = {case.id: Future() for case in cases}
         self._cases = list(cases)
-        self._closing = threading.Event()
         self._director = threading.Thread(target=self._direct, name="director", daemon=True)
 
     def open(self) -> None:
@@ -138,8 +139,10 @@ class Stage:
             future.result(1800)
 
     def close(self) -> None:
-        """Begin nothing new."""
-        self._closing.set()
+        """Begin nothing new, and end what is under way."""
+        STOPPING.set()
+        if self._director.is_alive():
+            self._director.join(30)
 
     # --- the order of play ---
 
@@ -170,7 +173,7 @@ class Stage:
 
     def _play(self, case: Case) -> None:
         began = time.monotonic()
-        if self._closing.is_set():
+        if STOPPING.is_set():
             self._futures[case.id].set_result(Outcome(case, None, "the suite was stopped", 0))
             return
         lane = self._free.get()
@@ -225,9 +228,9 @@ class Stage:
     # --- one case ---
 
     def _set(self, case: Case, lane: Lane) -> Scene:
-        lane.prepare(self.site, case.auth)
+        connection = lane.prepare(self.site, case.auth)
         name = re.sub(r"\W+", "_", case.id)
-        scene = Scene(self.site, lane.engine, name, case.mode, lane.conn_id)
+        scene = Scene(self.site, lane.engine, name, case.mode, lane.conn_id, connection)
         self.scenes.append(scene)
         return scene
 

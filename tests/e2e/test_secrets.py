@@ -72,12 +72,13 @@ def test_metadata_database(played: Stage, secrets: set[str]) -> None:
 
 
 def test_arguments_of_triggers(played: Stage, secrets: set[str]) -> None:
-    """Rows of triggers are encrypted and short-lived, so they were collected while they were there."""
+    """Rows of triggers live only as long as the wait, so they were collected while they were there."""
     rows = {row for scene in played.scenes for row in scene.trigger_rows}
     if not any(scene.mode == "deferrable" for scene in played.scenes):
         pytest.skip("no deferrable case was selected")
     fernet = Fernet(played.site.fernet_key.encode())
-    texts = [fernet.decrypt(row.encode()).decode() for row in rows]
+    # Airflow encrypts some of them, and others not.
+    texts = [row if row.startswith("{") else fernet.decrypt(row.encode()).decode() for row in rows]
     assert any("batch_id" in text for text in texts)
     assert [leak for text in texts for leak in leaks(text, secrets)] == []
 

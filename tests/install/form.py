@@ -52,7 +52,9 @@ def from_service():
     shown["schema"] = shown.pop("url_schema", None)
     fields = {name: field for name, field in shown.items() if field}
     form["relabeling"] = {name: field["title"] for name, field in fields.items() if field["title"]}
-    form["placeholders"] = {name: field["placeholder"] for name, field in fields.items() if field["placeholder"]}
+    form["placeholders"] = {
+        name: field["placeholder"] for name, field in fields.items() if field["placeholder"]
+    }
     form["hidden"] = [name for name, field in fields.items() if field["hidden"]]
     return form
 

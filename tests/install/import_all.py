@@ -16,5 +16,7 @@ for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         warnings.simplefilter("always")
         importlib.import_module(module.name)
     modules.append(module.name)
-    caused += [f"{each.filename}:{each.lineno}: {each.message}" for each in seen if package.__name__ in each.filename]
+    caused += [
+        f"{each.filename}:{each.lineno}: {each.message}" for each in seen if package.__name__ in each.filename
+    ]
 sys.stdout.write("\n" + json.dumps({"modules": modules, "warnings": caused}) + "\n")

@@ -74,7 +74,9 @@ def test_the_connection_form_shows_every_field(site):
     assert form["descriptions"] == {name: field["description"] for name, field in CONNECTION_FIELDS.items()}
     secret = {name for name, field in CONNECTION_FIELDS.items() if field["schema"].get("format") == "password"}
     assert set(form["secret"]) == secret
-    choices = {name: field["schema"]["enum"] for name, field in CONNECTION_FIELDS.items() if "enum" in field["schema"]}
+    choices = {
+        name: field["schema"]["enum"] for name, field in CONNECTION_FIELDS.items() if "enum" in field["schema"]
+    }
     assert form["choices"] == choices
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -358,7 +357,7 @@ NO_LIST = (LISTING, refusal(404))
             {},
             [(BY_PROJECT_ID, refusal(404)), LISTED],
             AtScaleConfigurationError,
-            "^No full build .* was started: .*HTTP 404: words of AtScale.* engine_choice to true",
+            "^No incremental build .* was started: .*HTTP 404: words of AtScale.* engine_choice to true",
             id="the form that tells the kind is missing",
         ),
         pytest.param(
@@ -382,7 +381,7 @@ NO_LIST = (LISTING, refusal(404))
             {},
             [(BY_PROJECT_ID, refusal(404)), NO_LIST],
             AtScaleConfigurationError,
-            "engine_choice to true.* Check the ids, too",
+            "engine_choice to true.* Check engine_url .* and the ids, too",
             id="form or cube, nobody can tell",
         ),
         pytest.param(
@@ -409,16 +408,21 @@ NO_LIST = (LISTING, refusal(404))
 def test_a_start_that_is_not_there(options, script, error, text):
     server = Server(script)
     with pytest.raises(error, match=text):
-        start(server, edition(**options), full=True)
+        start(server, edition(**options), full=False)
     assert not server.script
 
 
-@pytest.mark.parametrize("full", [True, False], ids=["full", "incremental"])
-def test_a_form_that_cannot_tell_the_kind_is_not_sent(full):
+def test_an_incremental_start_is_not_sent_where_it_cannot_be_told():
     server = Server([(BY_PROJECT_ID, refusal(404)), LISTED])
     with pytest.raises(AtScaleConfigurationError):
-        start(server, edition(environment="prod"), full)
+        start(server, edition(environment="prod"), full=False)
     assert len(server.posts) == 1
+
+
+def test_a_full_start_is_what_a_rebuild_without_kind_means():
+    server = Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, CREATED)])
+    assert start(server, edition(), full=True) == Started(Batch(BATCH, "new"))
+    assert server.posts[-1].params == {"cubeID": CUBE}
 
 
 @pytest.mark.parametrize("answer", [CREATED, refusal(500)], ids=["started", "a batch runs"])
@@ -488,7 +492,7 @@ def test_login_and_password():
     server = Server([LOGS_IN, (HISTORY, rows())])
     server.run(edition(basic()).history(REF))
     login, read = server.asked
-    assert login.headers == {"Authorization": "Basic " + base64.b64encode(b"etl:secret").decode()}
+    assert login.headers == {"Accept": "*/*", "Authorization": "Basic ZXRsOnNlY3JldA=="}
     assert read.headers["Authorization"] == f"Bearer {TOKEN}"
     assert TOKEN in server.journal.secrets
 
@@ -506,22 +510,23 @@ def test_a_refused_token_is_renewed_once(status):
     assert server.asked[-1].headers["Authorization"] == f"Bearer {NEW_TOKEN}"
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_token_is_renewed_once_for_the_start_too(status):
-    server = Server([LOGS_IN, (BY_PROJECT_ID, refusal(status)), LOGS_IN_AGAIN, (BY_PROJECT_ID, CREATED)])
-    seen: list[int] = []
-    outcome = start(server, edition(basic()), fence=lambda: seen.append(len(server.posts)))
-    assert outcome == Started(Batch(BATCH, "new"))
-    assert seen == [0, 1]
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, AtScaleAuthenticationError), (403, AtScalePermissionError)]
+)
+def test_a_new_token_that_is_refused_is_an_error(status, error):
+    script = [LOGS_IN, (LISTING, refusal(status)), LOGS_IN_AGAIN, (LISTING, refusal(status))]
+    with pytest.raises(error, match="words of AtScale"):
+        ask(edition(basic()).models(), *script)
 
 
 @pytest.mark.parametrize(
     ("status", "error"), [(401, AtScaleAuthenticationError), (403, AtScalePermissionError)]
 )
-def test_a_new_token_that_is_refused_is_an_error(status, error):
-    script = [LOGS_IN, (BY_PROJECT_ID, refusal(status)), LOGS_IN_AGAIN, (BY_PROJECT_ID, refusal(status))]
+def test_a_refused_start_is_not_sent_again(status, error):
+    server = Server([LOGS_IN, (BY_PROJECT_ID, refusal(status))])
     with pytest.raises(error, match="words of AtScale"):
-        start(Server(script), edition(basic()))
+        start(server, edition(basic(), engine_choice=True))
+    assert len(server.posts) == 1
 
 
 def test_a_lacking_permission_is_no_reason_to_log_in_at_every_poll():
@@ -1096,6 +1101,19 @@ def test_organization_environment_and_engine_choice_by_connection():
     server = Server([(f"POST /aggregate-batch{path}", refusal(404)) for path in paths[:2]])
     server.script.append((f"POST /aggregate-batch{paths[2]}", CREATED))
     assert isinstance(start(server, of), Started)
+
+
+@pytest.mark.parametrize(
+    ("login", "auth_type", "secrets"),
+    [
+        ("etl", "password", {"secret", "ZXRsOnNlY3JldA=="}),
+        (None, "client_api_key", {"secret"}),
+        ("etl", "api_token", {"secret"}),
+    ],
+)
+def test_credentials_are_secret_in_each_form_in_which_they_are_sent(login, auth_type, secrets):
+    conn = connection("atscale", None, login, "secret", edition="installer", auth_type=auth_type)
+    assert set(parse_connection(conn).secrets) == secrets
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,15 @@ ARGUMENTS = {
     "retries": 2,
     "retry_delay": timedelta(seconds=1),
 }
-MANY = {"schedule": None, "max_active_runs": 200, "max_active_tasks": 200}
+MANY = {"max_active_runs": 200, "max_active_tasks": 200}
 
 for mode, deferrable in (("sync", False), ("deferrable", True)):
-    with DAG(f"one_{mode}", **MANY):
+    with DAG(f"one_{mode}", schedule=None, **MANY):
         AtScaleAggregateBuildOperator(
             task_id="build", model="{{ dag_run.conf['model'] }}", deferrable=deferrable, **ARGUMENTS
         )
 
-    with DAG(f"mapped_{mode}", **MANY):
+    with DAG(f"mapped_{mode}", schedule=None, **MANY):
 
         @task
         def models(**context):

@@ -1,0 +1,239 @@
+"""The hook: what a ``@task`` of a user's DAG can call, with a connection that Airflow looks up."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleAuthenticationError,
+    AtScaleConfigurationError,
+    AtScaleNotFoundError,
+)
+from airflow_provider_atscale.get_provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
+from airflow_provider_atscale.protocol.edition import Started
+from airflow_provider_atscale.protocol.models import History
+
+from .conftest import posts, routes
+
+
+@pytest.fixture
+def connect(engine, monkeypatch):
+    """Enter a connection to the engine, as a user does; its arguments go into the extra."""
+
+    def connect(auth="auto", **extra):
+        monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json(auth, **extra))
+
+    connect()
+    return connect
+
+
+@pytest.fixture
+def hook(connect):
+    hook = AtScaleHook()
+    yield hook
+    hook.close()
+
+
+# --- calls ------------------------------------------------------------------------------------------------
+
+
+def test_from_start_to_report(engine, hook, ref):
+    found = hook.resolve_model("Sales Insights", "Internet Sales")
+    assert (found.catalog_id, found.model_id) == (ref.catalog_id, ref.model_id)
+    assert hook.get_history(ref).batches == ()
+
+    outcome = hook.start_batch(ref, is_full_build=True)
+    assert isinstance(outcome, Started)
+    batch_id = outcome.batch.id
+    assert hook.locate_batch(batch_id).model_id == ref.model_id
+    assert hook.get_batches(ref, (batch_id,))[batch_id].is_running
+    history = hook.get_history(ref)
+    assert isinstance(history, History)
+    assert [batch.id for batch in history.running] == [batch_id]
+
+    engine.advance(61)
+    assert hook.get_batches(ref, (batch_id,))[batch_id].status == "done"
+    assert [row.status for row in hook.get_instances(batch_id, ref)] == ["active"] * 6
+    assert len(posts(engine)) == 1
+
+
+@pytest.mark.parametrize(
+    ("catalog", "expected"),
+    [
+        (None, ["Internet Sales", "Reseller Sales", "General Ledger"]),
+        ("Sales Insights", ["Internet Sales", "Reseller Sales"]),
+    ],
+)
+def test_list_models(hook, catalog, expected):
+    rows = hook.list_models(catalog)
+    assert [row["model"] for row in rows] == expected
+    assert all(set(row) == {"catalog", "model"} for row in rows)
+
+
+def test_list_models_of_no_catalog(hook):
+    with pytest.raises(AtScaleNotFoundError):
+        hook.list_models("Nothing")
+
+
+def test_overrides_of_a_start(engine, hook, ref, edition):
+    if edition != "container":
+        pytest.skip("only the container edition is documented to take them")
+    hook.start_batch(ref, is_full_build=False, grace_period_overrides={"factinternetsales": 30})
+    assert engine.batches[0].grace_period_overrides == {"factinternetsales": 30}
+
+
+def test_nothing_can_be_cancelled(engine, hook, ref):
+    """No such call is known, so none is guessed."""
+    assert hook.cancel_batch("b1", ref) is False
+    assert engine.requests == []
+
+
+# --- the connection ---------------------------------------------------------------------------------------
+
+
+def test_making_one_costs_nothing(engine, monkeypatch):
+    monkeypatch.delenv("AIRFLOW_CONN_ATSCALE_DEFAULT", raising=False)
+    AtScaleHook("not_there").close()
+
+
+def test_client_is_kept_until_closed(hook):
+    client = hook.get_conn()
+    assert hook.get_conn() is client
+    hook.close()
+    assert hook.get_conn() is not client
+
+
+def test_wrong_field_is_named_before_any_request(engine, hook, connect):
+    connect(timeout="soon")
+    with pytest.raises(AtScaleConfigurationError, match="'atscale_default': the field 'timeout' is 'soon'"):
+        hook.list_models()
+    assert engine.requests == []
+
+
+def test_tokens_are_hidden(engine, hook, ref, monkeypatch):
+    hidden = []
+    monkeypatch.setattr("airflow_provider_atscale.compat.mask_secret", hidden.append)
+    hook.get_history(ref)
+    used = engine.requests[-1].headers["Authorization"].removeprefix("Bearer ")
+    assert {engine.connection()["password"], used} <= set(hidden)
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+class TestRotatedToken:
+    def test_is_looked_up_again(self, engine, hook, connect):
+        hook.list_models()
+        engine.rotate_api_token()
+        connect()
+        engine.clear_requests()
+        assert len(hook.list_models()) == 3
+        assert [request.status for request in engine.requests] == [401, 200]
+
+    def test_that_nobody_entered_is_an_error(self, engine, hook):
+        hook.list_models()
+        engine.rotate_api_token()
+        engine.clear_requests()
+        with pytest.raises(AtScaleAuthenticationError):
+            hook.list_models()
+        assert routes(engine) == ["catalogs"]
+
+    def test_start_is_never_sent_again(self, engine, hook, connect, ref):
+        hook.get_history(ref)
+        engine.rotate_api_token()
+        connect()
+        with pytest.raises(AtScaleAuthenticationError):
+            hook.start_batch(ref, is_full_build=True)
+        assert len(posts(engine)) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "batch_id", "expected"),
+    [
+        (None, "b1", "{url}"),
+        ("https://dc.invalid/#/history", "b1", "https://dc.invalid/#/history"),
+        (
+            "https://dc.invalid/{catalog_id}/{model_id}?b={batch_id}",
+            "b/1",
+            "https://dc.invalid/{ref.catalog_id}/{ref.model_id}?b=b%2F1",
+        ),
+        ("https://dc.invalid/{batch_id}", None, "https://dc.invalid/"),
+    ],
+    ids=["not configured", "a page", "with its ids", "without a batch"],
+)
+def test_history_url(engine, hook, connect, ref, template, batch_id, expected):
+    if template:
+        connect(build_history_url=template)
+    url = hook.history_url(ref, batch_id)
+    if template is None:
+        assert url.startswith(tuple(engine.urls.values()))
+    else:
+        assert url == expected.format(ref=ref)
+    assert engine.requests == []
+
+
+# --- the connection test ----------------------------------------------------------------------------------
+
+
+def test_connection_works(engine, hook, edition):
+    is_good, said = hook.test_connection()
+    assert is_good, said
+    assert f"({edition} edition) works" in said
+    assert "3 models are deployed" in said
+
+
+PROBLEMS = {
+    "host is away": (lambda engine: engine.stop(), "the step 'reach the host' failed"),
+    "token is wrong": (lambda engine: engine.rotate_api_token(), "but the step 'use the credentials' failed"),
+    "role is missing": (
+        lambda engine: engine.settings(can_view=False),
+        "but the step 'read the build history' is not allowed",
+    ),
+    "server is ill": (
+        lambda engine: engine.fault(500, times=None, route="history"),
+        "but the step 'read the build history' failed",
+    ),
+    "a page answers": (lambda engine: engine.fault("html", times=None, route="catalogs"), "is not JSON"),
+}
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@pytest.mark.parametrize(("spoil", "text"), PROBLEMS.values(), ids=PROBLEMS)
+def test_connection_says_which_step_failed(engine, hook, spoil, text):
+    spoil(engine)
+    is_good, said = hook.test_connection()
+    assert not is_good
+    assert text in said
+    assert "aggregates_view" in said or "not allowed" not in said
+
+
+@pytest.mark.parametrize(
+    ("extra", "text"),
+    [({"edition": "other"}, "'edition' is 'other'"), ({"verify": "/nowhere"}, "'verify' is '/nowhere'")],
+)
+def test_connection_that_cannot_be_used(hook, connect, extra, text):
+    connect(**extra)
+    is_good, said = hook.test_connection()
+    assert not is_good
+    assert text in said
+
+
+def test_connection_that_is_not_there():
+    is_good, said = AtScaleHook("not_there").test_connection()
+    assert not is_good
+    assert "not_there" in said
+
+
+# --- the form of Airflow before 3.2 -----------------------------------------------------------------------
+
+
+def test_form_is_declared_once():
+    assert AtScaleHook.get_ui_field_behaviour() == {
+        "hidden_fields": FIELD_BEHAVIOUR["hidden-fields"],
+        "relabeling": FIELD_BEHAVIOUR["relabeling"],
+        "placeholders": FIELD_BEHAVIOUR["placeholders"],
+    }
+
+
+def test_form_widgets():
+    pytest.importorskip("flask_appbuilder", reason="only the web servers of Airflow before 3.2 have it")
+    assert list(AtScaleHook.get_connection_form_widgets()) == list(CONNECTION_FIELDS)

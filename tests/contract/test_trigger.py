@@ -1,0 +1,324 @@
+"""The trigger: what it stores, what it sees, and how little many of them cost."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import time
+
+import pytest
+
+from airflow_provider_atscale import hub
+from airflow_provider_atscale.plan import Plan, read_event
+from airflow_provider_atscale.protocol.models import ModelRef
+from airflow_provider_atscale.protocol.watch import Ended, GaveUp
+from airflow_provider_atscale.report import TimedOut
+from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+
+from .conftest import TOKEN_ROUTE, until
+
+
+@pytest.fixture
+def connected(engine, monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
+
+
+@pytest.fixture
+def trigger(connected, ref):
+    """Make a trigger as the operator does."""
+
+    def trigger(batch_id, *, model=ref, since=None, timeout=None, limit="timeout", **arguments):
+        since = time.time() if since is None else since
+        deadline = None if timeout is None else {"at": time.time() + timeout, "limit": limit}
+        plan = Plan("atscale_default", model, since, 0.2)
+        values = {
+            "atscale_conn_id": "atscale_default",
+            "catalog_id": model.catalog_id,
+            "model_id": model.model_id,
+            "catalog": model.catalog,
+            "model": model.model,
+            "batch_id": batch_id,
+            "since": since,
+            "poll_interval": 0.2,
+            "deadline": deadline,
+            "payload": plan.to_json(),
+        }
+        return AtScaleBatchTrigger(**{**values, **arguments})
+
+    return trigger
+
+
+@pytest.fixture
+def tolerance(monkeypatch):
+    """Set how long a doubt of a kind is borne, as Airflow's configuration does."""
+
+    def tolerance(kind, seconds):
+        monkeypatch.setenv(f"AIRFLOW__ATSCALE__{kind.upper()}_TOLERANCE", str(seconds))
+
+    return tolerance
+
+
+async def first_event(trigger):
+    """Run a trigger as the triggerer does: it takes the first event, through JSON."""
+    event = await asyncio.wait_for(anext(trigger.run()), 20)
+    return json.loads(json.dumps(event.payload))
+
+
+def event_of(trigger):
+    event = asyncio.run(first_event(trigger))
+    assert not hub._lines
+    return event
+
+
+# --- what it stores ---------------------------------------------------------------------------------------
+
+
+def to_and_fro(trigger):
+    """Store a trigger and make it again, as Airflow does."""
+    path, arguments = trigger.serialize()
+    try:
+        from airflow.sdk.serde import deserialize, serialize
+    except ImportError:
+        from airflow.serialization.serialized_objects import BaseSerialization
+
+        serialize, deserialize = BaseSerialization.serialize, BaseSerialization.deserialize
+    stored = json.loads(json.dumps(serialize(arguments)))
+    module, name = path.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)(**deserialize(stored))
+
+
+@pytest.mark.parametrize("batch_id", ["b1", None])
+@pytest.mark.parametrize("timeout", [60, None])
+def test_it_is_stored_whole(trigger, batch_id, timeout):
+    before = trigger(batch_id, timeout=timeout)
+    after = to_and_fro(before)
+    assert type(after) is AtScaleBatchTrigger
+    assert after.serialize() == before.serialize()
+    json.dumps(before.serialize()[1], allow_nan=False)
+
+
+def test_nothing_secret_is_stored(engine, trigger):
+    stored = json.dumps(trigger("b1", timeout=60).serialize()) + repr(trigger("b1"))
+    assert engine.connection()["password"] not in stored
+    assert engine.url not in stored
+
+
+# --- what it sees -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["done", "success", "failed", "cancelled", "deleted"])
+def test_batch_that_ends(engine, trigger, ref, status):
+    engine.fail_next(ref.model_id, status)
+    batch = engine.start_batch(None, ref.model_id, build_seconds=0.3)
+    resumed = read_event(event_of(trigger(batch.id)))
+    assert isinstance(resumed.verdict, Ended)
+    assert (resumed.verdict.batch.id, resumed.verdict.batch.status) == (batch.id, status)
+    assert resumed.batch_id == batch.id
+
+
+def test_batch_that_ended_before(engine, trigger, ref):
+    batch = engine.start_batch(None, ref.model_id, build_seconds=0.0)
+    assert read_event(event_of(trigger(batch.id))).verdict.batch.status == "done"
+    assert engine.stats.routes["history"] == 1
+
+
+def test_newest_batch(engine, trigger, ref):
+    engine.start_batch(None, ref.model_id, build_seconds=0.0)
+    newest = engine.start_batch(None, ref.model_id, build_seconds=0.3)
+    resumed = read_event(event_of(trigger(None)))
+    assert resumed.batch_id == newest.id
+
+
+def test_batch_that_the_history_shows_late(engine, trigger, ref):
+    engine.settings(history_delay=0.4)
+    batch = engine.start_batch(None, ref.model_id, build_seconds=0.1)
+    assert read_event(event_of(trigger(batch.id))).verdict.batch.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault", "text"),
+    [
+        ("missing", None, "has not been in the build history"),
+        ("trouble", {"action": 503}, "HTTP 503"),
+        ("trouble", {"action": "drop"}, "got no answer"),
+        ("trouble", {"action": "html"}, "is not JSON"),
+    ],
+    ids=["not in the history", "503", "no answer", "a page"],
+)
+def test_doubt_that_lasts(engine, trigger, tolerance, kind, fault, text):
+    tolerance(kind, 0.3)
+    if fault:
+        engine.fault(**fault, route="history", times=None)
+    resumed = read_event(event_of(trigger("b1")))
+    assert isinstance(resumed.verdict, GaveUp)
+    assert resumed.verdict.kind == kind
+    assert text in resumed.verdict.reason
+
+
+def test_status_that_nobody_knows(engine, trigger, ref, tolerance):
+    tolerance("unknown", 0.3)
+    engine.settings(status_words={"new": "sleeping", "inprogress": "sleeping"})
+    batch = engine.start_batch(None, ref.model_id)
+    resumed = read_event(event_of(trigger(batch.id)))
+    assert resumed.verdict.kind == "unknown"
+    assert "'sleeping'" in resumed.verdict.reason
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"action": 503}, {"action": "drop"}, {"action": "html"}, {"action": 401}, {"action": 429}],
+    ids=["503", "no answer", "a page", "401", "429"],
+)
+@pytest.mark.parametrize("route", ["history", "token"])
+def test_trouble_that_passes(engine, edition, trigger, ref, fault, route):
+    """Credentials that are refused while a batch is waited for, too: it may be the identity service."""
+    batch = engine.start_batch(None, ref.model_id, build_seconds=0.3)
+    engine.fault(**fault, route=TOKEN_ROUTE[edition] if route == "token" else route, times=2)
+    assert read_event(event_of(trigger(batch.id))).verdict.batch.status == "done"
+
+
+@pytest.mark.parametrize("limit", ["timeout", "execution_timeout"])
+def test_deadline(engine, trigger, ref, limit):
+    batch = engine.start_batch(None, ref.model_id)
+    began = time.time()
+    resumed = read_event(event_of(trigger(batch.id, timeout=0.4, limit=limit)))
+    assert isinstance(resumed.verdict, TimedOut)
+    assert resumed.verdict.limit == limit
+    assert resumed.verdict.last_status in ("new", "inprogress")
+    assert 0.4 <= time.time() - began < 5
+
+
+def test_deadline_that_passed_while_no_triggerer_ran(engine, trigger, ref):
+    """It looks once all the same: the batch may have ended in the meantime."""
+    running = engine.start_batch(None, ref.model_id)
+    resumed = read_event(event_of(trigger(running.id, timeout=-100, since=time.time() - 200)))
+    assert isinstance(resumed.verdict, TimedOut)
+    assert resumed.verdict.seconds == pytest.approx(200, abs=5)
+    engine.end_batch(running.id)
+    assert isinstance(read_event(event_of(trigger(running.id, timeout=-100))).verdict, Ended)
+
+
+@pytest.mark.parametrize(
+    ("catalog", "model"), [("", ""), ("Sales Insights", "Internet Sales")], ids=["by the batch", "by names"]
+)
+def test_model_that_was_not_known_is_in_the_event(engine, trigger, ref, catalog, model):
+    batch = engine.start_batch(None, ref.model_id, build_seconds=0.1)
+    resumed = read_event(event_of(trigger(batch.id, model=ModelRef("", "", catalog, model))))
+    assert (resumed.plan.ref.catalog_id, resumed.plan.ref.model_id) == (ref.catalog_id, ref.model_id)
+    assert resumed.verdict.batch.id == batch.id
+
+
+def test_newest_batch_of_a_model_that_was_not_known(engine, trigger, ref):
+    """Never that of another model, though the very first read fails."""
+    engine.start_batch(None, "General Ledger", build_seconds=0.0)
+    batch = engine.start_batch(None, ref.model_id, build_seconds=0.3)
+    engine.fault(503, route="catalogs", times=2)
+    resumed = read_event(event_of(trigger(None, model=ModelRef("", "", "Sales Insights", "Internet Sales"))))
+    assert resumed.batch_id == batch.id
+
+
+# --- many -------------------------------------------------------------------------------------------------
+
+
+def test_many_triggers_are_cheap(engine, connected, trigger):
+    """200 triggers over 10 models: one exchange, at most eight connections, reads by model and round."""
+    models = [engine.add_model("Finance", f"model {number}") for number in range(10)]
+    batches = [engine.start_batch(None, model, build_seconds=1.0) for model in models]
+
+    async def main():
+        waiting = [
+            first_event(trigger(batch.id, model=ModelRef(model.catalog_id, model.id, "Finance", model.name)))
+            for model, batch in zip(models, batches, strict=True)
+            for _ in range(20)
+        ]
+        return await asyncio.gather(*waiting)
+
+    events = asyncio.run(main())
+    assert {event["status"] for event in events} == {"ended"}
+    assert len({event["batch_id"] for event in events}) == 10
+    assert engine.stats.token_exchanges == 1
+    assert engine.stats.connections_opened <= 10
+    assert engine.stats.max_in_flight <= 8
+    assert not hub._lines
+
+
+def test_restarted_triggerer_does_not_ask_all_at_once(trigger, monkeypatch):
+    """The first look of each is anywhere within its cadence, which for old waits is the poll interval."""
+    asked = []
+
+    class Seat:
+        ref = ModelRef("c", "m", "c", "m")
+
+        async def next(self, seconds):
+            asked.append(seconds)
+            raise asyncio.CancelledError
+
+    class Line:
+        def seat(self, ref, batch_id):
+            return self
+
+        async def __aenter__(self):
+            return Seat()
+
+        async def __aexit__(self, *_):
+            return None
+
+    class Lines(Line):
+        async def __aenter__(self):
+            return Line()
+
+    monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.line", lambda conn_id: Lines())
+
+    async def main():
+        old = [trigger("b1", since=time.time() - 3600, poll_interval=60.0) for _ in range(200)]
+        new = [trigger("b1", poll_interval=60.0) for _ in range(200)]
+        for each in (*old, *new):
+            with pytest.raises(asyncio.CancelledError):
+                await anext(each.run())
+
+    asyncio.run(main())
+    old, new = sorted(asked[:200]), sorted(asked[200:])
+    assert old[20] < 15
+    assert 45 < old[180] <= 66
+    assert new[-1] <= 1.1
+
+
+def test_cancelled_trigger_leaves_nothing(engine, trigger, ref):
+    batch = engine.start_batch(None, ref.model_id)
+
+    async def main():
+        task = asyncio.ensure_future(first_event(trigger(batch.id, poll_interval=0.1)))
+        await until(lambda: engine.stats.routes.get("history"))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert not hub._lines
+
+
+@pytest.mark.parametrize(("batch_id", "text"), [("b1", "batch b1"), (None, "the newest batch")])
+def test_on_kill_tells_the_truth(trigger, logged, batch_id, text):
+    asyncio.run(trigger(batch_id).on_kill())
+    said = logged()
+    assert f"This wait for {text} (Internet Sales of Sales Insights) ends." in said
+    assert "The build goes on in AtScale, which offers no call to cancel it" in said
+
+
+def test_log_tells_changes_and_no_polls(engine, trigger, ref, logged):
+    engine.settings(queue_seconds=0)
+    batch = engine.start_batch(None, ref.model_id)
+
+    async def main():
+        task = asyncio.ensure_future(first_event(trigger(batch.id, poll_interval=0.1)))
+        await until(lambda: engine.stats.routes.get("history", 0) >= 8, 15)
+        engine.end_batch(batch.id)
+        await task
+
+    asyncio.run(main())
+    said = [line for line in logged().splitlines() if f"Batch {batch.id}" in line]
+    assert len(said) == 2
+    assert "inprogress after" in said[0]
+    assert "done after" in said[1]

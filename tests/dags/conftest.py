@@ -1,0 +1,92 @@
+"""DAGs in real Airflow, against the local engine, with a connection as users enter it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_atscale.testing import AtScaleEngine
+
+from . import runs
+
+_numbers = itertools.count(1)
+
+#: Short, so that tests are; a user's tasks would take a minute and more.
+QUICK = {"poll_interval": 0.1}
+MODEL = {"catalog": "Sales Insights", "model": "Internet Sales"}
+
+EDITIONS = ["container"]
+#: The two ways in which an operator waits.
+WAITS = {"sync": {}, "deferrable": {"deferrable": True}}
+#: The three in which a sensor does.
+SENSORS = {
+    "poke": {"mode": "poke"},
+    "reschedule": {"mode": "reschedule"},
+    "deferrable": {"deferrable": True},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _database() -> None:
+    runs.prepare()
+
+
+@pytest.fixture(params=EDITIONS)
+def edition(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def engine(edition: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AtScaleEngine]:
+    """Run a local engine as the connection ``atscale_default``; batches take 0.3 seconds."""
+    with AtScaleEngine(edition, build_seconds=0.3) as engine:
+        monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
+        yield engine
+
+
+def new_dag(**arguments: Any) -> DAG:
+    """Make an empty DAG to fill."""
+    default_args = {"retry_delay": timedelta(0), **arguments.pop("default_args", {})}
+    start = datetime(2024, 1, 1, tzinfo=timezone.utc)
+    return DAG(f"dag_{next(_numbers)}", schedule=None, start_date=start, default_args=default_args, **arguments)
+
+
+def run_task(operator: type, conf: dict[str, Any] | None = None, **arguments: Any) -> runs.Task:
+    """Run a DAG of one task."""
+    with new_dag(params=arguments.pop("params", None)) as dag:
+        operator(task_id="task", **arguments)
+    return runs.run(dag, **(conf or {}))["task"]
+
+
+class TaskInstance:
+    """Stand in for Airflow's task instance, as far as our tasks use it."""
+
+    def __init__(self) -> None:
+        self.start_date = datetime.now(timezone.utc)
+        self.map_index = -1
+        self.max_tries = 0
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+    def get_first_reschedule_date(self, context: Any) -> None:
+        return None
+
+
+class Store(dict[str, Any]):
+    """Stand in for Airflow's task state store."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
+@pytest.fixture
+def context() -> Iterator[dict[str, Any]]:
+    """Make a context for tasks that are called without Airflow around them."""
+    return {"ti": TaskInstance(), "task_state_store": Store(), "dag_run": None}

@@ -1,0 +1,51 @@
+"""Read back what Airflow has stored beside the tasks' XComs: asset events, and the names of mapped tasks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow.utils.session import create_session
+
+from . import runs
+
+
+def know(dag: Any) -> None:
+    """Make a DAG and its assets known to the database; on Airflow 3 its first run does that."""
+    if runs.VERSION < (3, 0):
+        dag.sync_to_db()
+
+
+def asset_events(dag_id: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the extras of the events that the tasks of a DAG gave to assets, by the assets' URIs."""
+    if runs.VERSION >= (3, 0):
+        from airflow.models.asset import AssetEvent as Event
+        from airflow.models.asset import AssetModel as Model
+
+        key = "asset_id"
+    else:
+        from airflow.models.dataset import DatasetEvent as Event
+        from airflow.models.dataset import DatasetModel as Model
+
+        key = "dataset_id"
+    events: dict[str, list[dict[str, Any]]] = {}
+    with create_session() as session:
+        uris = {asset.id: asset.uri for asset in session.query(Model)}
+        for event in session.query(Event).filter(Event.source_dag_id == dag_id).order_by(Event.id):
+            extra = json.loads(event.extra) if isinstance(event.extra, str) else dict(event.extra)
+            events.setdefault(uris[getattr(event, key)], []).append(extra)
+    return events
+
+
+def labels(dag_id: str, task_id: str) -> list[str | None]:
+    """Return what the grid calls the instances of a task, in the order of their map indexes."""
+    from airflow.models.taskinstance import TaskInstance
+
+    column = getattr(TaskInstance, "_rendered_map_index", TaskInstance.rendered_map_index)
+    with create_session() as session:
+        rows = (
+            session.query(TaskInstance.map_index, column)
+            .filter(TaskInstance.dag_id == dag_id, TaskInstance.task_id == task_id)
+            .order_by(TaskInstance.map_index)
+        )
+        return [label for _, label in rows]

@@ -1,0 +1,192 @@
+"""What ends red, how soon, and what its error says."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleAggregatesFailedError,
+    AtScaleApiError,
+    AtScaleAuthenticationError,
+    AtScaleBatchFailedError,
+    AtScaleConfigurationError,
+    AtScaleNotFoundError,
+    AtScalePermissionError,
+)
+from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
+from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
+
+from .conftest import MODEL, QUICK, SENSORS, WAITS, run_task
+
+
+def build(**arguments):
+    return run_task(AtScaleAggregateBuildOperator, **{**MODEL, **QUICK, **arguments})
+
+
+def wait(engine, **arguments):
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    return run_task(AtScaleBatchSensor, **{**MODEL, "batch_id": batch.id, "poke_interval": 0.1, **arguments})
+
+
+# --- a batch that fails -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_failed_batch(engine, mode, status):
+    engine.fail_next("Internet Sales", status, failed_aggregates=2, message="disk quota exceeded")
+    task = build(**mode)
+    assert task.state == "failed"
+    assert isinstance(task.error, AtScaleBatchFailedError)
+    [batch] = engine.batches
+    said = str(task.error)
+    assert f"Batch {batch.id} of model 'Internet Sales' of catalog 'Sales Insights'" in said
+    assert f"ended as '{status}'" in said
+    assert "2 of 6 aggregates were not built" in said
+    assert said.count("disk quota exceeded (failed)") == 2
+    assert batch.id in said.partition("See ")[2]
+    assert "batch_result" not in task.xcoms
+    assert task.xcoms["batch"]["batch_id"] == batch.id
+
+
+@pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
+def test_failed_batch_that_is_waited_for(engine, mode):
+    engine.fail_next("Internet Sales", "failed", failed_aggregates=1, message="disk quota exceeded")
+    task = wait(engine, **mode)
+    assert task.state == "failed"
+    assert isinstance(task.error, AtScaleBatchFailedError)
+    assert "1 of 6 aggregates were not built" in str(task.error)
+    assert "disk quota exceeded" in str(task.error)
+
+
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_failed_batch_is_built_again_by_a_retry(engine, mode):
+    engine.fail_next("Internet Sales", "failed")
+    task = build(retries=1, **mode)
+    assert (task.state, task.tries, len(task.errors)) == ("success", 2, 1)
+    assert [batch.status for batch in engine.batches] == ["failed", "done"]
+    assert task.value == engine.batches[1].id
+
+
+# --- a batch that is done, but not complete ---------------------------------------------------------------
+
+PARTIAL = {"warn": "success", "ignore": "success", "fail": "failed", "FAIL ": "failed"}
+
+
+@pytest.mark.parametrize(("choice", "state"), PARTIAL.items())
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_failed_aggregates(engine, logged, mode, choice, state):
+    engine.fail_next("Internet Sales", "done", failed_aggregates=2, message="disk quota exceeded")
+    task = build(failed_aggregates=choice, **mode)
+    assert task.state == state
+    warned = "is done, but not complete" in logged()
+    assert warned is (choice == "warn")
+    if state == "failed":
+        assert isinstance(task.error, AtScaleAggregatesFailedError)
+        assert "disk quota exceeded" in str(task.error)
+    else:
+        report = task.xcoms["batch_result"]
+        assert (report["failed_aggregates"], report["instances"]) == (2, {"active": 4, "failed": 2})
+        assert {each["message"] for each in report["failures"]} == {"disk quota exceeded"}
+
+
+@pytest.mark.parametrize(("choice", "state"), PARTIAL.items())
+@pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
+def test_failed_aggregates_of_a_batch_that_is_waited_for(engine, mode, choice, state):
+    engine.fail_next("Internet Sales", "done", failed_aggregates=2)
+    assert wait(engine, failed_aggregates=choice, **mode).state == state
+
+
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_incomplete_batch_is_built_again_by_a_retry(engine, mode):
+    engine.fail_next("Internet Sales", "done", failed_aggregates=1)
+    task = build(failed_aggregates="fail", retries=1, **mode)
+    assert (task.state, task.tries) == ("success", 2)
+    assert len(engine.batches) == 2
+
+
+# --- what no retry can cure -------------------------------------------------------------------------------
+
+
+def wrong_token(engine, env):
+    engine.rotate_api_token()
+    if engine.edition.name == "installer":
+        env.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json("api_token").replace("local", "x"))
+
+
+INCURABLE = {
+    "a wrong token": (wrong_token, {}, AtScaleAuthenticationError, "credentials were not accepted"),
+    "a field that cannot be used": (
+        lambda engine, env: env.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json(timeout="soon")),
+        {},
+        AtScaleConfigurationError,
+        "the field 'timeout' is 'soon'",
+    ),
+    "an unknown catalog": (
+        lambda engine, env: None,
+        {"catalog": "Sales"},
+        AtScaleNotFoundError,
+        "Deployed there: 'Finance', 'Sales Insights'",
+    ),
+    "an unknown model": (
+        lambda engine, env: None,
+        {"model": "Sales"},
+        AtScaleNotFoundError,
+        "Deployed there: 'Internet Sales', 'Reseller Sales'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "arguments", "error", "text"), INCURABLE.values(), ids=INCURABLE)
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_what_no_retry_can_cure_uses_none(engine, monkeypatch, mode, spoil, arguments, error, text):
+    spoil(engine, monkeypatch)
+    task = build(retries=3, **mode, **arguments)
+    assert (task.state, task.tries) == ("failed", 1)
+    assert type(task.error) is error
+    assert text in str(task.error)
+    assert engine.batches == []
+    assert len(engine.requests) <= 2
+
+
+@pytest.mark.parametrize(("spoil", "arguments", "error", "text"), INCURABLE.values(), ids=INCURABLE)
+@pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
+def test_what_no_retry_can_cure_ends_a_sensor_too(engine, monkeypatch, mode, spoil, arguments, error, text):
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    spoil(engine, monkeypatch)
+    waited = {**MODEL, "batch_id": batch.id, "poke_interval": 0.1, **mode, **arguments}
+    task = run_task(AtScaleBatchSensor, retries=3, **waited)
+    assert (task.state, task.tries) == ("failed", 1)
+    assert type(task.error) is error
+    assert text in str(task.error)
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+def test_missing_role_to_build(engine):
+    engine.settings(can_manage=False)
+    task = build(retries=3)
+    assert (task.state, task.tries) == ("failed", 1)
+    assert isinstance(task.error, AtScalePermissionError)
+    assert "aggregates_manage" in str(task.error)
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
+def test_newest_batch_needs_the_history(engine, mode):
+    """No other call tells which batch is the newest, so there is nothing to wait for."""
+    engine.settings(history_mode="forbidden")
+    task = run_task(AtScaleBatchSensor, **MODEL, **mode)
+    assert task.state == "failed"
+    assert isinstance(task.error, AtScalePermissionError)
+    assert "aggregates_view, or the sensor a batch_id" in str(task.error)
+
+
+# --- what a retry can cure --------------------------------------------------------------------------------
+
+
+def test_trouble_before_the_start_uses_a_retry(engine):
+    engine.fault(500, route="catalogs")
+    task = build(retries=1)
+    assert (task.state, task.tries) == ("success", 2)
+    assert type(task.error) is AtScaleApiError
+    assert len(engine.batches) == 1

@@ -1,0 +1,282 @@
+"""What an Airflow connection of type atscale says, checked field by field before any request."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_atscale.connection import DEFAULT_TIMEOUT, Settings, parse_connection
+from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+from airflow_provider_atscale.protocol.auth import ApiTokenAuth, PasswordAuth
+from airflow_provider_atscale.protocol.container import ContainerEdition
+
+from .flows import API_TOKEN, HOST, PASSWORD, connection
+from .test_models import JSON
+
+
+def parsed(**fields) -> Settings:
+    return parse_connection(connection(**fields))
+
+
+def test_host_and_token_are_enough():
+    assert parsed() == Settings(
+        conn_id="atscale_test", edition="container", base_url=HOST, auth_type="api_token", password=API_TOKEN
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "url"),
+    [
+        ("atscale.example.com", None, HOST),
+        ("atscale.example.com", 8443, f"{HOST}:8443"),
+        ("atscale.example.com", "8443", f"{HOST}:8443"),
+        ("atscale.example.com", "", HOST),
+        ("https://atscale.example.com/", None, HOST),
+        ("http://atscale.example.com", 80, "http://atscale.example.com:80"),
+        ("https://atscale.example.com:8443", None, f"{HOST}:8443"),
+        ("https://atscale.example.com:8443", 8443, f"{HOST}:8443"),
+        ("https://atscale.example.com/base/", None, f"{HOST}/base"),
+        (" https://ATSCALE.example.com ", None, HOST),
+        ("https://[::1]", 8443, "https://[::1]:8443"),
+    ],
+)
+def test_host_and_port_make_the_address(host, port, url):
+    assert parsed(host=host, port=port).base_url == url
+
+
+@pytest.mark.parametrize(
+    ("edition", "scheme"),
+    [("container", "https"), ("installer", "http"), (" Container ", "https"), ("", "https")],
+)
+def test_a_bare_host_has_the_editions_usual_scheme(edition, scheme):
+    assert parsed(host="h", edition=edition).base_url == f"{scheme}://h"
+
+
+@pytest.mark.parametrize(
+    ("fields", "auth_type"),
+    [
+        ({}, "api_token"),
+        ({"login": "etl"}, "password"),
+        ({"login": ""}, "api_token"),
+        ({"login": "etl", "auth_type": "api_token"}, "api_token"),
+        ({"auth_type": "AUTO"}, "api_token"),
+        ({"edition": "installer", "auth_type": "client_api_key"}, "client_api_key"),
+    ],
+    ids=str,
+)
+def test_which_way_of_authentication_is_meant(fields, auth_type):
+    assert parsed(**fields).auth_type == auth_type
+
+
+@pytest.mark.parametrize(
+    ("fields", "auth"), [({}, ApiTokenAuth), ({"login": "etl"}, PasswordAuth)], ids=["token", "password"]
+)
+def test_a_connection_makes_its_editions_calls(fields, auth):
+    edition = parsed(**fields).protocol()
+    assert isinstance(edition, ContainerEdition)
+    assert isinstance(edition._auth, auth)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "said"),
+    [
+        ({"host": None}, "host", "is empty"),
+        ({"host": "  "}, "host", "is empty"),
+        ({"host": "ftp://x"}, "host", "must be http or https"),
+        ({"host": "http://"}, "host", "is not an address"),
+        ({"host": "a b"}, "host", "is not an address"),
+        ({"host": "https://x:99999"}, "host", "is not an address"),
+        ({"host": "https://x?a=b"}, "host", "must not have a query"),
+        ({"host": "https://etl:geheim@x"}, "host", "must not contain login or password"),
+        ({"port": "http"}, "port", "must be a number"),
+        ({"port": 0}, "port", "from 1 to 65535"),
+        ({"port": 70_000}, "port", "from 1 to 65535"),
+        ({"host": "https://x:1", "port": 2}, "port", "the host already says 1"),
+        ({"password": None}, "password", "auth_type 'api_token' needs the API token there"),
+        ({"password": ""}, "password", "is empty"),
+        ({"password": " \n"}, "password", "is empty"),
+        ({"password": "a\nb"}, "password", "has characters that no token or key has"),
+        ({"password": "tökén"}, "password", "has characters that no token or key has"),
+        ({"password": None, "login": "etl"}, "password", "auth_type 'password' needs the password there"),
+        ({"auth_type": "password"}, "login", "needs the user's name there"),
+        ({"auth_type": "client_api_key"}, "auth_type", "exists only on the installer edition"),
+        ({"auth_type": "kerberos"}, "auth_type", "must be one of auto, api_token, password, client_api_key"),
+        ({"auth_type": 7}, "auth_type", "must be a text, not int"),
+        ({"edition": "cloud"}, "edition", "must be one of container, installer"),
+        ({"edition": None}, None, None),
+        ({"timeout": "soon"}, "timeout", "must be a number of seconds"),
+        ({"timeout": 0}, "timeout", "must be a number of seconds"),
+        ({"timeout": -1}, "timeout", "must be a number of seconds"),
+        ({"timeout": 86_401}, "timeout", "at most 86400"),
+        ({"timeout": True}, "timeout", "must be a number of seconds"),
+        ({"timeout": "nan"}, "timeout", "must be a number of seconds"),
+        ({"timeout": 10**400}, "timeout", "must be a number of seconds"),
+        ({"verify": "/nowhere/ca.pem"}, "verify", "the path of an existing CA bundle"),
+        ({"verify": "x" * 5000}, "verify", "the path of an existing CA bundle"),
+        ({"verify": "a\0b"}, "verify", "the path of an existing CA bundle"),
+        ({"verify": 7}, "verify", "must be true, false or a path"),
+        ({"headers": "X-Team: data"}, "headers", "must be a JSON object"),
+        ({"headers": "[1]"}, "headers", "must be a JSON object"),
+        ({"headers": "[" * 100_000}, "headers", "must be a JSON object"),
+        ({"headers": {"X": None}}, "headers", "has a value for 'X' that is not a text"),
+        ({"headers": {"X": True}}, "headers", "has a value for 'X' that is not a text"),
+        ({"headers": {"": "a"}}, "headers", "characters that a header cannot have"),
+        ({"headers": {"X Y": "a"}}, "headers", "characters that a header cannot have"),
+        ({"headers": {"X:": "a"}}, "headers", "characters that a header cannot have"),
+        ({"headers": {"X": "a\r\nY: b"}}, "headers", "characters that a header cannot have"),
+        ({"headers": {"X": "日本"}}, "headers", "characters that a header cannot have"),
+        ({"engine_url": "engine:10502"}, "engine_url", "must be a whole address with its scheme"),
+        ({"design_center_url": "ftp://x"}, "design_center_url", "must be http or https"),
+        ({"build_history_url": "/history"}, "build_history_url", "must be a whole address with its scheme"),
+        ({"build_history_url": "javascript://x"}, "build_history_url", "must begin with http"),
+        ({"engine_choice": "maybe"}, "engine_choice", "must be true or false"),
+        ({"realm": 7}, "realm", "must be a text, not int"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_wrong_field_is_named(fields, field, said):
+    if field is None:
+        assert parsed(**fields)
+        return
+    with pytest.raises(AtScaleConfigurationError, match=f"'{field}' .*{re.escape(said)}") as error:
+        parsed(**fields)
+    assert "Connection 'atscale_test'" in str(error.value)
+    assert "geheim" not in str(error.value)
+
+
+@pytest.mark.parametrize("extra", ["{", "[]", "7", "null", '"x"', "[" * 100_000])
+def test_extras_must_be_an_object(extra):
+    conn = connection()
+    conn.extra = extra
+    with pytest.raises(AtScaleConfigurationError, match="the field 'extra' is not"):
+        parse_connection(conn)
+
+
+@pytest.mark.parametrize(
+    ("fields", "attribute", "expected"),
+    [
+        ({"timeout": "30"}, "timeout", 30.0),
+        ({"timeout": 2.5}, "timeout", 2.5),
+        ({"timeout": ""}, "timeout", DEFAULT_TIMEOUT),
+        ({"verify": "false"}, "verify", False),
+        ({"verify": False}, "verify", False),
+        ({"verify": "True"}, "verify", True),
+        ({"verify": None}, "verify", True),
+        ({"verify": ""}, "verify", True),
+        ({"verify": __file__}, "verify", __file__),
+        ({"headers": {"X-Team": "data", "X-Size": 7}}, "headers", {"X-Team": "data", "X-Size": "7"}),
+        ({"headers": '{"X-Team": " data "}'}, "headers", {"X-Team": "data"}),
+        ({"headers": ""}, "headers", {}),
+        ({"api_prefix": "v1/public/"}, "api_prefix", "/v1/public"),
+        ({"api_prefix": "/"}, "api_prefix", ""),
+        ({"api_prefix": ""}, "api_prefix", "/v1"),
+        ({"realm": "  "}, "realm", "atscale"),
+        ({"client_secret": ""}, "client_secret", None),
+        ({"environment": "prod"}, "environment", "prod"),
+        ({"engine_choice": "true"}, "engine_choice", True),
+        ({"engine_url": "https://e:10502/"}, "engine_url", "https://e:10502"),
+        ({"extra__atscale__realm": "other"}, "realm", "other"),
+        ({"password": f" {API_TOKEN}\n"}, "password", API_TOKEN),
+        ({"login": "etl", "password": " with blanks "}, "password", " with blanks "),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_field_is_read(fields, attribute, expected):
+    assert getattr(parsed(**fields), attribute) == expected
+
+
+def test_a_realm_is_part_of_a_path_and_no_more():
+    edition = parsed(login="etl", realm="a/b?c").protocol()
+    assert edition._auth._token_url == f"{HOST}/auth/realms/a%2Fb%3Fc/protocol/openid-connect/token"
+
+
+FIELDS = [
+    "edition", "auth_type", "organization", "realm", "client_id", "client_secret", "api_prefix", "engine_url",
+    "design_center_url", "environment", "engine_choice", "verify", "timeout", "headers", "build_history_url",
+]  # fmt: skip
+
+
+@given(
+    st.none() | st.text(),
+    st.none() | st.integers() | st.text(max_size=6),
+    st.none() | st.text(),
+    st.none() | st.text(),
+    st.dictionaries(st.sampled_from(FIELDS), JSON),
+)
+def test_no_connection_whatever_is_more_than_a_configuration_error(host, port, login, password, extra):
+    conn = connection(host, port, login, password)
+    conn.extra = json.dumps(extra)
+    try:
+        settings = parse_connection(conn)
+    except AtScaleConfigurationError as error:
+        said = str(error)
+    else:
+        said = repr(settings)
+        assert settings.base_url.startswith(("https://", "http://"))
+        assert not settings.base_url.endswith("/")
+        assert settings.password
+    # A password of a few letters is part of many words.
+    assert not password or len(password) < 12 or password not in said
+
+
+# --- secrets ----------------------------------------------------------------------------------------------
+
+SECRET = "s3cr3t-of-the-client"
+HEADER = "k3y-in-a-header"
+
+
+def secretive(**changes) -> Settings:
+    fields = {
+        "login": "etl",
+        "password": PASSWORD,
+        "client_secret": SECRET,
+        "headers": {"X-Api-Key": HEADER, "X-Team": "data"},
+        **changes,
+    }
+    return parsed(**fields)
+
+
+def test_nothing_secret_shows_in_a_representation():
+    shown = f"{secretive()!r} {secretive()} {secretive().fingerprint}"
+    assert not [secret for secret in (PASSWORD, SECRET, HEADER) if secret in shown]
+
+
+def test_what_must_be_hidden_is_told():
+    assert set(secretive().secrets) == {PASSWORD, SECRET, HEADER}
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        ("X-Api-Key", True),
+        ("Authorization", True),
+        ("Cookie", True),
+        ("x-token", True),
+        ("Proxy-Password", True),
+        ("X-Team", False),
+        ("Accept", False),
+    ],
+)
+def test_which_headers_are_secret(name, is_secret):
+    assert ("value-of-it" in parsed(headers={name: "value-of-it"}).secrets) is is_secret
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"password": "other"}, {"client_secret": "other"}, {"headers": {"X-Api-Key": "other"}}, {"login": "other"},
+     {"timeout": 7}, {"host": "other"}],
+    ids=lambda changes: next(iter(changes)),
+)  # fmt: skip
+def test_the_fingerprint_changes_with_every_field(changes):
+    assert secretive().fingerprint == secretive().fingerprint
+    assert secretive(**changes).fingerprint != secretive().fingerprint
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parsed().timeout = 1.0

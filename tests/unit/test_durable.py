@@ -1,0 +1,395 @@
+"""What a try stores, and what the next try makes of it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_atscale.durable import (
+    DONE,
+    FAILED,
+    KEY,
+    LOST,
+    REFUSED,
+    Attach,
+    Entry,
+    Fresh,
+    Identity,
+    Intent,
+    Look,
+    Memory,
+    Succeed,
+    decide,
+    parse_entry,
+)
+from airflow_provider_atscale.protocol.models import Batch, History
+
+from .flows import CATALOG_ID, HOST, MODEL_ID, NOW
+from .test_models import JSON
+
+T = datetime.fromtimestamp(NOW, timezone.utc)
+ME = Identity(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
+INTENT = Intent(NOW, T, frozenset({"old"}), ran=False)
+
+
+class Store:
+    """Airflow's task state store: what it keeps has been through JSON; reads and writes fail on demand."""
+
+    def __init__(self, **values):
+        self.values = {name: json.dumps(value) for name, value in values.items()}
+        self.failing = set()
+        self.writes = []
+
+    def get(self, key):
+        if "get" in self.failing:
+            raise ConnectionError("the store is down")
+        return json.loads(self.values[key]) if key in self.values else None
+
+    def set(self, key, value):
+        if "set" in self.failing:
+            raise ConnectionError("the store is down")
+        self.values[key] = json.dumps(value)
+        self.writes.append(value)
+
+
+def entry(batch_id=None, outcome=None, start="started", identity=ME, intent=INTENT) -> Entry:
+    return Entry(identity.to_json(), intent, batch_id, start, outcome)
+
+
+def at(seconds: float) -> datetime:
+    return T + timedelta(seconds=seconds)
+
+
+# --- the decision -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stored", "decision"),
+    [
+        (None, Fresh()),
+        # A retry of the same task.
+        (entry(), Look(entry())),
+        (entry("b1"), Attach(entry("b1"))),
+        (entry("b1", start="attached"), Attach(entry("b1", start="attached"))),
+        (entry("b1", DONE), Succeed(entry("b1", DONE))),
+        (entry("b1", FAILED), Fresh("the batch of an earlier try failed")),
+        (entry("b1", LOST), Fresh("the batch of an earlier try was not in the build history")),
+        (entry(None, REFUSED), Fresh("an earlier try started none")),
+        # Cleared: build again, whatever was there.
+        *(
+            (
+                entry(batch_id, outcome, identity=replace(ME, **changed)),
+                Fresh("the task was cleared, which means: build again"),
+            )
+            for changed in ({"max_tries": 2}, {"clear_number": 1}, {"max_tries": 7, "clear_number": 2})
+            for batch_id, outcome in ((None, None), ("b1", None), ("b1", DONE), ("b1", FAILED))
+        ),
+        # Somebody else's, or of something else.
+        *(
+            (
+                entry("b1", DONE, identity=replace(ME, **changed)),
+                Fresh(f"an earlier try built something else ({name} differs)"),
+            )
+            for changed, name in (
+                ({"server": "https://other"}, "server"),
+                ({"catalog_id": "x"}, "catalog_id"),
+                ({"model_id": "x"}, "model_id"),
+                ({"is_full_build": True}, "is_full_build"),
+                ({"map_index": 7}, "map_index"),
+                ({"server": "https://other", "max_tries": 9}, "server"),
+                ({"server": "https://other", "model_id": "x"}, "server, model_id"),
+            )
+        ),
+    ],
+)
+def test_how_a_try_goes_on(stored, decision):
+    value = None if stored is None else json.loads(json.dumps(stored.to_json()))
+    assert decide(value, ME) == decision
+
+
+GOOD = json.loads(json.dumps(entry("b1", DONE).to_json()))
+
+
+def changed(path, value):
+    stored = copy.deepcopy(GOOD)
+    inner = stored
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return stored
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        "b1",
+        7,
+        [],
+        {},
+        {"batch_id": "b1"},
+        changed(["version"], 2),
+        changed(["version"], "1"),
+        changed(["identity"], None),
+        changed(["intent"], None),
+        changed(["intent", "at"], None),
+        changed(["intent", "at"], "now"),
+        changed(["intent", "at"], True),
+        changed(["intent", "at"], float("nan")),
+        changed(["intent", "at"], 10**400),
+        changed(["intent", "known"], None),
+        changed(["intent", "known"], "old"),
+        changed(["batch_id"], ""),
+        changed(["batch_id"], 7),
+        changed(["batch_id"], None),
+        changed(["outcome"], "great"),
+        changed(["outcome"], True),
+        changed(["start"], None),
+    ],
+    ids=lambda stored: repr(stored)[:60] if not isinstance(stored, dict) else None,
+)
+def test_what_is_not_understood_is_not_gone_on_with(stored):
+    assert decide(stored, ME) == Fresh("the stored state of an earlier try is not understood")
+
+
+def test_a_stored_intent_that_does_not_say_whether_a_batch_ran_is_read_as_if_one_had():
+    stored = changed(["outcome"], None)
+    del stored["intent"]["ran"]
+    assert decide(stored, ME).entry.intent.ran is True
+
+
+@given(
+    JSON
+    | st.sampled_from([["identity"], ["intent"], ["intent", "at"], ["batch_id"], ["outcome"]]).flatmap(
+        lambda path: JSON.map(lambda value: changed(path, value))
+    )
+)
+def test_nothing_stored_whatever_is_green_without_a_batch(stored):
+    decision = decide(stored, ME)
+    assert isinstance(decision, (Fresh, Attach, Succeed, Look))
+    if isinstance(decision, (Attach, Succeed)):
+        assert decision.entry.batch_id
+    if isinstance(decision, Succeed):
+        assert decision.entry.outcome == DONE
+        assert dict(decision.entry.identity).items() >= ME.to_json().items()
+
+
+entries = st.builds(
+    Entry,
+    st.just(ME.to_json()),
+    st.builds(
+        Intent,
+        st.floats(0, 1e10),
+        st.none() | st.datetimes(datetime(1970, 1, 1), timezones=st.just(timezone.utc)),
+        st.frozensets(st.text()),
+        st.booleans(),
+    ),
+    st.text(min_size=1),
+    st.sampled_from(["started", "attached", "adopted"]),
+    st.sampled_from([None, DONE, FAILED, REFUSED, LOST]),
+)
+
+
+@given(entries)
+def test_what_is_stored_is_read_back(stored):
+    assert parse_entry(json.loads(json.dumps(stored.to_json()))) == stored
+
+
+# --- which batch an intent led to -------------------------------------------------------------------------
+
+
+def batch(batch_id="new", seconds: float | None = 0.5, full: bool | None = False, status="inprogress") -> Batch:
+    return Batch(batch_id, status, is_full_build=full, created=None if seconds is None else at(seconds))
+
+
+@pytest.mark.parametrize(
+    ("new", "is_candidate"),
+    [
+        (batch(), True),
+        (batch(seconds=0.0), True),
+        (batch(seconds=3600), True),
+        (batch(status="done"), True),
+        (batch(status="failed"), True),
+        (batch(full=None), True),
+        # The Date header has whole seconds.
+        (batch(seconds=-0.9), True),
+        (batch(seconds=-1.1), False),
+        (batch(seconds=-86_400), False),
+        (batch(full=True), False),
+        (batch("old"), False),
+        # No time: new is what was not listed before.
+        (batch(seconds=None), True),
+        (batch("old", seconds=None), False),
+    ],
+    ids=[
+        "just after",
+        "at the same second",
+        "an hour later",
+        "done already",
+        "failed already",
+        "kind not told",
+        "within the second",
+        "just before",
+        "yesterday",
+        "of the other kind",
+        "listed before",
+        "no time",
+        "no time, listed before",
+    ],
+)
+def test_which_batch_may_be_the_one_that_was_started(new, is_candidate):
+    found = INTENT.candidates(History((new,), T), is_full_build=False)
+    assert found == ((new,) if is_candidate else ())
+
+
+def test_several_batches_may_be_the_one():
+    first, second = batch("a"), batch("b", 7)
+    assert INTENT.candidates(History((second, batch("old"), first)), is_full_build=False) == (second, first)
+
+
+@pytest.mark.parametrize(
+    ("zone", "is_candidate"), [("+05:30", True), ("-08:00", True)], ids=["ahead of us", "behind us"]
+)
+def test_times_of_different_zones_are_compared_as_points_in_time(zone, is_candidate):
+    hours, minutes = int(zone[:3]), int(zone[4:])
+    offset = timezone(timedelta(hours=hours, minutes=minutes))
+    new = replace(batch(), created=at(0.5).astimezone(offset))
+    assert bool(INTENT.candidates(History((new,)), is_full_build=False)) is is_candidate
+
+
+def test_without_the_servers_clock_the_ids_decide():
+    intent = Intent.after(History((batch("old", -86_400),)), NOW)
+    assert intent.candidates(History((batch("old", -86_400), batch("new"))), is_full_build=False) == (
+        batch("new"),
+    )
+
+
+OLD, RUNNING = batch("old", -86_400, status="done"), batch("running", -60)
+
+
+@pytest.mark.parametrize(
+    ("history", "expected"),
+    [
+        (History((), T), Intent(NOW, T, frozenset(), ran=False)),
+        (History((OLD,), T), Intent(NOW, T, frozenset(), ran=False)),
+        (History((RUNNING, OLD), T), Intent(NOW, T, frozenset({"running"}), ran=True)),
+        (
+            History((batch("recent", -3599, status="done"),), T),
+            Intent(NOW, T, frozenset({"recent"}), ran=False),
+        ),
+        (History((replace(OLD, created=None),), T), Intent(NOW, T, frozenset({"old"}), ran=False)),
+        (History((OLD,), None), Intent(NOW, None, frozenset({"old"}), ran=False)),
+        (History((batch("odd", -60, status="archived"),), T), Intent(NOW, T, frozenset({"odd"}), ran=True)),
+        (None, Intent(NOW, None, frozenset(), ran=True)),
+    ],
+    ids=["empty", "old", "running", "recent", "no time", "no clock", "unknown status", "not read"],
+)
+def test_the_intent_that_follows_a_read_of_the_history(history, expected):
+    assert Intent.after(history, NOW) == expected
+
+
+def test_what_an_intent_does_not_keep_is_never_taken_for_new():
+    """Ids of old batches are left out of the store, for their times tell that they are old."""
+    rows = tuple(batch(f"b{hours}", -3600.0 * hours, status="done") for hours in range(48))
+    intent = Intent.after(History(rows, T), NOW)
+    assert len(intent.known) <= 3
+    assert intent.candidates(History(rows, T), is_full_build=False) == ()
+
+
+# --- the memory -------------------------------------------------------------------------------------------
+
+
+def memory(store, identity=ME) -> Memory:
+    return Memory(store, identity)
+
+
+def stored(store):
+    return parse_entry(store.get(KEY))
+
+
+def test_a_build_is_stored_step_by_step():
+    store = Store()
+    mine = memory(store)
+    assert mine.recall() == Fresh()
+    mine.intend(INTENT)
+    assert memory(store).recall() == Look(entry())
+    mine.know("b1", "started", INTENT)
+    assert memory(store).recall() == Attach(entry("b1"))
+    mine.judge(DONE, "b1")
+    assert memory(store).recall() == Succeed(entry("b1", DONE))
+
+
+def test_a_judgement_of_another_process_finds_the_entry():
+    store = Store(**{KEY: entry("b1").to_json()})
+    memory(store).judge(FAILED, "b1")
+    assert stored(store) == entry("b1", FAILED)
+
+
+@pytest.mark.parametrize(
+    ("before", "batch_id", "identity"),
+    [
+        (None, "b1", ME),
+        (entry("b2"), "b1", ME),
+        (entry(), "b1", ME),
+        (entry("b1"), "b1", replace(ME, max_tries=4)),
+        (entry("b1"), "b1", replace(ME, model_id="x")),
+    ],
+    ids=["nothing stored", "another batch", "no id", "cleared since", "another model"],
+)
+def test_a_judgement_is_stored_only_for_the_batch_that_it_is_about(before, batch_id, identity):
+    store = Store(**({} if before is None else {KEY: before.to_json()}))
+    memory(store, identity).judge(DONE, batch_id)
+    assert store.writes == []
+
+
+def test_a_start_that_came_to_nothing_is_stamped():
+    store = Store()
+    mine = memory(store)
+    mine.intend(INTENT)
+    mine.judge(REFUSED)
+    assert memory(store).recall() == Fresh("an earlier try started none")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda mine: mine.intend(INTENT),
+        lambda mine: mine.know("b1", "started", INTENT),
+        lambda mine: mine.judge(DONE, "b0"),
+    ],
+    ids=["intent", "id", "outcome"],
+)
+def test_a_write_that_fails_is_an_error_and_changes_nothing(write):
+    store = Store(**{KEY: entry("b0").to_json()})
+    mine = memory(store)
+    mine.recall()
+    store.failing = {"set"}
+    with pytest.raises(ConnectionError):
+        write(mine)
+    store.failing = set()
+    assert stored(store) == entry("b0")
+    mine.judge(DONE, "b0")
+    assert stored(store) == entry("b0", DONE)
+
+
+def test_a_read_that_fails_is_an_error():
+    store = Store()
+    store.failing = {"get"}
+    with pytest.raises(ConnectionError):
+        memory(store).recall()
+
+
+def test_without_a_store_nothing_is_remembered_and_nothing_fails():
+    mine = memory(None)
+    assert not mine.is_kept
+    assert mine.recall() == Fresh()
+    mine.intend(INTENT)
+    mine.know("b1", "started", INTENT)
+    mine.judge(DONE, "b1")
+    assert mine.recall() == Fresh()
+    assert memory(Store()).is_kept

@@ -1,0 +1,55 @@
+"""A batch makes a model fresh if it ended well, not long ago, and built at least what is wanted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_atscale.freshness import find_fresh
+from airflow_provider_atscale.protocol.models import Batch, History
+
+NOW = datetime(2025, 2, 27, 12, 0, tzinfo=timezone.utc)
+HOUR = 3600.0
+
+
+def batch(name: str, minutes: float | None, status: str = "done", full: bool | None = True) -> Batch:
+    """Make a batch that ended so many minutes ago."""
+    ended = None if minutes is None else NOW - timedelta(minutes=minutes)
+    return Batch(name, status, full, ended=ended)
+
+
+CASES = {
+    "nothing was built": ([], True, None),
+    "a moment ago": ([batch("a", 1)], True, "a"),
+    "just young enough": ([batch("a", 59.9)], True, "a"),
+    "exactly too old": ([batch("a", 60)], True, None),
+    "too old": ([batch("a", 61)], True, None),
+    "failed": ([batch("a", 1, "failed")], True, None),
+    "cancelled": ([batch("a", 1, "cancelled")], True, None),
+    "a word nobody knows": ([batch("a", 1, "finished?")], True, None),
+    "still running": ([batch("a", None, "inprogress")], True, None),
+    "another word for done": ([batch("a", 1, "SUCCESS")], True, "a"),
+    "its end is not told": ([batch("a", None)], True, None),
+    "incremental does not serve full": ([batch("a", 1, full=False)], True, None),
+    "full serves incremental": ([batch("a", 1, full=True)], False, "a"),
+    "incremental serves incremental": ([batch("a", 1, full=False)], False, "a"),
+    "an unknown kind does not serve full": ([batch("a", 1, full=None)], True, None),
+    "an unknown kind serves incremental": ([batch("a", 1, full=None)], False, "a"),
+    "a later failure changes nothing": ([batch("b", 1, "failed"), batch("a", 5)], True, "a"),
+    "the one that ended last": ([batch("a", 9), batch("b", 5), batch("c", 7)], True, "b"),
+    "the younger is of the wrong kind": ([batch("b", 1, full=False), batch("a", 30)], True, "a"),
+    "the server's clock goes ahead": ([batch("a", -1)], True, "a"),
+}
+
+
+@pytest.mark.parametrize(("batches", "full", "expected"), CASES.values(), ids=CASES)
+def test_what_makes_a_model_fresh(batches, full, expected):
+    found = find_fresh(History(tuple(batches)), is_full_build=full, within=HOUR, now=NOW)
+    assert (found[0].id if found else None) == expected
+
+
+def test_age_is_told_in_seconds():
+    found = find_fresh(History((batch("a", 12),)), is_full_build=True, within=HOUR, now=NOW)
+    assert found is not None
+    assert found[1] == 720.0

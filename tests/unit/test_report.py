@@ -1,0 +1,351 @@
+"""The one way out of a wait: a report, or the typed error that says what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleAggregatesFailedError,
+    AtScaleApiError,
+    AtScaleBatchFailedError,
+    AtScaleBatchNotFoundError,
+    AtScaleConnectionError,
+    AtScaleTimeoutError,
+    AtScaleWaitError,
+)
+from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, Phase, parse_batch
+from airflow_provider_atscale.protocol.watch import Ended, GaveUp
+from airflow_provider_atscale.report import (
+    MESSAGE,
+    SHOWN,
+    Subject,
+    TimedOut,
+    conclude,
+    describe_failures,
+    is_missing,
+    make_report,
+    summarize,
+)
+
+from .flows import BATCH_ID, CATALOG_ID, HOST, MODEL_ID, REF, row
+
+SUBJECT = Subject(
+    HOST,
+    REF,
+    BATCH_ID,
+    is_full_build=False,
+    next_step="A retry of the task attaches to it.",
+    history_url=HOST + "/history",
+)
+BUILT = AggregateInstance("1", "active", rows=100, table_name="t1", table_schema="s")
+NOT_BUILT = AggregateInstance("2", "failed", "No space left", table_name="t2", table_schema="s")
+REPLACED = AggregateInstance("3", "deleted", table_name="t3")
+
+
+def ended(status="done", **values) -> Ended:
+    return Ended(parse_batch(row(status=status, endTime="2025-02-27T09:54:23.100Z", **values)))
+
+
+def end(verdict, *instances, subject=SUBJECT, **changes):
+    return conclude(verdict, replace(subject, **changes), lambda: instances)
+
+
+def unreadable():
+    raise AtScaleApiError("Could not read the instances.", 500)
+
+
+def test_a_batch_that_is_done_is_reported():
+    assert end(ended(), BUILT, NOT_BUILT, REPLACED) == {
+        "batch_id": BATCH_ID,
+        "server": HOST,
+        "catalog": "Sales Insights",
+        "model": "Internet Sales",
+        "catalog_id": CATALOG_ID,
+        "model_id": MODEL_ID,
+        "status": "done",
+        "kind": "incremental",
+        "start": "started",
+        "created": "2025-02-27T09:53:22.654000+00:00",
+        "started": "2025-02-27T09:53:23.100000+00:00",
+        "ended": "2025-02-27T09:54:23.100000+00:00",
+        "seconds": 60.0,
+        "instances": {"active": 1, "deleted": 1, "failed": 1},
+        "rows": 100,
+        "failed_aggregates": 1,
+        "failures": [{"aggregate": "s.t2", "status": "failed", "message": "No space left"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("policy", "instances", "outcome"),
+    [
+        ("warn", [BUILT], None),
+        ("fail", [BUILT], None),
+        ("ignore", [BUILT], None),
+        ("warn", [BUILT, NOT_BUILT], "warning"),
+        ("ignore", [BUILT, NOT_BUILT], None),
+        ("fail", [BUILT, NOT_BUILT], AtScaleAggregatesFailedError),
+        ("fail", [BUILT, REPLACED], None),
+        ("fail", [], None),
+        ("warn", None, "warning"),
+        ("ignore", None, "warning"),
+        ("fail", None, AtScaleWaitError),
+    ],
+    ids=[
+        "warn, all",
+        "fail, all",
+        "ignore, all",
+        "warn, one missing",
+        "ignore, one missing",
+        "fail, one missing",
+        "a replaced one is not missing",
+        "no aggregates",
+        "warn, unreadable",
+        "ignore, unreadable",
+        "fail, unreadable",
+    ],
+)
+@pytest.mark.parametrize("known", [False, True], ids=["read", "known from the batch"])
+def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, known, caplog):
+    verdict = ended()
+    read = unreadable if instances is None else lambda: instances
+    if known and instances is not None:
+        verdict, read = Ended(replace(verdict.batch, instances=tuple(instances))), unreadable
+    if isinstance(outcome, type):
+        with pytest.raises(outcome) as error:
+            conclude(verdict, replace(SUBJECT, failed_aggregates=policy), read)
+        assert type(error.value) is outcome
+        return
+    report = conclude(verdict, replace(SUBJECT, failed_aggregates=policy), read)
+    assert report["status"] == "done"
+    assert (report["instances"] is None) is (instances is None)
+    assert bool([each for each in caplog.records if each.levelname == "WARNING"]) is (outcome == "warning")
+
+
+@pytest.mark.parametrize("word", ["failed", "error", "cancelled", "invalid", "unreliable", "deleted"])
+@pytest.mark.parametrize("policy", ["warn", "fail", "ignore"])
+def test_a_batch_that_failed_is_an_error_under_every_policy(word, policy):
+    with pytest.raises(AtScaleBatchFailedError) as error:
+        end(ended(word), BUILT, failed_aggregates=policy)
+    assert type(error.value) is AtScaleBatchFailedError
+
+
+@pytest.mark.parametrize("word", ["inprogress", "new", "active", "archived", "undone", "don"])
+def test_what_has_not_ended_well_is_never_reported_as_if_it_had(word):
+    with pytest.raises(AtScaleBatchFailedError):
+        end(Ended(Batch(BATCH_ID, word)), BUILT)
+
+
+@given(st.text(min_size=1))
+def test_only_success_is_reported(word):
+    if Batch(BATCH_ID, word).phase is not Phase.SUCCEEDED:
+        with pytest.raises(AtScaleBatchFailedError):
+            end(Ended(Batch(BATCH_ID, word)), BUILT)
+
+
+WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights' at {HOST}"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "changes", "kind", "said"),
+    [
+        (
+            TimedOut("timeout", 21_600.0, "inprogress"),
+            {},
+            AtScaleTimeoutError,
+            f"{WHERE} did not end within timeout, 6.0 h after the wait began. Its last status was "
+            "'inprogress'. The "
+            "build goes on in AtScale. A retry of the task attaches to it.",
+        ),
+        (
+            TimedOut("execution_timeout", 90.0),
+            {"batch_id": None},
+            AtScaleTimeoutError,
+            f"The newest batch of model 'Internet Sales' of catalog 'Sales Insights' at {HOST} did not end "
+            "within "
+            "execution_timeout, 90.0 s after the wait began. The build goes on in AtScale. A retry of the task "
+            "attaches to it.",
+        ),
+        (
+            GaveUp("missing", "Batch b has not been in the build history for 5 minutes"),
+            {},
+            AtScaleBatchNotFoundError,
+            f"{WHERE}: Batch b has not been in the build history for 5 minutes. Look for it at "
+            f"{HOST}/history: it may "
+            "belong to another model or server, or the history may have dropped it.",
+        ),
+        (
+            GaveUp("trouble", "Batch b could not be read for 30 minutes"),
+            {},
+            AtScaleWaitError,
+            f"{WHERE}: Batch b could not be read for 30 minutes. The build, if it runs, goes on in AtScale. "
+            "A retry of "
+            "the task attaches to it.",
+        ),
+        (
+            GaveUp("unknown", "Batch b has been in an unknown status for 30 minutes: its status is 'archived'"),
+            {"ref": None},
+            AtScaleWaitError,
+            f"Batch {BATCH_ID} at {HOST}: Batch b has been in an unknown status for 30 minutes: its status is "
+            "'archived'. The build, if it runs, goes on in AtScale.",
+        ),
+        (
+            ended("failed"),
+            {},
+            AtScaleBatchFailedError,
+            f"{WHERE} ended as 'failed'. 1 of 2 aggregates were not built: s.t2: No space left (failed). See "
+            f"{HOST}/history; a retry of the task builds again.",
+        ),
+        (
+            ended("Cancelled"),
+            {"start": "watched", "history_url": None},
+            AtScaleBatchFailedError,
+            f"{WHERE} ended as 'Cancelled'. 1 of 2 aggregates were not built: s.t2: No space left (failed). "
+            "See "
+            f"{HOST}; to build again, clear the task that started it.",
+        ),
+        (
+            ended(),
+            {"failed_aggregates": "fail"},
+            AtScaleAggregatesFailedError,
+            f"{WHERE} is 'done', but not complete. 1 of 2 aggregates were not built: s.t2: No space left "
+            "(failed). "
+            f'failed_aggregates="fail" makes this an error. See {HOST}/history; a retry of the task builds '
+            "again.",
+        ),
+    ],
+    ids=["timeout", "execution_timeout", "missing", "trouble", "unknown", "failed", "watched", "incomplete"],
+)
+def test_each_error_names_cause_object_and_next_step(verdict, changes, kind, said):
+    with pytest.raises(kind, match=re.escape(said)):
+        end(verdict, BUILT, NOT_BUILT, **changes)
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (unreadable, "The reasons could not be read: Could not read the instances. See"),
+        (lambda: (), "AtScale names none. See"),
+        (lambda: (BUILT,), "AtScale names none. See"),
+    ],
+    ids=["unreadable", "no instances", "none failed"],
+)
+def test_a_failure_without_reasons_is_a_failure_all_the_same(read, said):
+    with pytest.raises(AtScaleBatchFailedError, match=re.escape(said)):
+        conclude(ended("failed"), SUBJECT, read)
+
+
+def test_what_could_not_be_read_is_the_cause():
+    with pytest.raises(AtScaleWaitError, match="A retry of the task looks again") as error:
+        conclude(ended(), replace(SUBJECT, failed_aggregates="fail"), unreadable)
+    assert isinstance(error.value.__cause__, AtScaleApiError)
+
+
+def test_an_error_that_is_not_ours_is_not_swallowed():
+    def broken():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        conclude(ended(), SUBJECT, broken)
+
+
+def test_without_a_connection_the_report_lacks_only_the_aggregates(caplog):
+    def cut():
+        raise AtScaleConnectionError("no answer")
+
+    report = conclude(ended(), SUBJECT, cut)
+    assert (report["instances"], report["rows"], report["failed_aggregates"], report["failures"]) == (
+        None,
+        None,
+        0,
+        [],
+    )
+    assert "its aggregates could not be read: no answer" in caplog.text
+
+
+def test_of_many_failures_the_first_few_are_named():
+    failed = [replace(NOT_BUILT, id=str(n), table_name=f"t{n}") for n in range(SHOWN + 3)]
+    report = make_report(ended("failed").batch, SUBJECT, failed)
+    assert (report["failed_aggregates"], len(report["failures"])) == (8, 5)
+    assert describe_failures(report).endswith("s.t4: No space left (failed); and 3 more.")
+
+
+@pytest.mark.parametrize(
+    "message", ["SELECT\n" * 10_000, "x" * 100_000, "nul \x00 and bell \x07"], ids=["sql", "x", "nul"]
+)
+def test_a_message_of_any_length_fits_into_a_log_and_into_a_database(message):
+    report = make_report(ended("failed").batch, SUBJECT, [replace(NOT_BUILT, message=message)])
+    said = report["failures"][0]["message"]
+    assert len(said) <= MESSAGE + 3
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("status", "missing"),
+    [
+        ("failed", True),
+        ("cancelled", True),
+        ("Error", True),
+        ("deleted", False),
+        ("active", False),
+        ("done", False),
+        ("inprogress", False),
+        ("archived", False),
+    ],
+)
+def test_which_aggregates_a_batch_that_is_done_lacks(status, missing):
+    assert is_missing(AggregateInstance("1", status)) is missing
+
+
+@pytest.mark.parametrize(
+    ("of_batch", "asked", "kind"),
+    [
+        (True, None, "full"),
+        (False, True, "incremental"),
+        (None, True, "full"),
+        (None, False, "incremental"),
+        (None, None, "build"),
+    ],
+)
+def test_the_kind_is_what_the_batch_says_or_else_what_was_asked_for(of_batch, asked, kind):
+    batch = Batch(BATCH_ID, "done", is_full_build=of_batch)
+    assert make_report(batch, replace(SUBJECT, is_full_build=asked), [])["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    ("start", "instances", "said"),
+    [
+        (
+            "started",
+            [BUILT, NOT_BUILT],
+            "incremental build; started by this task; 60.0 s; aggregates: 1 active, 1 failed; 100 rows",
+        ),
+        ("adopted", [], "incremental build; adopted; 60.0 s; aggregates: none; 0 rows"),
+        ("watched", None, "incremental build; watched; 60.0 s"),
+    ],
+)
+def test_a_report_fits_on_a_line(start, instances, said):
+    assert summarize(make_report(ended().batch, replace(SUBJECT, start=start), instances)) == said
+
+
+@given(
+    st.builds(
+        AggregateInstance,
+        st.text(min_size=1),
+        st.text(min_size=1),
+        st.none() | st.text(),
+        rows=st.none() | st.integers(),
+    ),
+    st.text(min_size=1),
+)
+def test_a_report_is_json_whatever_atscale_says(instance, status):
+    report = make_report(Batch(BATCH_ID, status), SUBJECT, [instance])
+    assert json.loads(json.dumps(report)) == report
+    assert summarize(report)
+    assert isinstance(describe_failures(report), str)

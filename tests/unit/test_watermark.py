@@ -1,0 +1,117 @@
+"""Each batch that ends after watching began is news exactly once, whoever looks, and however often."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_atscale.protocol.models import Batch, History
+from airflow_provider_atscale.watermark import REMEMBERED, Watermark, parse_watermark
+
+START = datetime(2025, 2, 27, 12, 0, tzinfo=timezone.utc)
+SERVER = "https://atscale.example.com"
+
+
+def at(minute: float) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+def batch(name: str, status: str = "done", ended: float | None = 1.0) -> Batch:
+    return Batch(name, status, created=at(-9), ended=None if ended is None else at(ended))
+
+
+def history(*newest_first: Batch) -> History:
+    return History(newest_first, START)
+
+
+CASES = {
+    "nothing": ([], []),
+    "it had ended before": ([batch("old", ended=-5)], []),
+    "it is new": ([batch("new"), batch("old", ended=-5)], ["new"]),
+    "it was running": ([batch("running", ended=2)], ["running"]),
+    "it runs on": ([batch("running", "inprogress", None)], []),
+    "it failed": ([batch("new", "failed")], ["new"]),
+    "it was cancelled": ([batch("new", "cancelled")], ["new"]),
+    "it is in a status that nobody knows": ([batch("new", "finished?")], []),
+    "several, in the order of their ends": (
+        [batch("c", ended=3), batch("b", ended=1), batch("a", ended=2)],
+        ["b", "a", "c"],
+    ),
+    "the end is not told": ([batch("new", ended=None)], ["new"]),
+    "it comes late and had ended before": ([batch("hidden", ended=-0.1)], []),
+}
+
+
+@pytest.mark.parametrize(("now", "expected"), CASES.values(), ids=CASES)
+def test_what_is_news(now, expected):
+    begun = Watermark.begin(SERVER, history(batch("running", "inprogress", None), batch("old", ended=-5)))
+    after, news = begun.advance(history(*now))
+    assert [each.id for each in news] == expected
+    # Neither the next look nor the next triggerer says it again.
+    assert after.advance(history(*now)) == (after, ())
+    restarted = parse_watermark(json.loads(json.dumps(after.to_json())))
+    assert restarted == after
+
+
+def test_a_history_that_is_empty_for_once_makes_nothing_news_again():
+    mark, news = Watermark.begin(SERVER, history()).advance(history(batch("a")))
+    assert len(news) == 1
+    mark, _ = mark.advance(history())
+    assert mark.advance(history(batch("a")))[1] == ()
+
+
+def test_no_more_is_remembered_than_needed():
+    mark = Watermark.begin(SERVER, history())
+    for number in range(2 * REMEMBERED):
+        mark, news = mark.advance(history(batch(f"batch {number}", ended=number)))
+        assert len(news) == 1
+    assert len(mark.known) == REMEMBERED
+    assert mark.known[-1] == f"batch {2 * REMEMBERED - 1}"
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        [],
+        "text",
+        {},
+        {"version": 2, "server": SERVER, "since": None, "known": []},
+        {"version": 1, "server": None, "since": None, "known": []},
+        {"version": 1, "server": SERVER, "since": None, "known": "abc"},
+        {"version": 1, "server": SERVER, "since": None, "known": [1]},
+    ],
+    ids=str,
+)
+def test_what_is_no_watermark_is_not_taken_for_one(stored):
+    assert parse_watermark(stored) is None
+
+
+@given(
+    ends=st.lists(st.integers(0, 30), min_size=1, max_size=12),
+    looks=st.lists(st.integers(0, 40), min_size=1, max_size=12).map(sorted),
+    restarts=st.sets(st.integers(0, 11)),
+)
+def test_exactly_once(ends, looks, restarts):
+    """Batches end whenever they like, looks come whenever they do, and the watcher may be another each time."""
+
+    def seen_at(minute: int) -> History:
+        return history(
+            *(
+                batch(f"{number}", ended=end) if end <= minute else batch(f"{number}", "inprogress", None)
+                for number, end in reversed(list(enumerate(ends)))
+            )
+        )
+
+    mark = Watermark.begin(SERVER, seen_at(-1))
+    told: list[str] = []
+    for number, minute in enumerate(looks):
+        if number in restarts:
+            mark = parse_watermark(json.loads(json.dumps(mark.to_json())))
+        mark, news = mark.advance(seen_at(minute))
+        told += [each.id for each in news]
+    assert sorted(told) == sorted(str(number) for number, end in enumerate(ends) if end <= looks[-1])
