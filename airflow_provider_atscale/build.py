@@ -230,7 +230,10 @@ class Builder:
                         "started; a retry of the task looks again before it starts one."
                     ) from trouble
                 return "no new batch appeared in the build history"
-            self._check_stopped()
+            self._check_stopped(
+                f"The task was stopped while it looked for a build of {self._ref} that may have been started; "
+                "if it was, it goes on in AtScale. A retry of the task looks again."
+            )
             self._sleep(min(_LOOKS[min(looks, len(_LOOKS) - 1)], max(until - self._clock(), 0.1)))
             looks += 1
 
@@ -402,9 +405,11 @@ class Builder:
     def _stamp(self, outcome: str, batch_id: str | None = None) -> None:
         stamp(self._memory, self._log, outcome, batch_id)
 
-    def _check_stopped(self) -> None:
+    def _check_stopped(self, consequence: str | None = None) -> None:
         if self._is_stopped():
-            raise AtScaleTaskStoppedError("The task was stopped, so no build is started.")
+            raise AtScaleTaskStoppedError(
+                consequence or f"The task was stopped, so no build of {self._ref} is started."
+            )
 
 
 def stamp(memory: Memory, log: Any, outcome: str, batch_id: str | None = None) -> None:

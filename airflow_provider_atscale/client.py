@@ -472,7 +472,9 @@ class AsyncAtScaleClient(_Driver):
     def _tls(self) -> ssl.SSLContext | bool:
         import ssl
 
-        import aiohttp  # noqa: F401 - for prepare: it takes long to load
+        # For prepare, because they take long to load.
+        import aiohttp  # noqa: F401
+        import requests.utils  # noqa: F401
 
         verify = self.settings.verify
         if verify is True:

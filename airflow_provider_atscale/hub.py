@@ -30,6 +30,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.protocol.messages import Flow, Response
 from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.protocol.watch import Missing, Observation, Seen, Trouble, observe_found
+from airflow_provider_atscale.waiting import tolerance
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.protocol.models import History
@@ -263,6 +264,8 @@ class Line:
     ) -> None:
         self.conn_id = conn_id
         self.members = 0
+        # Read once: a thousand waiters of a restarted triggerer begin in the same moment.
+        self.tolerance = tolerance()
         self._load = load
         self._connect = connect or (lambda settings: AsyncAtScaleClient(settings, mask=amask_secret))
         self._client: AsyncAtScaleClient | None = None

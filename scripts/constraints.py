@@ -133,7 +133,7 @@ def main() -> int:
             note = "everything this package needs at its lower bound" if python in row.lowest else ""
             head = f"# Airflow {row.airflow} on Python {python}" + (f": {note}" if note else "") + "\n"
             target.constraints.write_text(head + pins)
-            print(f"{target.constraints.name}: {len(pins.splitlines())} pins", flush=True)  # noqa: T201
+            print(f"{target.constraints.name}: {len(pins.splitlines())} pins", flush=True)
     return 0
 
 

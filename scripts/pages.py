@@ -1,4 +1,4 @@
-"""The pages of Airflow 2 and 3 that a person meets who sets up a connection, runs a DAG and follows its link."""
+"""The pages of Airflow 2 and 3 that a person meets on the way from a connection to a build and its history."""
 
 from __future__ import annotations
 
@@ -48,9 +48,11 @@ class Airflow:
 
     ready = ""
     api = ""
+    #: Which pictures are kept; the others would only repeat them.
+    kept: tuple[str, ...] = ()
 
     def __init__(self, browser: Browser, address: str, images: Path, prefix: str, home: Path) -> None:
-        self.page: Page = browser.new_page(viewport={"width": 1200, "height": 760})
+        self.page: Page = browser.new_page(viewport={"width": 1200, "height": 850})
         self.page.set_default_timeout(60_000)
         self.address = address
         self.home = home
@@ -113,7 +115,8 @@ class Airflow:
 
     def picture(self, name: str, what: Page | Locator | None = None) -> None:
         """Keep a picture of the page, or of a part of it."""
-        (what or self.page).screenshot(path=self._images / f"{self._prefix}{name}.png")
+        if name in self.kept:
+            (what or self.page).screenshot(path=self._images / f"{self._prefix}{name}.png")
 
     def run(self, dag_id: str) -> str:
         """Start the DAG, wait for its end, and return the run's id; all its tasks must be green."""
@@ -186,6 +189,7 @@ class Airflow3(Airflow):
 
     ready = "/api/v2/version"
     api = "/api/v2"
+    kept = ("connection-form", "connection-fields", "connection-test", "grid", "task-link", "build-history")
 
     def fill_form(self, engine: str) -> None:
         """Open the form, check each field, and fill it."""
@@ -254,6 +258,7 @@ class Airflow2(Airflow):
 
     ready = "/health"
     api = "/api/v1"
+    kept = ("connection-form", "task-link")
 
     def log_in(self) -> None:
         """Log in as the user that ``airflow standalone`` has made."""

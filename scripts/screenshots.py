@@ -191,7 +191,7 @@ def wait_until_up(process: subprocess.Popen[bytes], ready: str, home: Path) -> N
     until = time.monotonic() + 300
     while time.monotonic() < until and process.poll() is None:
         with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(ready, timeout=5)  # noqa: S310
+            urllib.request.urlopen(ready, timeout=5)
             return
         time.sleep(1)
     sys.exit(f"Airflow did not come up; its output is in {home / 'airflow.log'}")

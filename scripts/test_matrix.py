@@ -59,7 +59,7 @@ class Outcome:
 
 def say(text: str = "") -> None:
     """Print one line at once."""
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 def main() -> int:

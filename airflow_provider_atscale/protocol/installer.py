@@ -347,7 +347,7 @@ class InstallerEdition:
             doubt = "" if projects else f" Check engine_url (port 10502) and the ids, too. {WHERE_IDS_ARE}."
             return AtScaleConfigurationError(
                 f"No incremental build of {ref} was started: {answers}. So this engine seems not to have the "
-                "call that says which kind of build is wanted. The older calls leave the choice between full and "
+                "call that says which kind of build is wanted. Older calls leave the choice between full and "
                 "incremental to the engine; set engine_choice to true in the connection to accept that "
                 f"(and environment, for engines whose paths have an envId).{doubt}"
             )

@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_atscale.hub import line
 from airflow_provider_atscale.protocol.models import ModelRef, batch_to_json
 from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Wait, cadence
-from airflow_provider_atscale.waiting import Progress, parse_deadline, timed_out, tolerance
+from airflow_provider_atscale.waiting import Progress, parse_deadline, timed_out
 
 
 class AtScaleBatchTrigger(BaseTrigger):
@@ -87,9 +87,9 @@ class AtScaleBatchTrigger(BaseTrigger):
         ref = ModelRef(self.catalog_id, self.model_id, self.catalog, self.model)
         deadline = parse_deadline(self.deadline)
         subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
-        watch = BatchWatch(self.since, self.poll_interval, tolerance(), subject)
         progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
         async with line(self.atscale_conn_id) as shared, shared.seat(ref, self.batch_id) as seat:
+            watch = BatchWatch(self.since, self.poll_interval, shared.tolerance, subject)
             # Many waiters of a restarted triggerer begin at once: the first look of each is anywhere within
             # its cadence.
             seconds = cadence(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)

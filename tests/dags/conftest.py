@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_provider_atscale.testing import AtScaleEngine
 
@@ -32,8 +33,12 @@ SENSORS = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _database() -> None:
+def _airflow() -> None:
+    """Make the database, and let the first run, which loads half of Airflow, be nobody's."""
     runs.prepare()
+    with new_dag() as dag:
+        BaseOperator(task_id="nothing")
+    runs.run(dag)
 
 
 @pytest.fixture(params=EDITIONS)
@@ -47,6 +52,45 @@ def engine(edition: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AtScaleEng
     with AtScaleEngine(edition, build_seconds=0.3) as engine:
         monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
         yield engine
+
+
+@pytest.fixture
+def when() -> Iterator[Callable[[Callable[[], bool], Callable[[], Any]], None]]:
+    """Do something as soon as something has happened, while a DAG runs."""
+    over = threading.Event()
+    watchers = []
+
+    def when(condition: Callable[[], bool], action: Callable[[], Any]) -> None:
+        def watch() -> None:
+            while not over.wait(0.02):
+                if condition():
+                    action()
+                    return
+
+        watchers.append(threading.Thread(target=watch))
+        watchers[-1].start()
+
+    yield when
+    over.set()
+    for watcher in watchers:
+        watcher.join()
+
+
+@pytest.fixture
+def running(engine: AtScaleEngine, when: Any) -> Callable[..., Any]:
+    """Let a batch of somebody else run until it was looked at a few times."""
+
+    def running(status: str = "done", looks: int = 3, **options: Any) -> Any:
+        engine.settings(build_seconds=600)
+        batch = engine.start_batch("Sales Insights", "Internet Sales", **options)
+        engine.settings(build_seconds=0.3)
+        when(
+            lambda: engine.stats.routes.get("history", 0) >= looks,
+            lambda: engine.end_batch(batch.id, status),
+        )
+        return batch
+
+    return running
 
 
 def new_dag(**arguments: Any) -> DAG:

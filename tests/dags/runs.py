@@ -11,10 +11,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import airflow
-from airflow.providers.common.compat.sdk import DAG
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import DAG
 
 VERSION = tuple(int(part) for part in airflow.__version__.split(".")[:2])
 #: Whether a retry knows what the try before it has stored.

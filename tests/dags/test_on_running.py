@@ -1,4 +1,4 @@
-"""A batch of the model runs already: wait for it, attach to it, skip, or fail; alike wherever the task waits."""
+"""A batch of the model runs already: wait for it, attach to it, skip, or fail; alike in both modes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOper
 from .conftest import MODEL, QUICK, WAITS, run_task
 
 
-@pytest.fixture
-def running(engine):
-    """Let somebody else's batch run for a while."""
-    return engine.start_batch("Sales Insights", "Internet Sales", build_seconds=2.0, is_full_build=True)
-
-
 def build(**arguments):
     return run_task(AtScaleAggregateBuildOperator, **{**MODEL, **QUICK, **arguments})
 
@@ -24,6 +18,7 @@ pytestmark = pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
 
 
 def test_wait_builds_after_the_other_has_ended(engine, running, mode):
+    running()
     task = build(on_running="wait", **mode)
     other, own = engine.batches
     assert task.state == "success", task.errors
@@ -35,30 +30,32 @@ def test_wait_builds_after_the_other_has_ended(engine, running, mode):
 
 
 def test_wait_is_what_is_done_by_default(engine, running, mode):
+    running()
     task = build(**mode)
     assert task.value == engine.batches[1].id
     assert engine.batches[1].overlapped_with == []
 
 
-def test_wait_does_not_mind_how_the_other_ends(engine, mode):
-    engine.fail_next("Internet Sales", "failed")
-    engine.start_batch("Sales Insights", "Internet Sales", build_seconds=1.0)
+def test_wait_does_not_mind_how_the_other_ends(engine, running, mode):
+    running("failed")
     task = build(on_running="wait", **mode)
     assert task.state == "success", task.errors
     assert [batch.status for batch in engine.batches] == ["failed", "done"]
 
 
 def test_wait_is_bounded(engine, running, mode):
+    other = running(looks=1000)
     task = build(on_running="wait", timeout=0.3, **mode)
     assert isinstance(task.error, AtScaleTimeoutError)
     said = str(task.error)
-    assert running.id in said
+    assert other.id in said
     assert "It is somebody else's batch that this task waited for (on_running='wait')" in said
     assert "this task has started nothing" in said
     assert len(engine.batches) == 1
 
 
 def test_wait_without_waiting_for_the_own(engine, running, mode):
+    running()
     task = build(on_running="wait", wait_for_completion=False, **mode)
     assert task.state == "success", task.errors
     assert task.value == engine.batches[1].id
@@ -66,17 +63,18 @@ def test_wait_without_waiting_for_the_own(engine, running, mode):
 
 
 def test_attach(engine, running, logged, mode):
+    other = running()
     task = build(on_running="attach", **mode)
     assert task.state == "success", task.errors
     assert len(engine.batches) == 1
-    assert task.value == running.id
+    assert task.value == other.id
     assert task.xcoms["batch_result"]["start"] == "attached"
     assert "somebody else started at" in logged()
 
 
-def test_attach_to_less_than_was_asked_for_waits(engine, logged, mode):
+def test_attach_to_less_than_was_asked_for_waits(engine, running, logged, mode):
     """An incremental batch does not do the work of a full one."""
-    other = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=1.0, is_full_build=False)
+    other = running(is_full_build=False)
     task = build(on_running="attach", is_full_build=True, **mode)
     assert task.state == "success", task.errors
     assert task.value == engine.batches[1].id != other.id
@@ -85,18 +83,20 @@ def test_attach_to_less_than_was_asked_for_waits(engine, logged, mode):
 
 
 def test_skip(engine, running, logged, mode):
+    other = running(looks=1000, is_full_build=True)
     task = build(on_running="skip", **mode)
     assert task.state == "skipped"
     assert len(engine.batches) == 1
-    assert f"batch {running.id} (full, " in logged()
+    assert f"batch {other.id} (full, " in logged()
     assert task.value is None
 
 
 def test_fail(engine, running, mode):
+    other = running(looks=1000, is_full_build=True)
     task = build(on_running="fail", **mode)
     assert task.state == "failed"
     assert isinstance(task.error, AtScaleAlreadyRunningError)
-    assert f"batch {running.id} (full, " in str(task.error)
+    assert f"batch {other.id} (full, " in str(task.error)
     assert len(engine.batches) == 1
 
 
@@ -110,11 +110,12 @@ def test_nothing_runs(engine, mode, choice):
 
 
 @pytest.mark.parametrize("second", ["500", "409"])
-def test_batch_that_begins_just_before_ours(engine, mode, second):
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+def test_batch_that_begins_just_before_ours(engine, running, mode, second):
     """The server refuses the start, and only then the history shows why: the question is asked again."""
     engine.settings(on_second_start=second)
     engine.fault(200, route="history", body={"data": [], "total": 0})
-    other = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=1.0)
+    other = running()
     task = build(on_running="wait", **mode)
     assert task.state == "success", task.errors
     assert task.value != other.id

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .processes import freeze, kill, let_pass, reads_from_supervisor, wait_for
+from .scene import AFTER_THE_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ def killed_and_post_lost(victims: str) -> Play:
         scene.wait_held(post)
         scene.kill_worker(victims)
         scene.release(post, "drop")
-        scene.end_builds()
+        scene.end_builds(timeout=AFTER_THE_WINDOW)
 
     return play
 
@@ -222,7 +223,7 @@ def reply_fails(action: str | int, when: str = "after") -> Play:
     def play(scene: Scene) -> None:
         scene.control.fault(action, route="start", path=scene.model.id, when=when)
         scene.start_run()
-        scene.end_builds()
+        scene.end_builds(timeout=AFTER_THE_WINDOW)
 
     return play
 

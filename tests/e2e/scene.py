@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .airflow_site import Site
     from .engines import Engine
 
+#: Where a task looks for a lost batch as long as it may, and then a retry of it comes.
+AFTER_THE_WINDOW = 150.0
 #: Until a request comes, a batch is there, a retry begins: on a busy machine, with a killed worker on the way.
 SOON = 75.0
 RUNS_OVER = ("success", "failed")
@@ -216,9 +218,9 @@ class Scene:
             lambda: len(self.batches()) >= count, f"batch {count}; there are {len(self.batches())}", timeout
         )
 
-    def end_builds(self, count: int = 1) -> None:
+    def end_builds(self, count: int = 1, timeout: float = SOON) -> None:
         """End all batches that run, as soon as the tasks have started so many."""
-        self.wait_batches(count)
+        self.wait_batches(count, timeout)
         for batch in self.batches():
             if batch.ended is None:
                 self.control.end_batch(batch.id)

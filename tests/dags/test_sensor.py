@@ -1,0 +1,280 @@
+"""The sensor in its three modes: one rule for what is skipped, and the same patience in each."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleBatchNotFoundError,
+    AtScaleSensorTimeoutError,
+    AtScaleWaitError,
+)
+from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
+from airflow_provider_atscale.testing import AtScaleEngine
+
+from . import runs
+from .conftest import EDITIONS, MODEL, SENSORS, new_dag, run_task
+
+in_each_mode = pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
+
+
+def wait(batch_id, **arguments):
+    return run_task(AtScaleBatchSensor, **{**MODEL, "batch_id": batch_id, "poke_interval": 0.1, **arguments})
+
+
+# --- soft_fail and never_fail -----------------------------------------------------------------------------
+
+#: Situation, and the state with (no flag, soft_fail, never_fail).
+SOFT = {
+    "good": ("success", "success", "success"),
+    "late": ("failed", "skipped", "skipped"),
+    "broken": ("failed", "skipped", "skipped"),
+    "incomplete": ("failed", "skipped", "skipped"),
+    "missing": ("failed", "failed", "skipped"),
+    "wrong_token": ("failed", "failed", "skipped"),
+    "wrong_config": ("failed", "failed", "skipped"),
+    "wrong_name": ("failed", "failed", "skipped"),
+    "nothing": ("failed", "failed", "skipped"),
+}
+FLAGS = {"": {}, "soft_fail": {"soft_fail": True}, "never_fail": {"never_fail": True}}
+
+
+def situations(engine):
+    """Make one batch for each way in which a wait can end; return the sensor's arguments."""
+    batches = {}
+    for name, outcome in {"good": {}, "broken": {"status": "failed"}, "incomplete": {"status": "done"}}.items():
+        model = engine.add_model("Finance", name)
+        if outcome:
+            engine.fail_next(model, **outcome)
+        batches[name] = engine.start_batch("Finance", model, build_seconds=0.5)
+    batches["late"] = engine.start_batch("Finance", engine.add_model("Finance", "late"), build_seconds=600)
+    cases = {name: {"batch_id": batch.id, "model": batch.model} for name, batch in batches.items()}
+    cases["late"]["timeout"] = 1.0
+    cases["incomplete"]["failed_aggregates"] = "fail"
+    cases["missing"] = {"batch_id": "b1", "model": "good"}
+    cases["wrong_token"] = {**cases["good"], "atscale_conn_id": "wrong_token"}
+    cases["wrong_config"] = {**cases["good"], "atscale_conn_id": "wrong_config"}
+    cases["wrong_name"] = {**cases["good"], "model": "nothing"}
+    cases["nothing"] = {"batch_id": "", "model": "good"}
+    return {name: {"catalog": "Finance", **case} for name, case in cases.items()}
+
+
+@pytest.fixture(scope="module", params=EDITIONS)
+def done(request):
+    """Run all of them in all modes, side by side in one run."""
+    with AtScaleEngine(request.param) as engine, pytest.MonkeyPatch.context() as env:
+        env.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
+        env.setenv("AIRFLOW_CONN_WRONG_CONFIG", engine.connection_json(timeout="soon"))
+        wrong = engine.connection_json().replace("local-engine-", "wrong-")
+        env.setenv("AIRFLOW_CONN_WRONG_TOKEN", wrong)
+        env.setenv("AIRFLOW__ATSCALE__MISSING_TOLERANCE", "0.2")
+        cases = situations(engine)
+        with new_dag(default_args={"poke_interval": 0.1, "retries": 0}) as dag:
+            for name, case in cases.items():
+                for mode, how in SENSORS.items():
+                    for flag, given in FLAGS.items():
+                        AtScaleBatchSensor(task_id=f"{name}-{mode}-{flag}", **case, **how, **given)
+        yield runs.run(dag)
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+@pytest.mark.parametrize("mode", SENSORS)
+@pytest.mark.parametrize("name", SOFT)
+def test_what_is_skipped(done, name, mode, flag):
+    if (name, mode) == ("missing", "reschedule") and not runs.HAS_TASK_STATE:
+        pytest.skip("no poke knows of the one before it")
+    expected = dict(zip(FLAGS, SOFT[name], strict=True))[flag]
+    task = done[f"{name}-{mode}-{flag}"]
+    assert task.state == expected, task.errors
+
+
+def test_skip_says_why(engine, logged):
+    engine.fail_next("Internet Sales", "failed", message="disk quota exceeded")
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    assert wait(batch.id, soft_fail=True).state == "skipped"
+    said = logged()
+    assert f"Skipped, because soft_fail is set: Batch {batch.id}" in said
+    assert "disk quota exceeded" in said
+
+
+# --- patience ---------------------------------------------------------------------------------------------
+
+
+@in_each_mode
+def test_trouble_that_passes(engine, mode):
+    """Also with credentials, once the first look was good: it may be the identity service."""
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=2.0)
+    sensor = {"503": {"action": 503}, "401": {"action": 401}, "a page": {"action": "html"}}
+    for fault in sensor.values():
+        engine.fault(**fault, route="history", query="limit=20")
+    assert wait(batch.id, **mode).state == "success"
+
+
+@in_each_mode
+def test_trouble_that_lasts(engine, monkeypatch, mode):
+    if mode == SENSORS["reschedule"] and not runs.HAS_TASK_STATE:
+        pytest.skip("no poke knows of the one before it")
+    monkeypatch.setenv("AIRFLOW__ATSCALE__TROUBLE_TOLERANCE", "0.3")
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=600)
+    engine.fault(500, route="history", times=None)
+    task = wait(batch.id, **mode)
+    assert type(task.error) is AtScaleWaitError
+    said = str(task.error)
+    assert "the last 3 answers were: " in said
+    assert said.count("HTTP 500") == 3
+    assert "The build, if it runs, goes on in AtScale." in said
+
+
+@in_each_mode
+def test_batch_that_never_shows(engine, monkeypatch, mode):
+    if mode == SENSORS["reschedule"] and not runs.HAS_TASK_STATE:
+        pytest.skip("no poke knows of the one before it")
+    monkeypatch.setenv("AIRFLOW__ATSCALE__MISSING_TOLERANCE", "0.3")
+    task = wait("b1", **mode)
+    assert type(task.error) is AtScaleBatchNotFoundError
+    assert "Batch b1" in str(task.error)
+
+
+@in_each_mode
+def test_batch_that_shows_late(engine, mode):
+    engine.settings(history_delay=1.0)
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    task = wait(batch.id, **mode)
+    assert (task.state, task.value) == ("success", batch.id)
+
+
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@in_each_mode
+def test_batch_that_only_its_instances_show(engine, monkeypatch, logged, mode):
+    """Second best: an end must be seen twice, and the log says which role is missing."""
+    monkeypatch.setenv("AIRFLOW__ATSCALE__SETTLE_TIME", "0.5")
+    engine.settings(history_mode="forbidden")
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    task = wait(batch.id, timeout=30, **mode)
+    assert (task.state, task.value) == ("success", batch.id), task.errors
+    assert "role aggregates_view" in logged()
+    assert engine.stats.routes["instances"] >= 2
+
+
+# --- which batch ------------------------------------------------------------------------------------------
+
+
+@in_each_mode
+def test_newest_batch(engine, mode):
+    engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)
+    newest = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0.5)
+    engine.start_batch("Sales Insights", "Reseller Sales", build_seconds=0)
+    task = wait(None, **mode)
+    assert (task.state, task.value) == ("success", newest.id)
+    assert task.xcoms["batch_result"]["batch_id"] == newest.id
+
+
+@in_each_mode
+def test_batch_alone(engine, mode):
+    """Its model is found through its instances."""
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0.5)
+    task = wait(batch.id, catalog=None, model=None, **mode)
+    assert (task.state, task.value) == ("success", batch.id)
+    assert task.xcoms["batch_result"]["model_id"] == batch.model_id
+
+
+@in_each_mode
+def test_batch_alone_that_has_no_instances_yet(engine, mode):
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0.5)
+    engine.fault(404, route="history", query="modelId=($|&)", times=None)
+    engine.fault(200, route="instances", body={"data": [], "total": 0}, times=2)
+    task = wait(batch.id, catalog=None, model=None, **mode)
+    assert (task.state, task.value) == ("success", batch.id), task.errors
+    assert batch.id in next(iter(task.links.values()))
+
+
+@in_each_mode
+@pytest.mark.parametrize("wanted", ["a batch", "the newest"])
+def test_trouble_at_the_first_look(engine, monkeypatch, mode, wanted):
+    """The model could not be found out: nobody must go on with a history of all models."""
+    monkeypatch.setattr("airflow_provider_atscale.client.LONGEST_PAUSE", 0.0)
+    engine.start_batch("Finance", "General Ledger", build_seconds=0)
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=1.0)
+    engine.fault(503, route="catalogs", times=6, headers={"Retry-After": "0"})
+    task = wait(batch.id if wanted == "a batch" else None, **mode)
+    assert (task.state, task.value) == ("success", batch.id), task.errors
+    for request in engine.requests:
+        assert request.query.get("modelId", request.query.get("cubeId", "-")) != ""
+
+
+# --- how often --------------------------------------------------------------------------------------------
+
+
+def test_pokes_grow_with_the_time_already_waited(engine, context, monkeypatch):
+    """A build of an hour, by a clock that only sleeping moves: far fewer looks than one a minute makes."""
+    import time
+
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=3600)
+    begin, naps = time.time(), []
+    begin_steady = time.monotonic()
+
+    def sleep(seconds):
+        naps.append(seconds)
+        engine.advance(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "time", lambda: begin + sum(naps))
+    monkeypatch.setattr(time, "monotonic", lambda: begin_steady + sum(naps))
+    engine_now = engine.now
+    sensor = AtScaleBatchSensor(task_id="task", **MODEL, batch_id=batch.id, poke_interval=60)
+    assert sensor.execute(context) == batch.id
+    assert engine.now >= engine_now
+    assert 0.9 <= naps[0] <= 1.2
+    assert max(naps) <= 66.1
+    assert len(naps) <= 3600 / 60 + 20
+    assert naps.index(max(naps)) > 5
+
+
+def test_users_own_backoff_is_respected(engine, context, monkeypatch):
+    sensor = AtScaleBatchSensor(
+        task_id="task", **MODEL, batch_id="b1", exponential_backoff=True, poke_interval=10, max_wait=20
+    )
+    sensor._pause = 1.0
+    assert 10 <= sensor._get_next_poke_interval(0.0, lambda: 0.0, 3) <= 20
+
+
+# --- what Airflow itself may hand back --------------------------------------------------------------------
+
+
+def resume(sensor, context, error):
+    """Resume a sensor of which Airflow says that its trigger failed."""
+
+    def fail(*_, **__):
+        raise error
+
+    sensor.execute_complete = fail
+    sensor.resume_execution("execute_complete", {"event": {}}, context)
+
+
+@pytest.mark.parametrize(("flag", "expected"), [({}, False), ({"soft_fail": True}, False)])
+def test_trigger_that_failed_is_no_soft_failure(context, flag, expected):
+    """That our trigger could not run is a fault of the installation, not of the batch."""
+    sensor = AtScaleBatchSensor(task_id="task", **MODEL, batch_id="b1", **flag)
+    with pytest.raises(AirflowException) as caught:
+        resume(sensor, context, AirflowException("Trigger failure"))
+    assert type(caught.value) is AirflowException
+
+
+def test_deferred_sensor_keeps_its_deadline(engine, context):
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=600)
+    sensor = AtScaleBatchSensor(task_id="task", **MODEL, batch_id=batch.id, timeout=100, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor.execute(context)
+    _, arguments = deferred.value.trigger.serialize()
+    assert arguments["deadline"]["limit"] == "timeout"
+    event = {
+        "status": "timeout",
+        "batch_id": batch.id,
+        "limit": "timeout",
+        "seconds": 100.0,
+        "last_status": "inprogress",
+        "payload": arguments["payload"],
+    }
+    with pytest.raises(AtScaleSensorTimeoutError, match="Its last status was 'inprogress'"):
+        sensor.execute_complete(context, event)

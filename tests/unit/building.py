@@ -1,0 +1,131 @@
+"""A small AtScale to build in, and a log that can be asked: real protocol values, no HTTP, no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+from airflow_provider_atscale.build import Builder
+from airflow_provider_atscale.durable import Identity, Memory
+from airflow_provider_atscale.plan import Plan
+from airflow_provider_atscale.protocol.edition import LostReply, Started
+from airflow_provider_atscale.protocol.models import Batch, History
+
+from .flows import CATALOG_ID, HOST, MODEL_ID, NOW, REF, Clock
+
+IDENTITY = Identity(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
+PLAN = Plan("atscale_default", REF, NOW, 60.0, is_full_build=False)
+
+
+class Log:
+    """Keep what is logged."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def __getattr__(self, level: str) -> Callable[..., None]:
+        return lambda text, *args: self.lines.append((level, text % args))
+
+    def has(self, level: str, part: str) -> bool:
+        return any(each == level and part in text for each, text in self.lines)
+
+
+@dataclass
+class AtScale:
+    """
+    One model of one server, as the hook shows it.
+
+    :param clock: The time there and here.
+    :param batches: Newest first.
+    :param starts: What comes of the next starts: a function of this server, an outcome, or an error. In the
+        end every start is accepted.
+    :param reads: What comes of the next reads of the history, likewise: None is an answer in order.
+    :param lag: Seconds until the history lists a new batch.
+    """
+
+    clock: Clock
+    batches: list[Batch] = field(default_factory=list)
+    starts: list[Any] = field(default_factory=list)
+    reads: list[Any] = field(default_factory=list)
+    looks: list[Any] = field(default_factory=list)
+    lag: float = 0.0
+    posts: int = 0
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    history_reads: int = 0
+    edition: Any = SimpleNamespace(view_right="the role aggregates_view")
+
+    def make(self, full: bool | None = False, status: str = "new", seconds: float = 0.0) -> Batch:
+        """Make a batch, now or some seconds away from now."""
+        created = datetime.fromtimestamp(self.clock.now + seconds, timezone.utc)
+        batch = Batch(f"b{len(self.batches) + 1}", status, full, "aggregate_batch", created=created)
+        self.batches.insert(0, batch)
+        return batch
+
+    def end(self, batch_id: str, status: str = "done") -> None:
+        self.batches = [replace(each, status=status) if each.id == batch_id else each for each in self.batches]
+
+    # --- the hook ---
+
+    def get_history(self, ref: Any) -> History | str:
+        assert ref == REF
+        self.history_reads += 1
+        answer = self.reads.pop(0) if self.reads else None
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            return answer
+        now = self.clock.moment
+        shown = [each for each in self.batches if (now - each.created).total_seconds() >= self.lag]
+        # The Date header has whole seconds.
+        return History(tuple(shown), now.replace(microsecond=0))
+
+    def get_batches(self, ref: Any, wanted: Any, tries: int = 5) -> dict[str, Batch]:
+        assert ref == REF
+        answer = self.looks.pop(0) if self.looks else None
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            return answer
+        return {each.id: each for each in self.batches if each.id in wanted}
+
+    def start_batch(
+        self, ref: Any, *, is_full_build: bool, grace_period_overrides: Any, before_post: Callable[[], None]
+    ) -> Any:
+        assert ref == REF
+        before_post()
+        self.posts += 1
+        self.asked.append({"full": is_full_build, "overrides": dict(grace_period_overrides)})
+        outcome = self.starts.pop(0) if self.starts else accepted
+        if callable(outcome):
+            outcome = outcome(self, is_full_build)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def history_url(self, ref: Any, batch_id: str | None) -> str:
+        return f"{HOST}/history/{batch_id}"
+
+
+def accepted(server: AtScale, full: bool) -> Started:
+    return Started(server.make(full))
+
+
+def lost_after_start(server: AtScale, full: bool) -> LostReply:
+    """Start a batch and lose the reply."""
+    server.make(full)
+    return LostReply("HTTP 503")
+
+
+def lost_before_start(_server: AtScale, _full: bool) -> LostReply:
+    return LostReply("HTTP 503")
+
+
+def builder(server: AtScale, store: Any, log: Log, plan: Plan = PLAN, **options: Any) -> Builder:
+    identity = replace(IDENTITY, is_full_build=bool(plan.is_full_build))
+    memory = Memory(store, options.pop("identity", identity))
+    return Builder(
+        server, plan, memory, log, clock=server.clock, sleep=server.clock.sleep, **options
+    )  # fmt: skip

@@ -1,0 +1,550 @@
+"""Coming by a batch: attach, adopt, meet a running one, start one, and never start two."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from airflow_provider_atscale.build import DONE, FAILED, LOST, Finished, Other, Own, Skip, stamp
+from airflow_provider_atscale.durable import REFUSED, Intent, Memory
+from airflow_provider_atscale.exceptions import (
+    AtScaleAlreadyRunningError,
+    AtScaleApiError,
+    AtScaleAuthenticationError,
+    AtScaleConfigurationError,
+    AtScaleConnectionError,
+    AtScaleError,
+    AtScaleNotFoundError,
+    AtScalePermissionError,
+    AtScaleStartError,
+    AtScaleStartUnknownError,
+    AtScaleTaskStoppedError,
+)
+from airflow_provider_atscale.protocol.edition import LostReply, Refused
+from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, History
+
+from .building import IDENTITY, PLAN, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
+from .flows import NOW, Clock
+from .test_durable import INTENT, Store, entry, stored
+
+MAY_NOT = "https://atscale.example.com/wapi/p/aggregate/batch-history answers HTTP 403: Forbidden"
+DOWN = AtScaleApiError("Could not read the build history: HTTP 503.", 503)
+
+
+@pytest.fixture
+def server():
+    return AtScale(Clock())
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+@pytest.fixture
+def log():
+    return Log()
+
+
+def plan(**changes):
+    return replace(PLAN, **changes)
+
+
+# --- a fresh batch ----------------------------------------------------------------------------------------
+
+
+def test_started(server, store, log):
+    step = builder(server, store, log).begin()
+    assert step == Own("b1", "started", server.batches[0])
+    assert server.posts == 1
+    assert stored(store).batch_id == "b1"
+    assert stored(store).start == "started"
+
+
+def test_the_intent_is_stored_before_the_start_and_the_id_right_after_it(server, store, log):
+    seen = []
+    server.starts = [lambda *_: seen.append(stored(store)) or AtScaleStartError("no", 400)]
+    with pytest.raises(AtScaleStartError):
+        builder(server, store, log).begin()
+    [before] = seen
+    assert (before.batch_id, before.outcome, before.intent.server_time) == (None, None, server.clock.moment)
+
+
+@pytest.mark.parametrize(
+    ("asked", "full", "overrides"),
+    [
+        ({"is_full_build": True}, True, {}),
+        ({"is_full_build": False, "overrides": {"a": 30}}, False, {"a": 30}),
+        ({"is_full_build": None}, False, {}),
+    ],
+    ids=["full", "incremental", "not said"],
+)
+def test_what_is_asked_for_is_what_the_plan_says(server, store, log, asked, full, overrides):
+    builder(server, store, log, plan(**asked)).begin()
+    assert server.asked == [{"full": full, "overrides": overrides}]
+
+
+def test_ended_batches_are_in_nobodys_way(server, store, log):
+    for status in ("done", "failed", "cancelled", "deleted"):
+        server.make(status=status, seconds=-60)
+    assert builder(server, store, log).begin().start == "started"
+
+
+def test_without_a_store_it_works_as_well(server, log):
+    assert builder(server, None, log).begin().start == "started"
+
+
+# --- the fence --------------------------------------------------------------------------------------------
+
+
+def test_without_the_intent_nothing_is_started(server, store, log):
+    store.failing = {"set"}
+    with pytest.raises(
+        AtScaleError,
+        match=r"Nothing was started: the intent to build model .*\(ConnectionError: the store is down\)",
+    ):
+        builder(server, store, log).begin()
+    assert server.posts == 0
+
+
+def test_without_knowing_what_an_earlier_try_left_nothing_is_started(server, store, log):
+    store.failing = {"get"}
+    with pytest.raises(AtScaleError, match=r"Nothing was started: .* could not be read .*the store is down"):
+        builder(server, store, log).begin()
+    assert (server.posts, server.history_reads) == (0, 0)
+
+
+@pytest.mark.parametrize("moment", ["at once", "while the history is read", "while the intent is written"])
+def test_a_stopped_task_starts_nothing(server, store, log, moment):
+    stopped = {
+        "at once": lambda: True,
+        "while the history is read": lambda: server.history_reads > 0,
+        "while the intent is written": lambda: bool(store.writes),
+    }[moment]
+    with pytest.raises(AtScaleTaskStoppedError, match=r"so no build of model 'Internet Sales' .* is started"):
+        builder(server, store, log, is_stopped=stopped).begin()
+    assert server.posts == 0
+
+
+def test_an_id_that_cannot_be_stored_is_logged_and_the_task_goes_on(server, store, log):
+    def accept(server, full):
+        store.failing = {"set"}
+        return accepted(server, full)
+
+    server.starts = [accept]
+    assert builder(server, store, log).begin().batch_id == "b1"
+    assert log.has(
+        "error", "Batch b1 could not be written to Airflow's task state store (ConnectionError: the store"
+    )
+
+
+# --- a start that is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AtScaleStartError("Bad ids", 400),
+        AtScaleNotFoundError("No such model", 404),
+        AtScaleAuthenticationError("No", 401),
+        AtScalePermissionError("No", 403),
+        AtScaleConfigurationError("This engine cannot tell the kind"),
+        AtScaleConnectionError("refused", sent=False),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_plain_no_is_raised_and_a_retry_has_nothing_to_look_for(server, store, log, error):
+    server.starts = [error]
+    with pytest.raises(type(error)):
+        builder(server, store, log).begin()
+    assert stored(store).outcome == REFUSED
+    assert builder(server, store, log).begin().start == "started"
+    assert server.clock.slept == []
+
+
+def test_a_no_that_cannot_be_stored_is_raised_all_the_same(server, store, log):
+    def refuse(*_):
+        store.failing = {"set"}
+        return AtScaleStartError("Bad ids", 400)
+
+    server.starts = [refuse]
+    with pytest.raises(AtScaleStartError):
+        builder(server, store, log).begin()
+    assert log.has("warning", "That no batch was started could not be written to Airflow's task state store")
+
+
+REFUSAL = Refused(AtScaleStartError("AtScale refused to build: HTTP 500.", 500))
+
+
+def test_refused_and_a_batch_runs_that_came_in_between(server, store, log):
+    server.starts = [lambda server, _: server.make() and REFUSAL]
+    step = builder(server, store, log).begin()
+    assert step == Other(server.batches[0])
+    assert stored(store).outcome == REFUSED
+    assert server.posts == 1
+
+
+def test_refused_and_the_running_batch_is_listed_late(server, store, log):
+    server.lag = 1.5
+    server.starts = [lambda server, _: server.make() and REFUSAL]
+    assert builder(server, store, log).begin() == Other(server.batches[0])
+    assert server.clock.slept == [2.0]
+
+
+@pytest.mark.parametrize(
+    "reads", [[], [None, MAY_NOT, MAY_NOT], [None, DOWN, DOWN]], ids=["none", "403", "503"]
+)
+def test_refused_and_no_batch_explains_it(server, store, log, reads):
+    server.starts, server.reads = [REFUSAL], list(reads)
+    with pytest.raises(AtScaleStartError, match="AtScale refused to build"):
+        builder(server, store, log).begin()
+    assert stored(store).outcome is None
+
+
+def test_a_500_after_which_there_is_a_batch_all_the_same_is_adopted_by_a_retry(server, store, log):
+    server.lag = 10.0
+    server.starts = [lambda server, full: server.make(full) and REFUSAL]
+    with pytest.raises(AtScaleStartError):
+        builder(server, store, log).begin()
+    assert builder(server, store, log).begin() == Own("b1", "adopted", server.batches[0])
+    assert server.posts == 1
+
+
+# --- a reply that is lost ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lag", [0.0, 5.0, 100.0])
+def test_lost_and_the_batch_appears(server, store, log, lag):
+    server.lag = lag
+    server.starts = [lost_after_start]
+    step = builder(server, store, log).begin()
+    assert step == Own("b1", "adopted", server.batches[0])
+    assert stored(store).batch_id == "b1"
+    assert stored(store).start == "adopted"
+    assert log.has("warning", "Adopting batch b1")
+    assert sum(server.clock.slept) <= lag + 15
+    assert server.posts == 1
+
+
+def test_lost_and_the_history_is_down_for_a_while(server, store, log):
+    server.starts, server.reads = [lost_after_start], [None, DOWN, DOWN, DOWN]
+    assert builder(server, store, log).begin().start == "adopted"
+
+
+@pytest.mark.parametrize(
+    ("reads", "said"),
+    [
+        (
+            [],
+            "reply to the start was lost (HTTP 503), and no new batch appeared in the build history. Nothing more",
+        ),
+        (
+            [None, MAY_NOT],
+            f"was lost (HTTP 503), and the build history may not be read ({MAY_NOT}). Nothing more",
+        ),
+        (
+            [None] + [DOWN] * 50,
+            "could not be read: Could not read the build history: HTTP 503. Nothing more was started",
+        ),
+        (
+            [None] + [AtScaleAuthenticationError("No token", 401)] * 50,
+            "and the build history that would tell could not be read: No token Nothing more was started",
+        ),
+    ],
+    ids=["none appears", "403", "503", "401"],
+)
+def test_lost_and_not_to_be_found_is_an_error_that_a_retry_may_cure(server, store, log, reads, said):
+    server.starts, server.reads = [lost_before_start], reads
+    with pytest.raises(AtScaleStartUnknownError, match=re.escape(said)):
+        builder(server, store, log).begin()
+    assert (stored(store).batch_id, stored(store).outcome) == (None, None)
+    assert server.posts == 1
+    assert sum(server.clock.slept) <= 120.0 + 0.2
+
+
+def test_lost_and_several_appear(server, store, log):
+    def lost(server, full):
+        server.make(full)
+        server.make(full)
+        return LostReply("HTTP 503")
+
+    server.starts = [lost]
+    with pytest.raises(
+        AtScaleStartUnknownError, match=r"AtScale has 2 new incremental builds .* b2 \(new, created .*b1"
+    ):
+        builder(server, store, log).begin()
+    with pytest.raises(AtScaleStartUnknownError, match="AtScale has 2 new incremental builds"):
+        builder(server, store, log).begin()
+    assert server.posts == 1
+
+
+def test_lost_and_only_others_appear(server, store, log):
+    """Another kind, or an older batch that is listed late, is not ours."""
+
+    def lost(server, full):
+        server.make(not full)
+        server.make(full, seconds=-30)
+        return LostReply("HTTP 503")
+
+    server.starts = [lost]
+    with pytest.raises(AtScaleStartUnknownError):
+        builder(server, store, log).begin()
+
+
+def test_lost_where_the_history_could_not_be_read_before_adopts_nothing_old(server, store, log):
+    """The only batch that is listed afterwards is last week's: it is not this task's build."""
+    server.make(status="done", seconds=-7 * 86_400)
+    server.starts, server.reads = [lost_before_start], [MAY_NOT]
+    with pytest.raises(AtScaleStartUnknownError):
+        builder(server, store, log).begin()
+    assert builder(server, store, log).begin() == Own("b2", "started", server.batches[0])
+
+
+def test_a_stop_while_a_lost_batch_is_looked_for_says_that_it_may_go_on(server, store, log):
+    server.starts = [lost_before_start]
+    with pytest.raises(AtScaleTaskStoppedError, match="if it was, it goes on in AtScale"):
+        builder(server, store, log, is_stopped=lambda: server.posts > 0).begin()
+
+
+@pytest.mark.parametrize("policy", ["wait", "attach"])
+def test_lost_while_a_batch_ran_is_decided_by_on_running(server, store, log, policy):
+    """The intent of an earlier try says that one ran, so a new batch may be a sibling's without our data."""
+    store.set(
+        "atscale_build", entry(intent=Intent(NOW, server.clock.moment, frozenset({"b1"}), ran=True)).to_json()
+    )
+    server.make(seconds=-60)
+    server.end("b1")
+    server.make()
+    step = builder(server, store, log, plan(on_running=policy)).begin()
+    assert step == (Other(server.batches[0]) if policy == "wait" else Own("b2", "attached", server.batches[0]))
+    assert server.posts == 0
+    assert log.has(
+        "warning", "Not going on with a batch of the earlier try: just before it a batch of the model ran"
+    )
+
+
+# --- a batch that runs already ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["new", "inprogress", "running", "active", "archived"])
+def test_wait_for_a_running_batch_to_end(server, store, log, status):
+    running = server.make(status=status, seconds=-60)
+    mine = builder(server, store, log)
+    assert mine.begin() == Other(running)
+    assert server.posts == 0
+    server.end("b1")
+    assert mine.begin() == Own("b2", "started", server.batches[0])
+
+
+def test_skip(server, store, log):
+    server.make(seconds=-60)
+    with pytest.raises(Skip, match=r"Skipped: batch b1 .* runs already, and on_running is 'skip'"):
+        builder(server, store, log, plan(on_running="skip")).begin()
+    assert server.posts == 0
+
+
+def test_fail(server, store, log):
+    server.make(seconds=-60)
+    with pytest.raises(AtScaleAlreadyRunningError, match=r"Nothing was started: batch b1 .*/history/b1"):
+        builder(server, store, log, plan(on_running="fail")).begin()
+    assert server.posts == 0
+
+
+@pytest.mark.parametrize(
+    ("running", "asked", "attaches"),
+    [
+        (False, False, True),
+        (True, False, True),
+        (True, True, True),
+        (False, True, False),
+        (None, True, True),
+        (None, None, True),
+    ],
+    ids=[
+        "same kind",
+        "full for incremental",
+        "both full",
+        "incremental for full",
+        "kind not told",
+        "nothing told",
+    ],
+)
+def test_attach_to_a_batch_that_builds_at_least_as_much(server, store, log, running, asked, attaches):
+    batch = server.make(running, seconds=-60)
+    step = builder(server, store, log, plan(on_running="attach", is_full_build=asked)).begin()
+    assert step == (Own("b1", "attached", batch) if attaches else Other(batch))
+    assert server.posts == 0
+    assert log.has("warning", "data that was loaded after that may not be in it") is attaches
+
+
+def test_attach_chooses_the_batch_that_serves(server, store, log):
+    full = server.make(True, seconds=-60)
+    server.make(False, seconds=-30)
+    step = builder(server, store, log, plan(on_running="attach", is_full_build=True)).begin()
+    assert step == Own("b1", "attached", full)
+    assert stored(store).batch_id == "b1"
+
+
+@pytest.mark.parametrize("policy", ["wait", "attach", "skip", "fail"])
+def test_refused_asks_on_running_again(server, store, log, policy):
+    server.starts = [lambda server, _: server.make() and REFUSAL]
+    mine = builder(server, store, log, plan(on_running=policy))
+    if policy in ("skip", "fail"):
+        with pytest.raises(Skip if policy == "skip" else AtScaleAlreadyRunningError):
+            mine.begin()
+    else:
+        step = mine.begin()
+        assert step == (
+            Other(server.batches[0]) if policy == "wait" else Own("b1", "attached", server.batches[0])
+        )
+
+
+def test_a_history_that_may_not_be_read_is_said_and_the_build_started(server, store, log):
+    server.reads = [MAY_NOT]
+    assert builder(server, store, log).begin().start == "started"
+    assert log.has("warning", "The build history may not be read (https://")
+    assert stored(store).intent.ran is True
+
+
+@pytest.mark.parametrize(
+    "error",
+    [DOWN, AtScaleAuthenticationError("No", 401), AtScaleConnectionError("no answer")],
+    ids=["503", "401", "cut"],
+)
+def test_a_history_that_cannot_be_read_before_the_start_is_an_error(server, store, log, error):
+    server.reads = [error]
+    with pytest.raises(type(error)):
+        builder(server, store, log).begin()
+    assert server.posts == 0
+
+
+# --- what an earlier try left -----------------------------------------------------------------------------
+
+
+def left(store, *args, **kwargs):
+    store.set("atscale_build", entry(*args, **kwargs).to_json())
+
+
+@pytest.mark.parametrize("status", ["new", "inprogress", "done", "archived", None], ids=str)
+def test_attach_to_the_batch_of_an_earlier_try(server, store, log, status):
+    left(store, "b1", start="adopted")
+    batch = server.make(status=status) if status else None
+    assert builder(server, store, log).begin() == Own("b1", "adopted", batch)
+    assert server.posts == 0
+
+
+def test_attach_although_it_cannot_be_seen(server, store, log):
+    left(store, "b1")
+    server.looks = [DOWN]
+    assert builder(server, store, log).begin() == Own("b1", "started", None)
+
+
+def test_rebuild_where_the_earlier_tries_batch_failed_unseen(server, store, log):
+    left(store, "b1")
+    server.make(status="failed")
+    assert builder(server, store, log).begin() == Own("b2", "started", server.batches[0])
+    assert log.has("warning", "Batch b1 of an earlier try ended as failed, so a fresh one is built")
+
+
+def test_a_failure_that_only_instances_show_is_waited_for(server, store, log):
+    """More instances may come: a batch that looks like one that failed may be at work."""
+    left(store, "b1")
+    instances = (AggregateInstance("1", "failed"),)
+    server.looks = [{"b1": Batch("b1", "failed", instances=instances)}]
+    assert builder(server, store, log).begin().batch_id == "b1"
+    assert server.posts == 0
+
+
+def test_succeed_without_a_build(server, store, log):
+    left(store, "b1", DONE)
+    assert builder(server, store, log).begin() == Finished("b1", "started")
+    assert (server.posts, server.history_reads) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (FAILED, "the batch of an earlier try failed"),
+        (LOST, "the batch of an earlier try was not in the build history"),
+    ],
+)
+def test_rebuild(server, store, log, outcome, said):
+    left(store, "b0", outcome)
+    assert builder(server, store, log).begin().start == "started"
+    assert log.has("info", f"Not going on with an earlier batch: {said}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_tries": 4}, "the task was cleared"),
+        ({"clear_number": 1}, "the task was cleared"),
+        ({"server": "https://other"}, "an earlier try built something else (server differs)"),
+    ],
+)
+def test_ignore_and_meet_it_like_any_other(server, store, log, changes, said):
+    left(store, "b1")
+    running = server.make()
+    step = builder(server, store, log, identity=replace(IDENTITY, **changes)).begin()
+    assert step == Other(running)
+    assert log.has("info", said)
+
+
+@pytest.mark.parametrize("lag", [0.0, 30.0])
+def test_adopt_the_batch_whose_id_an_earlier_try_did_not_learn(server, store, log, lag):
+    left(store, intent=replace(INTENT, known=frozenset()))
+    server.lag = lag
+    server.make()
+    assert builder(server, store, log).begin() == Own("b1", "adopted", server.batches[0])
+    assert server.posts == 0
+
+
+def test_rebuild_where_an_earlier_try_started_nothing(server, store, log):
+    left(store)
+    server.clock.now += 300
+    assert builder(server, store, log).begin().start == "started"
+    assert server.clock.slept == []
+
+
+def test_an_intent_by_a_clock_that_is_ahead_is_not_waited_for_for_hours(server, store, log):
+    left(store, intent=replace(INTENT, at=NOW + 86_400))
+    assert builder(server, store, log).begin().start == "started"
+    assert sum(server.clock.slept) <= 121
+
+
+def test_nothing_is_started_while_it_cannot_be_known_whether_something_was(server, store, log):
+    left(store)
+    server.clock.now += 300
+    server.reads = [DOWN]
+    with pytest.raises(AtScaleStartUnknownError, match="a retry of the task looks again before it starts one"):
+        builder(server, store, log).begin()
+    assert server.posts == 0
+
+
+def test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one(server, log):
+    builder(server, None, log).begin()
+    assert builder(server, None, log).begin() == Other(server.batches[0])
+    assert server.posts == 1
+
+
+# --- judging ----------------------------------------------------------------------------------------------
+
+
+def test_a_judgement_that_cannot_be_stored_is_logged(store, log):
+    left(store, "b1")
+    store.failing = {"set"}
+    stamp(Memory(store, IDENTITY), log, DONE, "b1")
+    assert log.lines == [
+        (
+            "warning",
+            "That batch b1 is done could not be written to Airflow's task state store (ConnectionError: the "
+            "store is down); a retry looks again",
+        )
+    ]
+
+
+def test_the_helper_shows_a_history_as_atscale_does(server):
+    server.make()
+    assert server.get_history(PLAN.ref) == History((server.batches[0],), server.clock.moment)

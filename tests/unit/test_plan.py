@@ -1,0 +1,283 @@
+"""What a resumed task is told: a plan that is read back strictly, and an event that is believed or refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_atscale.exceptions import AtScaleEventError
+from airflow_provider_atscale.plan import Plan, parse_plan, read_event
+from airflow_provider_atscale.protocol.models import ModelRef, Phase, batch_to_json, parse_batch
+from airflow_provider_atscale.protocol.watch import Ended, GaveUp
+from airflow_provider_atscale.report import TimedOut
+from airflow_provider_atscale.waiting import Deadline
+
+from .flows import API_TOKEN, BATCH_ID, NOW, OTHER_ID, REF, row
+from .test_hostile_answers import NEAR, places, put
+from .test_models import JSON
+
+PLAN = Plan(
+    conn_id="atscale_default",
+    ref=REF,
+    began=NOW,
+    poll_interval=60.0,
+    deadline=Deadline(NOW + 21_600, "timeout"),
+    failed_aggregates="warn",
+    is_full_build=False,
+    overrides={"factinternetsales": 30},
+)
+
+texts = st.text(max_size=10)
+names = st.text(min_size=1, max_size=10)
+numbers = st.floats(0, 1e12) | st.integers(0, 10**12)
+plans = st.builds(
+    Plan,
+    conn_id=names,
+    ref=st.builds(ModelRef, texts, texts, texts, texts),
+    began=numbers,
+    poll_interval=numbers,
+    deadline=st.none()
+    | st.builds(Deadline, st.floats(0, 1e12), st.sampled_from(["timeout", "execution_timeout"])),
+    failed_aggregates=st.sampled_from(["warn", "fail", "ignore"]),
+    is_full_build=st.none() | st.booleans(),
+    overrides=st.dictionaries(texts, numbers, max_size=3),
+    on_running=st.sampled_from(["wait", "attach", "skip", "fail"]),
+    waits=st.booleans(),
+    start=st.sampled_from(["started", "attached", "adopted", "watched"]),
+)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------
+
+
+@given(plans)
+def test_a_plan_is_read_back_as_it_was(plan):
+    assert parse_plan(plan.to_json()) == plan
+    assert parse_plan(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_a_plan_has_no_secret():
+    assert API_TOKEN not in json.dumps(PLAN.to_json())
+    assert PLAN.to_json().keys() == {
+        "conn_id", "ref", "began", "poll_interval", "deadline", "failed_aggregates", "is_full_build",
+        "overrides", "on_running", "waits", "start",
+    }  # fmt: skip
+
+
+def test_how_a_task_came_to_its_batch_is_told_later():
+    assert PLAN.come_by("adopted") == replace(PLAN, start="adopted")
+    assert PLAN.start == "started"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("conn_id", None),
+        ("conn_id", ""),
+        ("conn_id", 7),
+        ("ref", None),
+        ("ref", ["a", "b", "c"]),
+        ("ref", ["a", "b", "c", None]),
+        ("ref", "abcd"),
+        ("ref", {"catalog_id": "a"}),
+        ("began", None),
+        ("began", "now"),
+        ("began", True),
+        ("began", math.nan),
+        ("began", math.inf),
+        ("began", 10**400),
+        ("poll_interval", -1),
+        ("poll_interval", math.nan),
+        ("poll_interval", "60"),
+        ("deadline", 7),
+        ("deadline", {}),
+        ("deadline", {"at": NOW}),
+        ("deadline", {"at": NOW, "limit": "patience"}),
+        ("deadline", {"at": "soon", "limit": "timeout"}),
+        ("deadline", {"at": True, "limit": "timeout"}),
+        ("deadline", {"at": math.nan, "limit": "timeout"}),
+        ("deadline", {"at": math.inf, "limit": "timeout"}),
+        ("deadline", {"at": 10**400, "limit": "timeout"}),
+        ("failed_aggregates", "forgive"),
+        ("failed_aggregates", None),
+        ("failed_aggregates", ["warn"]),
+        ("is_full_build", "false"),
+        ("is_full_build", 0),
+        ("overrides", None),
+        ("overrides", [["a", 1]]),
+        ("overrides", {"a": "1"}),
+        ("overrides", {"a": None}),
+        ("overrides", {"a": math.nan}),
+        ("overrides", {7: 1}),
+        ("on_running", "hope"),
+        ("on_running", None),
+        ("waits", 1),
+        ("waits", "true"),
+        ("start", None),
+        ("start", ""),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_field_that_is_not_what_it_should_be_makes_it_no_plan(field, value):
+    with pytest.raises(ValueError):  # noqa: PT011 - an event's error tells the rest
+        parse_plan({**PLAN.to_json(), field: value})
+
+
+@pytest.mark.parametrize("value", [None, [], "plan", 7, {}, {"conn_id": "x"}], ids=str)
+def test_what_is_no_mapping_of_a_plans_fields_is_no_plan(value):
+    with pytest.raises(ValueError):  # noqa: PT011
+        parse_plan(value)
+
+
+def test_a_plan_of_another_version_is_no_plan():
+    newer = {**PLAN.to_json(), "colour": "red"}
+    with pytest.raises(ValueError, match=r"its fields differ: \['colour'\]"):
+        parse_plan(newer)
+    older = {name: value for name, value in PLAN.to_json().items() if name != "waits"}
+    with pytest.raises(ValueError, match=r"its fields differ: \['waits'\]"):
+        parse_plan(older)
+
+
+# --- the event --------------------------------------------------------------------------------------------
+
+
+def event(status="ended", batch_id=BATCH_ID, **facts):
+    return {"status": status, "batch_id": batch_id, "payload": PLAN.to_json(), **facts}
+
+
+def batch(status="done", batch_id=BATCH_ID, **values):
+    return batch_to_json(parse_batch(row(batch_id, status, **values)))
+
+
+ENDED = event(batch=batch())
+TIMED_OUT = event("timeout", limit="timeout", seconds=21_600.0, last_status="inprogress")
+GAVE_UP = event("gave_up", kind="trouble", reason="Batch b could not be read for 30 minutes")
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict"),
+    [
+        (ENDED, Ended(parse_batch(batch()))),
+        (event(batch=batch("Success")), Ended(parse_batch(batch("Success")))),
+        (event(batch=batch("failed")), Ended(parse_batch(batch("failed")))),
+        (TIMED_OUT, TimedOut("timeout", 21_600.0, "inprogress")),
+        (event("timeout", limit="execution_timeout", seconds=1), TimedOut("execution_timeout", 1.0, None)),
+        (GAVE_UP, GaveUp("trouble", "Batch b could not be read for 30 minutes")),
+        (event("gave_up", kind="missing", reason=""), GaveUp("missing", "")),
+        (event("gave_up", kind="unknown", reason="x"), GaveUp("unknown", "x")),
+    ],
+    ids=["done", "success", "failed", "timeout", "execution_timeout", "trouble", "missing", "unknown"],
+)
+def test_an_event_is_read(told, verdict):
+    resumed = read_event(json.loads(json.dumps(told)))
+    assert (resumed.plan, resumed.verdict, resumed.batch_id) == (PLAN, verdict, BATCH_ID)
+
+
+@pytest.mark.parametrize("told", [TIMED_OUT, GAVE_UP], ids=["timeout", "gave up"])
+def test_whoever_waits_for_the_newest_batch_may_have_seen_none(told):
+    told = {**told, "batch_id": None}
+    assert read_event(told, needs_batch=False).batch_id is None
+    with pytest.raises(AtScaleEventError, match="it has no batch id"):
+        read_event(told)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (None, "it is no mapping"),
+        ([], "it is no mapping"),
+        ("done", "it is no mapping"),
+        (True, "it is no mapping"),
+        ({}, "None is no plan"),
+        ({"status": "success"}, "None is no plan"),
+        ({"status": "success", "batch_id": BATCH_ID}, "None is no plan"),
+        ({**ENDED, "payload": None}, "None is no plan"),
+        ({**ENDED, "payload": {}}, "its fields differ"),
+        ({**ENDED, "payload": {**PLAN.to_json(), "waits": 1}}, "its waits is 1"),
+        (event(None, batch=batch()), "its status is None"),
+        (event("success", batch=batch()), "its status is 'success'"),
+        (event("done", batch=batch()), "its status is 'done'"),
+        (event("Ended", batch=batch()), "its status is 'Ended'"),
+        (event(["ended"], batch=batch()), "its status is"),
+        (event(batch_id=None, batch=batch()), "it has no batch id"),
+        (event(batch_id="", batch=batch()), "it has no batch id"),
+        (event(batch_id=7, batch=batch()), "it has no batch id"),
+        (event(batch_id=[BATCH_ID], batch=batch()), "it has no batch id"),
+        (event(), "its batch is not the one that it names"),
+        (event(batch=None), "its batch is not the one that it names"),
+        (event(batch={}), "its batch is not the one that it names"),
+        (event(batch="done"), "its batch is not the one that it names"),
+        (event(batch=batch(batch_id=OTHER_ID)), "its batch is not the one that it names"),
+        (event(batch_id=BATCH_ID.upper(), batch=batch()), "its batch is not the one that it names"),
+        (event(batch={**batch(), "status": None}), "its batch is not the one that it names"),
+        (event(batch={**batch(), "status": True}), "its batch is not the one that it names"),
+        (event(batch=batch("inprogress")), "its batch has not ended, its status is 'inprogress'"),
+        (event(batch=batch("active")), "its batch has not ended, its status is 'active'"),
+        (event(batch=batch("undone")), "its batch has not ended, its status is 'undone'"),
+        (event("timeout"), "it does not say which limit has passed"),
+        (event("timeout", limit="patience", seconds=1.0), "it does not say which limit has passed"),
+        (event("timeout", limit="timeout"), "it does not say which limit has passed"),
+        (event("timeout", limit="timeout", seconds="1"), "it does not say which limit has passed"),
+        (event("timeout", limit="timeout", seconds=True), "it does not say which limit has passed"),
+        (event("timeout", limit="timeout", seconds=-1), "it does not say which limit has passed"),
+        (event("timeout", limit="timeout", seconds=math.nan), "it does not say which limit has passed"),
+        (event("timeout", limit="timeout", seconds=10**400), "it does not say which limit has passed"),
+        (event("gave_up"), "it does not say why the wait was given up"),
+        (event("gave_up", kind="boredom", reason="x"), "it does not say why the wait was given up"),
+        (event("gave_up", kind="trouble", reason=None), "it does not say why the wait was given up"),
+        (event("gave_up", kind=["trouble"], reason="x"), "it does not say why the wait was given up"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else repr(value)[:30],
+)
+@pytest.mark.parametrize("needs_batch", [True, False], ids=["operator", "sensor"])
+def test_an_event_that_is_not_exactly_one_of_ours_fails_closed(told, said, needs_batch):
+    if told.__class__ is dict and told.get("batch_id") is None and not needs_batch and "batch_id" in told:
+        said = "its batch is not the one that it names"
+    with pytest.raises(AtScaleEventError, match=said) as error:
+        read_event(told, needs_batch=needs_batch)
+    assert "so the task fails rather than guess" in str(error.value)
+    assert "same version of this package" in str(error.value)
+
+
+def test_an_error_shows_no_more_of_an_event_than_fits_into_a_log():
+    with pytest.raises(AtScaleEventError) as error:
+        read_event({"status": "x" * 100_000})
+    assert len(str(error.value)) < 1_200
+
+
+@st.composite
+def near_events(draw):
+    told = copy.deepcopy(draw(st.sampled_from([ENDED, event(batch=batch("failed")), TIMED_OUT, GAVE_UP])))
+    for _ in range(draw(st.integers(0, 3))):
+        path = draw(st.sampled_from(sorted(places(told), key=repr)))
+        told = put(told, path, copy.deepcopy(draw(st.sampled_from(NEAR) | JSON)))
+    return told
+
+
+@given(
+    near_events() | JSON | st.dictionaries(st.sampled_from([*ENDED, *GAVE_UP, *TIMED_OUT]), JSON), st.booleans()
+)
+def test_whatever_comes_is_refused_or_consistent(told, needs_batch):
+    try:
+        resumed = read_event(told, needs_batch=needs_batch)
+    except AtScaleEventError:
+        return
+    assert parse_plan(resumed.plan.to_json()) == resumed.plan
+    assert resumed.batch_id == told["batch_id"]
+    assert resumed.batch_id or not needs_batch
+    verdict = resumed.verdict
+    if isinstance(verdict, Ended):
+        assert told["status"] == "ended"
+        assert verdict.batch.id == resumed.batch_id == told["batch"]["id"].strip()
+        assert verdict.batch.status == told["batch"]["status"]
+        assert verdict.batch.phase in (Phase.SUCCEEDED, Phase.FAILED)
+    elif isinstance(verdict, TimedOut):
+        assert (told["status"], told["limit"], told["seconds"]) == ("timeout", verdict.limit, verdict.seconds)
+    else:
+        assert (told["status"], told["kind"], told["reason"]) == ("gave_up", verdict.kind, verdict.reason)

@@ -1,0 +1,306 @@
+"""What every wait has: a deadline, a log of progress, a loop that neither sleeps nor looks once too often."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleAuthenticationError,
+    AtScaleConnectionError,
+    AtScaleTaskStoppedError,
+)
+from airflow_provider_atscale.protocol.models import AggregateInstance, Batch
+from airflow_provider_atscale.protocol.watch import (
+    BatchWatch,
+    Ended,
+    GaveUp,
+    Missing,
+    Seen,
+    Tolerance,
+    Trouble,
+    Wait,
+)
+from airflow_provider_atscale.report import TimedOut
+from airflow_provider_atscale.waiting import (
+    HEARTBEAT,
+    Deadline,
+    Progress,
+    look,
+    parse_deadline,
+    timed_out,
+    tolerance,
+    wait_blocking,
+)
+
+from .flows import NOW, REF, Clock
+
+log = logging.getLogger("a wait")
+DONE, BUSY = Seen(Batch("b", "done")), Seen(Batch("b", "inprogress"))
+
+
+# --- deadlines --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("timeout", "execution_timeout", "expected"),
+    [
+        (None, None, None),
+        (60.0, None, Deadline(NOW + 60, "timeout")),
+        (None, 60.0, Deadline(NOW - 10 + 60, "execution_timeout")),
+        (60.0, 65.0, Deadline(NOW - 10 + 65, "execution_timeout")),
+        (60.0, 90.0, Deadline(NOW + 60, "timeout")),
+        (60.0, 70.0, Deadline(NOW + 60, "timeout")),
+    ],
+    ids=["none", "timeout", "execution_timeout", "execution_timeout is earlier", "timeout is earlier", "equal"],
+)
+def test_the_earlier_of_both_limits(timeout, execution_timeout, expected):
+    assert Deadline.earlier(NOW, timeout, NOW - 10, execution_timeout) == expected
+
+
+@given(st.none() | st.builds(Deadline, st.floats(0, 1e12), st.sampled_from(["timeout", "execution_timeout"])))
+def test_a_deadline_is_read_back(deadline):
+    assert parse_deadline(deadline.to_json() if deadline else None) == deadline
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds"), [("inprogress", 100.0), (None, 100.0)], ids=["seen", "never seen"]
+)
+def test_the_verdict_of_a_wait_whose_deadline_has_passed(status, seconds):
+    watch = BatchWatch(NOW, 60.0, batch=Batch("b", status) if status else None)
+    assert timed_out(Deadline(NOW + 100, "timeout"), watch, NOW + 100) == TimedOut("timeout", seconds, status)
+
+
+def test_the_tolerances_are_airflows_configuration(monkeypatch):
+    assert tolerance() == Tolerance()
+    monkeypatch.setenv("AIRFLOW__ATSCALE__MISSING_TOLERANCE", "7")
+    monkeypatch.setenv("AIRFLOW__ATSCALE__SETTLE_TIME", "0.5")
+    assert tolerance() == Tolerance(missing=7.0, settle=0.5)
+
+
+# --- one look ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"b": DONE.batch}, DONE),
+        ({}, Missing()),
+        ({"c": Batch("c", "done")}, Missing()),
+        (AtScaleConnectionError("no answer"), Trouble("no answer")),
+        (AtScaleAuthenticationError("refused", 401), Trouble("refused")),
+    ],
+    ids=["found", "missing", "another's", "trouble", "refused credentials"],
+)
+def test_whatever_a_look_meets_is_an_observation(found, expected):
+    asked = []
+
+    def get_batches(ref, wanted, tries):
+        asked.append((ref, wanted, tries))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    assert look(SimpleNamespace(get_batches=get_batches), REF, "b") == expected
+    assert asked == [(REF, ("b",), 1)]
+
+
+def test_an_error_of_the_program_is_no_observation():
+    def broken(*_args, **_kwargs):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        look(SimpleNamespace(get_batches=broken), REF, "b")
+
+
+# --- the loop ---------------------------------------------------------------------------------------------
+
+
+class Build:
+    """A batch that ends after so many seconds, and how often it was looked at."""
+
+    def __init__(self, clock: Clock, seconds: float, end: str = "done", takes: float = 0.0) -> None:
+        self.clock, self.began, self.seconds, self.end, self.takes = clock, clock.now, seconds, end, takes
+        self.looks: list[float] = []
+
+    def observe(self):
+        self.clock.now += self.takes
+        self.looks.append(self.clock.now - self.began)
+        status = self.end if self.clock.now - self.began >= self.seconds else "inprogress"
+        return Seen(Batch("b", status))
+
+
+def wait(observe, clock, deadline=None, is_stopped=lambda: False, cap=60.0):
+    watch = BatchWatch(clock.now, cap, subject="Batch b")
+    progress = Progress(log, "Batch b", clock.now)
+    return wait_blocking(observe, watch, progress, deadline, is_stopped, clock, clock.sleep)
+
+
+@pytest.mark.parametrize("end", ["done", "failed"])
+@pytest.mark.parametrize("seconds", [0.0, 2.0, 90.0, 7200.0])
+def test_a_wait_ends_with_its_batch(seconds, end):
+    clock = Clock()
+    build = Build(clock, seconds, end)
+    assert wait(build.observe, clock) == Ended(Batch("b", end))
+    assert seconds <= build.looks[-1] <= seconds * 1.22 + 2.5
+    assert len(build.looks) <= seconds / 60 + 21
+
+
+def test_what_has_ended_already_is_never_waited_for():
+    clock = Clock()
+    wait(lambda: DONE, clock)
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "ended"),
+    [(100.0, 50.0, False), (100.0, 200.0, True), (100.0, 100.0, True), (0.0, -5.0, True), (100.0, -5.0, False)],
+    ids=["too long", "in time", "at the deadline", "done before a deadline that has passed", "passed before"],
+)
+def test_a_deadline_ends_the_wait_after_a_last_look(seconds, limit, ended):
+    clock = Clock()
+    build = Build(clock, seconds)
+    verdict = wait(build.observe, clock, Deadline(NOW + limit, "timeout"))
+    if ended:
+        assert isinstance(verdict, Ended)
+    else:
+        assert verdict == TimedOut("timeout", max(limit, 0.0), "inprogress")
+    assert build.looks[-1] <= max(limit, 0.0) + 0.001
+
+
+def test_a_slow_look_does_not_lose_the_deadline():
+    clock = Clock()
+    build = Build(clock, 1e9, takes=30.0)
+    verdict = wait(build.observe, clock, Deadline(NOW + 100, "execution_timeout"))
+    assert isinstance(verdict, TimedOut)
+    assert verdict.limit == "execution_timeout"
+    assert 100.0 <= verdict.seconds <= 130.0
+
+
+def test_a_batch_that_ends_during_the_last_look_has_ended():
+    clock = Clock()
+    assert isinstance(
+        wait(Build(clock, 101.0, takes=30.0).observe, clock, Deadline(NOW + 100, "timeout")), Ended
+    )
+
+
+def test_a_stopped_task_stops_waiting_and_says_what_goes_on():
+    clock = Clock()
+    build = Build(clock, 1e9)
+    with pytest.raises(
+        AtScaleTaskStoppedError, match="while it waited for Batch b; the build goes on in AtScale"
+    ):
+        wait(build.observe, clock, is_stopped=lambda: len(build.looks) == 3)
+    assert len(build.looks) == 3
+
+
+def test_trouble_is_borne_and_then_given_up():
+    clock = Clock()
+    verdict = wait(lambda: Trouble("HTTP 503"), clock)
+    assert isinstance(verdict, GaveUp)
+    assert verdict.kind == "trouble"
+    assert 1800 <= clock.now - NOW <= 1800 + 70
+
+
+def test_a_build_survives_an_outage_that_is_shorter_than_the_tolerance():
+    clock = Clock()
+    build = Build(clock, 3600.0)
+
+    def observe():
+        seen = build.observe()
+        return Trouble("HTTP 503") if 600 < clock.now - NOW < 2300 else seen
+
+    assert wait(observe, clock) == Ended(Batch("b", "done"))
+
+
+# --- the log ----------------------------------------------------------------------------------------------
+
+
+def noted(*steps):
+    """Show observations at seconds to the judge and to the log; return the lines."""
+    lines = []
+    said = SimpleNamespace(
+        info=lambda text, *args: lines.append("info: " + text % args),
+        warning=lambda text, *args: lines.append("warning: " + text % args),
+    )
+    watch, progress = BatchWatch(NOW, 60.0), Progress(said, "Batch b", NOW)
+    for second, observation in steps:
+        decision = watch.observe(observation, NOW + second, 0.5)
+        progress.note(observation, watch, decision, NOW + second)
+    return lines
+
+
+def seen(status, **values):
+    return Seen(Batch("b", status, **values))
+
+
+HALF = tuple(
+    AggregateInstance(str(number), status) for number, status in enumerate(["active", "active", "new"])
+)
+
+
+@pytest.mark.parametrize(
+    ("steps", "lines"),
+    [
+        ([(1, seen("new"))], ["info: Batch b: new after 1 s"]),
+        ([(1, seen("new")), (2, seen("new")), (9, seen("new"))], ["info: Batch b: new after 1 s"]),
+        (
+            [(1, seen("new")), (5, BUSY), (9, DONE)],
+            [f"info: Batch b: {each}" for each in ("new after 1 s", "inprogress after 5 s", "done after 9 s")],
+        ),
+        (
+            [(1, BUSY), (HEARTBEAT, BUSY), (HEARTBEAT + 1, BUSY), (HEARTBEAT + 2, BUSY)],
+            ["info: Batch b: inprogress after 1 s", "info: Batch b: inprogress after 601 s"],
+        ),
+        (
+            [(1, seen("inprogress", estimate_ms=90_000, progress=12.4))],
+            ["info: Batch b: inprogress after 1 s, AtScale estimates 90 s, 12 % done"],
+        ),
+        (
+            [(1, seen("done", estimate_ms=90_000))],
+            ["info: Batch b: done after 1 s"],
+        ),
+        (
+            [(1, Trouble("HTTP 503.")), (2, Trouble("HTTP 502")), (9, BUSY)],
+            [
+                "warning: Batch b: waiting on after 1 s, though HTTP 503",
+                "info: Batch b: inprogress after 9 s",
+            ],
+        ),
+        ([(1, Missing())], ["info: Batch b: waiting on after 1 s, though the build history does not list it"]),
+        (
+            [(1, seen("archived"))],
+            ["info: Batch b: waiting on after 1 s, though its status is 'archived'"],
+        ),
+    ],
+    ids=[
+        "first look", "no line per look", "changes", "sign of life", "estimate", "no estimate at the end",
+        "trouble", "missing", "unknown",
+    ],
+)  # fmt: skip
+def test_the_log_has_what_is_news(steps, lines):
+    assert noted(*steps) == lines
+
+
+def test_the_second_best_way_is_told_once():
+    shown = seen("inprogress", instances=HALF)
+    first, second = noted((1, shown), (9, shown))
+    assert first.startswith(
+        "warning: Batch b: the build history may not be read, so the batch is judged by its"
+    )
+    assert second == "info: Batch b: inprogress after 1 s, 2 of 3 aggregates built"
+
+
+def test_the_next_observation_can_be_said_again():
+    lines = []
+    said = SimpleNamespace(info=lambda text, *args: lines.append(text % args))
+    watch, progress = BatchWatch(NOW, 60.0), Progress(said, "Batch b", NOW)
+    progress.note(BUSY, watch, Wait(1.0), NOW)
+    progress.note(BUSY, watch, Wait(1.0), NOW)
+    progress.restate()
+    progress.note(BUSY, watch, Wait(1.0), NOW)
+    assert len(lines) == 2
