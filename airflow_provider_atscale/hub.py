@@ -16,7 +16,7 @@ import asyncio
 import contextvars
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_atscale.client import AsyncAtScaleClient
@@ -33,12 +33,16 @@ from airflow_provider_atscale.protocol.watch import Missing, Observation, Seen, 
 from airflow_provider_atscale.waiting import tolerance
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from airflow_provider_atscale.protocol.models import History
 
 T = TypeVar("T")
 
 #: A connection that was refused is looked up again at most this often, in seconds.
 LOOK_UP_AGAIN = 30.0
+#: How many waiters are woken in one turn of the event loop.
+_AT_ONCE = 50
 #: Timers are as exact as this, in seconds.
 _GRAIN = 0.05
 
@@ -112,10 +116,14 @@ class Room:
     All waiters for batches of one model.
 
     :param line: The connection that they share.
+    :param key: By what the line knows the room.
     :param ref: The model.
     """
 
-    def __init__(self, line: Line, ref: ModelRef) -> None:
+    __slots__ = ("_due", "_line", "_reading", "_recall", "_ref", "_timer", "_waiting", "key", "members")
+
+    def __init__(self, line: Line, key: tuple[str, str], ref: ModelRef) -> None:
+        self.key = key
         self._line = line
         self._ref = ref
         self._waiting: dict[asyncio.Future[Observation], tuple[str | None, float]] = {}
@@ -151,7 +159,8 @@ class Room:
             return
         self._stop_timer()
         self._due = due
-        self._timer = asyncio.get_running_loop().call_at(due, self._start_read)
+        # In an empty context, which the read inherits: that of a waiter would lead to its own log.
+        self._timer = asyncio.get_running_loop().call_at(due, self._start_read, context=self._line.context)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -168,7 +177,7 @@ class Room:
             self._look_by(due)
             return
         asked = frozenset(batch_id for batch_id, _ in self._waiting.values())
-        self._reading = contextvars.Context().run(asyncio.ensure_future, self._read(asked))
+        self._reading = asyncio.ensure_future(self._read(asked))
 
     async def _read(self, asked: frozenset[str | None]) -> None:
         try:
@@ -181,7 +190,10 @@ class Room:
                 )
             if None in asked:
                 history = await self._line.ask(lambda client: client.edition.history(self._ref))
-            for future, (batch_id, _) in list(self._waiting.items()):
+            for number, (future, (batch_id, _)) in enumerate(list(self._waiting.items()), 1):
+                if number % _AT_ONCE == 0:
+                    # Each has its own to do with the answer; others on the loop want to run as well.
+                    await asyncio.sleep(0)
                 if future.done() or batch_id not in asked:
                     continue
                 answer = history if batch_id is None else found
@@ -213,15 +225,24 @@ class Seat:
     :param line: The connection.
     :param ref: The model; without ids where they could not be found out yet.
     :param batch_id: The batch; None for whichever is the newest.
-    :param rooms: Leaves the room.
     """
 
-    def __init__(self, line: Line, ref: ModelRef, batch_id: str | None, rooms: AsyncExitStack) -> None:
+    __slots__ = ("_batch_id", "_line", "_room", "ref")
+
+    def __init__(self, line: Line, ref: ModelRef, batch_id: str | None) -> None:
         self.ref = ref
         self._line = line
         self._batch_id = batch_id
-        self._rooms = rooms
         self._room: Room | None = None
+
+    async def __aenter__(self) -> Seat:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._room is not None:
+            await self._line.leave(self._room)
 
     async def next(self, seconds: float) -> Observation:
         """
@@ -236,7 +257,7 @@ class Seat:
                 return found
             self.ref, seconds = found, 0.0
         if self._room is None:
-            self._room = await self._rooms.enter_async_context(self._line.room(self.ref))
+            self._room = self._line.enter(self.ref)
         return await self._room.next(self._batch_id, seconds)
 
 
@@ -266,6 +287,7 @@ class Line:
         self.members = 0
         # Read once: a thousand waiters of a restarted triggerer begin in the same moment.
         self.tolerance = tolerance()
+        self.context = contextvars.Context()
         self._load = load
         self._connect = connect or (lambda settings: AsyncAtScaleClient(settings, mask=amask_secret))
         self._client: AsyncAtScaleClient | None = None
@@ -367,8 +389,29 @@ class Line:
         finally:
             self._opening = None
 
+    def seat(self, ref: ModelRef, batch_id: str | None) -> Seat:
+        """
+        Return a seat, which is to be entered and left.
+
+        :param ref: The model; without ids where they could not be found out yet.
+        :param batch_id: The batch; None for whichever is the newest.
+        """
+        return Seat(self, ref, batch_id)
+
     @asynccontextmanager
     async def room(self, ref: ModelRef) -> AsyncIterator[Room]:
+        """
+        Enter the room of a model, and leave it at the end.
+
+        :param ref: The model.
+        """
+        room = self.enter(ref)
+        try:
+            yield room
+        finally:
+            await self.leave(room)
+
+    def enter(self, ref: ModelRef) -> Room:
         """
         Enter the room of a model.
 
@@ -378,27 +421,35 @@ class Line:
         key = (ref.catalog_id, ref.model_id)
         room = self._rooms.get(key)
         if room is None:
-            room = self._rooms[key] = Room(self, ref)
+            room = self._rooms[key] = Room(self, key, ref)
         room.members += 1
-        try:
-            yield room
-        finally:
-            room.members -= 1
-            if not room.members:
-                if self._rooms.get(key) is room:
-                    del self._rooms[key]
-                await room.close()
+        return room
 
-    @asynccontextmanager
-    async def seat(self, ref: ModelRef, batch_id: str | None) -> AsyncIterator[Seat]:
+    async def leave(self, room: Room) -> None:
         """
-        Take a seat.
+        Leave a room; the last one out closes it.
 
-        :param ref: The model; without ids where they could not be found out yet.
-        :param batch_id: The batch; None for whichever is the newest.
+        :param room: The room.
         """
-        async with AsyncExitStack() as rooms:
-            yield Seat(self, ref, batch_id, rooms)
+        room.members -= 1
+        if not room.members:
+            if self._rooms.get(room.key) is room:
+                del self._rooms[room.key]
+            await room.close()
+
+    # Entered by each waiter, and no object of its own for each: a triggerer may have thousands.
+
+    async def __aenter__(self) -> Line:
+        self.members += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.members -= 1
+        if not self.members:
+            _forget(self)
+            await self.close()
 
     async def close(self) -> None:
         """Close everything."""
@@ -415,10 +466,9 @@ class Line:
 _lines: dict[asyncio.AbstractEventLoop, dict[str, Line]] = {}
 
 
-@asynccontextmanager
-async def line(conn_id: str) -> AsyncIterator[Line]:
+def line(conn_id: str) -> Line:
     """
-    Enter the line of a connection on the running event loop.
+    Return the line of a connection on the running event loop, which is to be entered and left.
 
     :param conn_id: Id of the Airflow connection.
     """
@@ -431,14 +481,13 @@ async def line(conn_id: str) -> AsyncIterator[Line]:
     shared = lines.get(conn_id)
     if shared is None:
         shared = lines[conn_id] = Line(conn_id)
-    shared.members += 1
-    try:
-        yield shared
-    finally:
-        shared.members -= 1
-        if not shared.members:
-            if lines.get(conn_id) is shared:
-                del lines[conn_id]
-            if not lines and _lines.get(loop) is lines:
-                del _lines[loop]
-            await shared.close()
+    return shared
+
+
+def _forget(left: Line) -> None:
+    loop = asyncio.get_running_loop()
+    lines = _lines.get(loop, {})
+    if lines.get(left.conn_id) is left:
+        del lines[left.conn_id]
+    if not lines:
+        _lines.pop(loop, None)

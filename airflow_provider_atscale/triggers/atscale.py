@@ -12,7 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_atscale.hub import line
 from airflow_provider_atscale.protocol.models import ModelRef, batch_to_json
 from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Wait, cadence
-from airflow_provider_atscale.waiting import Progress, parse_deadline, timed_out
+from airflow_provider_atscale.waiting import Deadline, Progress, parse_deadline, timed_out
 
 
 class AtScaleBatchTrigger(BaseTrigger):
@@ -86,18 +86,16 @@ class AtScaleBatchTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         ref = ModelRef(self.catalog_id, self.model_id, self.catalog, self.model)
         deadline = parse_deadline(self.deadline)
-        subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
-        progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
         async with line(self.atscale_conn_id) as shared, shared.seat(ref, self.batch_id) as seat:
-            watch = BatchWatch(self.since, self.poll_interval, shared.tolerance, subject)
             # Many waiters of a restarted triggerer begin at once: the first look of each is anywhere within
-            # its cadence.
+            # its cadence, and whatever is not needed before it comes after it.
             seconds = cadence(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
             seconds *= random.random()  # noqa: S311
+            observation = await seat.next(_at_most(seconds, deadline))
+            subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
+            watch = BatchWatch(self.since, self.poll_interval, shared.tolerance, subject)
+            progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
             while True:
-                if deadline is not None:
-                    seconds = min(seconds, deadline.at - time.time())
-                observation = await seat.next(seconds)
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
                 progress.note(observation, watch, decision, now)
@@ -117,7 +115,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                         seconds=verdict.seconds,
                         last_status=verdict.last_status,
                     )
-                seconds = decision.seconds
+                observation = await seat.next(_at_most(decision.seconds, deadline))
 
     def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
         payload = self.payload
@@ -139,3 +137,8 @@ class AtScaleBatchTrigger(BaseTrigger):
             self.model,
             self.catalog,
         )
+
+
+def _at_most(seconds: float, deadline: Deadline | None) -> float:
+    """Return the seconds until the next look, which is at the deadline at the latest."""
+    return seconds if deadline is None else min(seconds, deadline.at - time.time())

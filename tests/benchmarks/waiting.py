@@ -30,24 +30,75 @@ class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     def __init__(self) -> None:
         super().__init__()
         self._began = time.thread_time()
-        self.milliseconds: list[float] = []
+        self._collected = self._collecting = 0.0
+        self._turns: list[tuple[float, float]] = []
+        self.collections: list[float] = []
+        gc.callbacks.append(self._collect)
+
+    def _collect(self, phase: str, info: dict[str, int]) -> None:
+        del info
+        if phase == "start":
+            self._collecting = time.thread_time()
+        else:
+            self._collected += time.thread_time() - self._collecting
+            self.collections.append(round((time.thread_time() - self._collecting)*1000))
 
     def select(self, timeout: float | None = None) -> Any:
-        self.milliseconds.append((time.thread_time() - self._began) * 1000)
+        self._turns.append((time.thread_time() - self._began, self._collected))
         ready = super().select(timeout)
+        self._collected = 0.0
         self._began = time.thread_time()
         return ready
 
-    def taken(self) -> list[float]:
-        turns, self.milliseconds = self.milliseconds, []
-        return turns
+    def taken(self) -> dict[str, float]:
+        """Return the longest turns in milliseconds: all in all, without, and only garbage collection."""
+        turns, self._turns = self._turns, []
+        return {
+            "count": len(turns),
+            "longest": max((turn for turn, _ in turns), default=0.0) * 1000,
+            "longest_without_gc": max((turn - gc_time for turn, gc_time in turns), default=0.0) * 1000,
+            "gcs": [x for x in self.collections if x>20],
+            "longest_gc": max((gc_time for _, gc_time in turns), default=0.0) * 1000,
+        }
 
 
 class NoTurns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """A selector that notes nothing, where CPU time is measured."""
 
-    def taken(self) -> list[float]:
-        return []
+    def taken(self) -> dict[str, float]:
+        return {}
+
+
+class Probe:
+    """Wants to run every few milliseconds, and notes how late it does."""
+
+    STEP = 0.005
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+        self._handle: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + self.STEP
+        self._handle = loop.call_at(self._due, self._run)
+
+    def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        # Whoever had wanted to run in the meantime had to wait as well.
+        while self._due <= now:
+            self.late.append(now - self._due)
+            self._due += self.STEP
+        self._handle = loop.call_at(self._due, self._run)
+
+    def end(self) -> dict[str, float]:
+        if self._handle is None:
+            return {}
+        self._handle.cancel()
+        late = sorted(self.late)
+        at = {"median": 0.5, "p99": 0.99}
+        return {name: late[int(len(late) * share)] * 1000 for name, share in at.items()}
 
 
 def memory() -> int:
@@ -82,6 +133,9 @@ async def work(options: argparse.Namespace, scene: Scene, wait: Wait, turns: Tur
     # The turn that counts memory is not the contestant's.
     await asyncio.sleep(0)
     turns.taken()
+    probe = Probe()
+    if options.measure == "turns":
+        probe.begin()
     tasks = []
     cpu = time.process_time()
     began = time.monotonic()
@@ -100,7 +154,7 @@ async def work(options: argparse.Namespace, scene: Scene, wait: Wait, turns: Tur
         counts = await asyncio.to_thread(stub.ask, "stats")
         if counts["requests"] >= options.warm_up or time.monotonic() - began > options.patience:
             break
-    start = {"turns": summary(turns.taken()), "cpu": time.process_time() - cpu, **counts}
+    start = {"turns": turns.taken(), "cpu": time.process_time() - cpu, **counts}
     after = memory()
     await asyncio.to_thread(stub.ask, "reset")
     await asyncio.sleep(0)
@@ -109,7 +163,8 @@ async def work(options: argparse.Namespace, scene: Scene, wait: Wait, turns: Tur
     began = time.monotonic()
     await asyncio.sleep(options.seconds)
     cpu = time.process_time() - cpu
-    steady = {"turns": summary(turns.taken()), "wall": time.monotonic() - began}
+    steady = {"turns": turns.taken(), "wall": time.monotonic() - began}
+    late = probe.end()
     _raise_first(tasks)
     counts = await asyncio.to_thread(stub.ask, "stats")
     for task in tasks:
@@ -120,17 +175,9 @@ async def work(options: argparse.Namespace, scene: Scene, wait: Wait, turns: Tur
         "steady": {**steady, **counts},
         "cpu_per_poll_us": cpu / counts["requests"] * 1e6 if counts["requests"] else None,
         "cpu": cpu,
+        "late": late,
         "memory_per_waiter_kib": (after - before) / options.waiters / 1024,
         "open_files": open_files(),
-    }
-
-
-def summary(turns: list[float]) -> dict[str, float]:
-    ordered = sorted(turns)
-    return {
-        "count": len(ordered),
-        "p99": ordered[int(len(ordered) * 0.99)] if ordered else 0.0,
-        "longest": ordered[-1] if ordered else 0.0,
     }
 
 

@@ -33,7 +33,7 @@ def done(request):
                 )
                 last >> fire >> wait
                 last = wait
-        yield runs.run(dag), engine.batches, engine.url
+        return runs.run(dag), engine.batches, engine.url
 
 
 WAYS = ["sync", "deferrable", *(f"wait_{name}" for name in SENSORS)]

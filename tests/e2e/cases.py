@@ -303,17 +303,17 @@ def credentials() -> Iterable[Case]:
 
 def people() -> Iterable[Case]:
     """Let people and other tasks do what they do."""
-    yield from in_modes(
-        Case(
-            "marked failed while waiting",
-            SYNC,
-            plays.marked_failed,
-            "nothing can be cancelled: the build goes on, and the log says so",
-            states=("failed",),
-            came=(None,),
-            says=("goes on in AtScale",),
-        )
+    marked = Case(
+        "marked failed while waiting",
+        SYNC,
+        plays.marked_failed,
+        "nothing can be cancelled: the build goes on, and on_kill says so in the log of worker or trigger",
+        states=("failed",),
+        came=(None,),
     )
+    on_kill = {SYNC: "The task ends; batch", DEFERRABLE: "This wait for batch"}
+    for case in in_modes(marked):
+        yield replace(case, says=(on_kill[case.mode],))
     yield from in_modes(
         Case(
             "cleared while waiting",

@@ -94,7 +94,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not outcomes:
         return
     rows = [_row(outcome) for outcome in outcomes]
-    head = ("case", "mode", "builds expected", "started", "overlapping", "final state", "s", "verdict")
+    head = (
+        "case",
+        "mode",
+        "builds expected",
+        "started",
+        "overlapping",
+        "posted",
+        "final state",
+        "s",
+        "verdict",
+    )
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head) - 1)]
     write = terminalreporter.write_line
     terminalreporter.section("end to end: builds started in AtScale's own count")
@@ -117,6 +127,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         str(case.builds),
         str(seen.builds) if seen else "?",
         str(seen.overlaps) if seen else "?",
+        str(seen.posts) if seen else "?",
         ", ".join(seen.states) if seen else "?",
         f"{outcome.seconds:.0f}",
         "DIFFERENT" if outcome.differences() else "as expected",

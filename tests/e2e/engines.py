@@ -46,6 +46,8 @@ class Engine:
             "--port": self.port,
             "--state-file": self._stable.folder / f"{self.name}.state",
             "--build-seconds": NEVER,
+            # A second start while a batch runs is let through, so that it would be seen as an overlap.
+            "--on-second-start": "allow",
             "--api-token": self.api_token,
             "--password": self.password,
         }

@@ -352,12 +352,13 @@ def siblings_cleared(scene: Scene) -> None:
 
 def at_once(mapped: bool, *, on_running: str = "wait") -> Play:
     """
-    Build one model twice at once: both see no batch that runs, and both post.
+    Build one model twice at once: both see no batch that runs, both post, and AtScale refuses one.
 
     :param mapped: two mapped tasks of one run, or two runs.
     """
 
     def play(scene: Scene) -> None:
+        scene.control.settings(on_second_start="500")
         first = scene.hold("history", times=2)
         if mapped:
             scene.start_run(models=[scene.model.name] * 2, on_running=on_running)

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,8 @@ class Outcome:
     How a case went.
 
     :param case: the case.
-    :param observed: what was seen; None where it did not come to its end.
-    :param trouble: why it did not.
+    :param observed: what was seen, None where nothing was.
+    :param trouble: why the case was not played to its end.
     :param seconds: how long it took.
     """
 
@@ -56,9 +57,8 @@ class Outcome:
 
     def differences(self) -> list[str]:
         """Say what was seen otherwise than expected."""
-        if self.observed is None:
-            return [f"not played to its end: {self.trouble}"]
-        return self.case.differences(self.observed)
+        found = [f"not played to its end: {self.trouble}"] if self.trouble else []
+        return found + (self.case.differences(self.observed) if self.observed else [])
 
 
 class Lane:
@@ -85,7 +85,7 @@ class Lane:
         """Undo what a case has done to the engine, and note the credentials that were in use."""
         control = self.engine.control
         control.reset()
-        control.settings(history_delay=0)
+        control.settings(history_delay=0, on_second_start="allow")
         self.secrets |= {self.engine.api_token, self.engine.password}
         for request in control.requests:
             bearer = re.fullmatch(r"Bearer (.+)", request.headers.get("Authorization", ""))
@@ -177,13 +177,14 @@ class Stage:
             self._futures[case.id].set_result(Outcome(case, None, "the suite was stopped", 0))
             return
         lane = self._free.get()
-        scene = None
+        scene = observed = trouble = None
         try:
             scene = self._set(case, lane)
             case.play(scene)
-            observed, trouble = self._finish(scene), None
+            observed = self._finish(scene)
         except Exception:
-            observed, trouble = None, traceback.format_exc(limit=-4)
+            trouble = traceback.format_exc(limit=-4)
+            observed = self._look_again(scene)
         finally:
             self._clear_away(scene, lane)
         self._futures[case.id].set_result(Outcome(case, observed, trouble, time.monotonic() - began))
@@ -203,6 +204,9 @@ class Stage:
                     seen[case.id] = self._finish(scene)
             except Exception:
                 troubles[case.id] = traceback.format_exc(limit=-4)
+                after = self._look_again(scene)
+                if after is not None:
+                    seen[case.id] = after
 
         try:
             for case, lane in zip(cases, lanes, strict=True):
@@ -221,9 +225,8 @@ class Stage:
             for number, lane in enumerate(lanes):
                 self._clear_away(scenes[number] if number < len(scenes) else None, lane)
         for case in cases:
-            trouble = troubles.get(case.id)
-            observed = None if trouble else seen.get(case.id)
-            self._futures[case.id].set_result(Outcome(case, observed, trouble, time.monotonic() - began))
+            outcome = Outcome(case, seen.get(case.id), troubles.get(case.id), time.monotonic() - began)
+            self._futures[case.id].set_result(outcome)
 
     # --- one case ---
 
@@ -238,6 +241,13 @@ class Stage:
     def _finish(scene: Scene) -> Observed:
         wait_for(scene.is_over, "the end of the runs", TO_THE_END, 0.3)
         return scene.observe()
+
+    @staticmethod
+    def _look_again(scene: Scene | None) -> Observed | None:
+        """Return what can be seen of a case that went wrong."""
+        with suppress(Exception):
+            return scene.observe() if scene is not None else None
+        return None
 
     def _clear_away(self, scene: Scene | None, lane: Lane) -> None:
         try:

@@ -55,7 +55,6 @@ class AtScale:
     posts: int = 0
     asked: list[dict[str, Any]] = field(default_factory=list)
     history_reads: int = 0
-    edition: Any = SimpleNamespace(view_right="the role aggregates_view")
 
     def make(self, full: bool | None = False, status: str = "new", seconds: float = 0.0) -> Batch:
         """Make a batch, now or some seconds away from now."""
@@ -68,6 +67,10 @@ class AtScale:
         self.batches = [replace(each, status=status) if each.id == batch_id else each for each in self.batches]
 
     # --- the hook ---
+
+    @property
+    def edition(self) -> Any:
+        return SimpleNamespace(view_right="the role aggregates_view")
 
     def get_history(self, ref: Any) -> History | str:
         assert ref == REF

@@ -238,7 +238,7 @@ def test_lost_and_the_history_is_down_for_a_while(server, store, log):
     [
         (
             [],
-            "reply to the start was lost (HTTP 503), and no new batch appeared in the build history. Nothing more",
+            "reply to the start was lost (HTTP 503), and no new batch appeared in the build history. Nothing",
         ),
         (
             [None, MAY_NOT],

@@ -97,6 +97,8 @@ LISTS = (
     {"data": [instance(1), instance(2, batch_id=OTHER_ID)], "total": 2},
     {"data": [instance(1, "inprogress"), instance(2, batch_id=OTHER_ID)], "total": 2},
     {"data": [instance(1, "deleted")], "total": 1},
+    {"data": [instance(1, batch_id=None)], "total": 1},
+    {"data": [instance(1, batch_id=OTHER_ID)], "total": 1},
     {"data": [], "total": 0},
 )
 
