@@ -475,8 +475,9 @@ def line(conn_id: str) -> Line:
     loop = asyncio.get_running_loop()
     if loop not in _lines:
         # A loop that was closed without ending its tasks leaves its lines behind.
-        for closed in [each for each in _lines if each.is_closed()]:
-            del _lines[closed]
+        for each in list(_lines):
+            if each.is_closed():
+                _lines.pop(each, None)
     lines = _lines.setdefault(loop, {})
     shared = lines.get(conn_id)
     if shared is None:

@@ -78,7 +78,7 @@ def show_engine(url: str) -> None:
         say(f"    {request.method} {request.path}?{request.query_string}  ->  {request.status}")
         for name, value in request.headers.items():
             if name.lower() in ("content-type", "accept", "authorization", "client-api-key"):
-                say(f"      {name}: {value}")
+                say(f"      {name}: {value if len(value) < 60 else value[:40] + '...'}")
         if request.body:
             say(f"      {request.body}")
     for batch in control.batches:

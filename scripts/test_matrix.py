@@ -73,9 +73,11 @@ def main() -> int:
     except CannotMakeError as error:
         say(str(error))
         return 1
+    # At once, so that wheel and suites of all versions are of the same moment.
+    source = copy(VENVS / "dist" / "suites")
     say(f"==> {wheel.name} on {len(chosen)} of {len(targets())} environments, {options.jobs} at a time")
     with ThreadPoolExecutor(options.jobs) as pool:
-        work = {target: pool.submit(run_target, target, wheel, suites) for target in chosen}
+        work = {target: pool.submit(run_target, target, wheel, source, suites) for target in chosen}
         results = {target: future.result() for target, future in work.items()}
     failed = show(results, suites)
     say(f"{'FAILED' if failed else 'All green'} after {time.monotonic() - began:.0f} s")
@@ -113,18 +115,21 @@ def choose(options: argparse.Namespace) -> list[Target]:
     return chosen
 
 
-def run_target(target: Target, wheel: Path, suites: tuple[str, ...]) -> dict[str, Outcome]:
+def run_target(target: Target, wheel: Path, source: Path, suites: tuple[str, ...]) -> dict[str, Outcome]:
     """
     Run the suites on one version; an environment that cannot be made is a failure of all of them.
 
     :param target: The version.
     :param wheel: The built wheel.
+    :param source: The copy of the suites.
     :param suites: The suites.
     """
     began = time.monotonic()
+    work = target.folder / "work"
     try:
         make(target, wheel)
-        work = copy(target)
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(source, work)
     except (CannotMakeError, OSError) as error:
         say(f"    {target}: {error}")
         return {suite: Outcome(ok=False, text="no environment") for suite in suites}
@@ -136,22 +141,21 @@ def run_target(target: Target, wheel: Path, suites: tuple[str, ...]) -> dict[str
     return outcomes
 
 
-def copy(target: Target) -> Path:
+def copy(folder: Path) -> Path:
     """
     Copy what the suites need, and nothing that could be imported in the wheel's place.
 
-    :param target: The version.
+    :param folder: Where to.
     """
-    work = target.folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for name in COPIED:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, work / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         elif source.exists():
-            shutil.copy(source, work / name)
-    return work
+            shutil.copy(source, folder / name)
+    return folder
 
 
 def run_suite(target: Target, work: Path, suite: str) -> Outcome:

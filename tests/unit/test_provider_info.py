@@ -8,6 +8,7 @@ from pathlib import Path
 
 import airflow
 import pytest
+from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 from jsonschema import Draft7Validator
 
 from airflow_provider_atscale import connection
@@ -70,7 +71,11 @@ def modules() -> list[str]:
 
 @pytest.mark.parametrize("module", modules())
 def test_every_module_that_is_named_is_there(module):
-    importlib.import_module(module)
+    try:
+        importlib.import_module(module)
+    except AirflowOptionalProviderFeatureException as reason:
+        # What a version of Airflow lacks is told in so many words, and the providers manager knows the class.
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_atscale import report as report_module
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleApiError,
@@ -33,6 +34,7 @@ from airflow_provider_atscale.report import (
     summarize,
 )
 
+from .building import Log
 from .flows import BATCH_ID, CATALOG_ID, HOST, MODEL_ID, REF, row
 
 SUBJECT = Subject(
@@ -46,6 +48,13 @@ SUBJECT = Subject(
 BUILT = AggregateInstance("1", "active", rows=100, table_name="t1", table_schema="s")
 NOT_BUILT = AggregateInstance("2", "failed", "No space left", table_name="t2", table_schema="s")
 REPLACED = AggregateInstance("3", "deleted", table_name="t3")
+
+
+@pytest.fixture
+def log(monkeypatch):
+    kept = Log()
+    monkeypatch.setattr(report_module, "log", kept)
+    return kept
 
 
 def ended(status="done", **values) -> Ended:
@@ -112,7 +121,7 @@ def test_a_batch_that_is_done_is_reported():
     ],
 )
 @pytest.mark.parametrize("known", [False, True], ids=["read", "known from the batch"])
-def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, known, caplog):
+def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, known, log):
     verdict = ended()
     read = unreadable if instances is None else lambda: instances
     if known and instances is not None:
@@ -125,7 +134,7 @@ def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, kno
     report = conclude(verdict, replace(SUBJECT, failed_aggregates=policy), read)
     assert report["status"] == "done"
     assert (report["instances"] is None) is (instances is None)
-    assert bool([each for each in caplog.records if each.levelname == "WARNING"]) is (outcome == "warning")
+    assert bool(log.lines) is (outcome == "warning")
 
 
 @pytest.mark.parametrize("word", ["failed", "error", "cancelled", "invalid", "unreliable", "deleted"])
@@ -255,7 +264,7 @@ def test_an_error_that_is_not_ours_is_not_swallowed():
         conclude(ended(), SUBJECT, broken)
 
 
-def test_without_a_connection_the_report_lacks_only_the_aggregates(caplog):
+def test_without_a_connection_the_report_lacks_only_the_aggregates(log):
     def cut():
         raise AtScaleConnectionError("no answer")
 
@@ -266,7 +275,7 @@ def test_without_a_connection_the_report_lacks_only_the_aggregates(caplog):
         0,
         [],
     )
-    assert "its aggregates could not be read: no answer" in caplog.text
+    assert log.has("warning", "its aggregates could not be read: no answer")
 
 
 def test_of_many_failures_the_first_few_are_named():
