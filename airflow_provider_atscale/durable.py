@@ -341,9 +341,10 @@ class Memory:
         entry = self._entry or parse_entry(self._store.get(KEY))
         if entry is None or dict(entry.identity) != self._identity.to_json():
             return
-        if batch_id is not None and entry.batch_id != batch_id:
+        if batch_id is not None and entry.batch_id not in (None, batch_id):
             return
-        self._write(replace(entry, outcome=outcome))
+        # Where only the intent could be stored after the start, the id comes now.
+        self._write(replace(entry, batch_id=entry.batch_id or batch_id, outcome=outcome))
 
     def _write(self, entry: Entry) -> None:
         if self._store is not None:

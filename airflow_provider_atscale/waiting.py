@@ -137,10 +137,6 @@ class Progress:
         elif batch is not None:
             self._log.info("%s: %s after %.0f s%s", self._subject, batch.status, elapsed, _details(batch))
 
-    def restate(self) -> None:
-        """Say the next observation, whatever it is."""
-        self._said = None
-
 
 def _details(batch: Batch) -> str:
     details = ""

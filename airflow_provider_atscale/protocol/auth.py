@@ -20,7 +20,6 @@ from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
-    AtScaleError,
     AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
@@ -337,11 +336,6 @@ def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
         used = yield from auth.headers(area)
         response = yield request.with_headers(used)
     return response
-
-
-def is_refusal(error: AtScaleError) -> bool:
-    """Whether an error is about credentials or rights, which pass when the identity service comes back."""
-    return isinstance(error, (AtScaleAuthenticationError, AtScalePermissionError))
 
 
 # --- the installer edition --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import Enum
 from typing import Any, TypeGuard
 
@@ -198,10 +198,6 @@ class History:
     batches: tuple[Batch, ...]
     server_time: datetime | None = None
 
-    def find(self, batch_id: str) -> Batch | None:
-        """Return the batch of that id: a batch is never matched by its position."""
-        return next((batch for batch in self.batches if batch.id == batch_id), None)
-
     @property
     def running(self) -> tuple[Batch, ...]:
         """The batches that have not ended, as far as that can be told."""
@@ -300,19 +296,6 @@ def parse_time(value: str) -> datetime | None:
     except (ValueError, OverflowError, TypeError):
         return None
     return moment
-
-
-def parse_seconds(value: Any) -> float | None:
-    """Return the seconds that an ISO-8601 duration such as ``PT3.232S`` means."""
-    import pendulum
-
-    if not isinstance(value, str) or not value.startswith("P"):
-        return None
-    try:
-        duration = pendulum.parse(value)
-    except (ValueError, OverflowError, TypeError):
-        return None
-    return duration.total_seconds() if isinstance(duration, timedelta) else None
 
 
 def id_of(row: Any, *names: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -88,6 +89,10 @@ def test_an_alias_becomes_the_models_own_asset(engine, operator, arguments):
     arguments = arguments(engine)
     dag, task = _run(operator, outlets=[AssetAlias("sales")], **arguments)
     report = task.xcoms["batch_result"]
+    if runs.VERSION < (3, 0):
+        report = {
+            key: json.dumps(each) if isinstance(each, (dict, list)) else each for key, each in report.items()
+        }
     # Who knows the model through its batch alone knows it by its ids.
     expected = create_asset(host=engine.url, catalog=report["catalog"], model=report["model"])
     assert stored.asset_events(dag.dag_id) == {expected.uri: [report]}

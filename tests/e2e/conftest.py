@@ -107,7 +107,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     )
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head) - 1)]
     write = terminalreporter.write_line
-    terminalreporter.section("end to end: builds started in AtScale's own count")
+    terminalreporter.section("end to end: builds in AtScale's own count")
     for row in [head, (*("-" * width for width in widths), "-------"), *rows]:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         write("  ".join([*cells, row[-1]]))

@@ -335,16 +335,31 @@ def test_a_judgement_of_another_process_finds_the_entry():
     [
         (None, "b1", ME),
         (entry("b2"), "b1", ME),
-        (entry(), "b1", ME),
         (entry("b1"), "b1", replace(ME, max_tries=4)),
         (entry("b1"), "b1", replace(ME, model_id="x")),
     ],
-    ids=["nothing stored", "another batch", "no id", "cleared since", "another model"],
+    ids=["nothing stored", "another batch", "cleared since", "another model"],
 )
 def test_a_judgement_is_stored_only_for_the_batch_that_it_is_about(before, batch_id, identity):
     store = Store(**({} if before is None else {KEY: before.to_json()}))
     memory(store, identity).judge(DONE, batch_id)
     assert store.writes == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "decision"),
+    [(DONE, Succeed(entry("b1", DONE))), (FAILED, Fresh("the batch of an earlier try failed"))],
+)
+def test_a_judgement_brings_the_id_where_only_the_intent_could_be_stored(outcome, decision):
+    store = Store()
+    mine = memory(store)
+    mine.intend(INTENT)
+    store.failing = {"set"}
+    with pytest.raises(ConnectionError):
+        mine.know("b1", "started", INTENT)
+    store.failing = set()
+    mine.judge(outcome, "b1")
+    assert memory(store).recall() == decision
 
 
 def test_a_start_that_came_to_nothing_is_stamped():

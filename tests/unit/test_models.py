@@ -22,7 +22,6 @@ from airflow_provider_atscale.protocol.models import (
     normalize_status,
     parse_batch,
     parse_instance,
-    parse_seconds,
     parse_time,
 )
 
@@ -122,14 +121,6 @@ def test_any_time_can_be_compared_with_any_other(text):
     assert (moment < other) is not (moment >= other)
     assert (Batch("x", "done", started=other, ended=moment).seconds or 0.0) >= 0.0
     assert parse_time(moment.isoformat()) == moment
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("PT3.232S", 3.232), ("PT1H2M", 3720.0), ("", None), ("3.2", None), ("P", None), (None, None), (3, None)],
-)
-def test_a_duration_is_read_strictly(text, seconds):
-    assert parse_seconds(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -277,12 +268,6 @@ def test_how_long_a_batch_took(created, started, ended, seconds):
 def test_an_old_batch_in_an_odd_status_does_not_block_its_model(status, ended, in_the_way):
     batch = Batch("x", status, ended=None if ended is None else parse_time(ended))
     assert (batch in History((batch,)).running) is in_the_way
-
-
-def test_a_batch_is_found_by_its_id_and_never_by_its_position():
-    first, second = Batch("a", "done"), Batch("b", "inprogress")
-    history = History((first, second))
-    assert (history.find("b"), history.find("c")) == (second, None)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,6 @@ from airflow_provider_atscale.protocol.watch import (
     Seen,
     Tolerance,
     Trouble,
-    Wait,
 )
 from airflow_provider_atscale.report import TimedOut
 from airflow_provider_atscale.waiting import (
@@ -293,14 +292,3 @@ def test_the_second_best_way_is_told_once():
         "warning: Batch b: the build history may not be read, so the batch is judged by its"
     )
     assert second == "info: Batch b: inprogress after 1 s, 2 of 3 aggregates built"
-
-
-def test_the_next_observation_can_be_said_again():
-    lines = []
-    said = SimpleNamespace(info=lambda text, *args: lines.append(text % args))
-    watch, progress = BatchWatch(NOW, 60.0), Progress(said, "Batch b", NOW)
-    progress.note(BUSY, watch, Wait(1.0), NOW)
-    progress.note(BUSY, watch, Wait(1.0), NOW)
-    progress.restate()
-    progress.note(BUSY, watch, Wait(1.0), NOW)
-    assert len(lines) == 2
