@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 import tenacity
 
@@ -146,16 +147,21 @@ class _Driver:
         return error
 
     def _hide(self, text: str) -> str:
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
+        for spelling in self._spellings():
+            text = text.replace(spelling, "***")
         return text
+
+    def _spellings(self) -> Iterator[str]:
+        """Return the secrets as they are, and as a server writes them that sends them back in JSON or a URL."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            yield from {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)}
 
     def _response(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> Response:
         """Return an answer as a flow sees it."""
         if status >= 300:
             # Nothing but a text for people, and a message is shortened before an error shows it.
-            for secret in sorted(self._secrets, key=len, reverse=True):
-                body = body.replace(secret.encode(), b"***")
+            for spelling in self._spellings():
+                body = body.replace(spelling.encode(), b"***")
         lowered = {name.lower(): value for name, value in headers.items()}
         return _Answer(status, lowered, body, request.url, self._hide)
 

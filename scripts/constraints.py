@@ -129,6 +129,9 @@ def main() -> int:
             options = ["--constraints", str(development)] if row is newest else []
             # The compatibility layer is bound to be newer than what an older Airflow came with.
             options += ["--exclude-newer-package", f"{COMMON_COMPAT}={max(row.before, '2026-04-01')}"]
+            # Test tools need not be of Airflow's time.
+            for tool in ("pytest", "hypothesis"):
+                options += ["--exclude-newer-package", f"{tool}={newest.before}"]
             pins = compile_pins(lines, python, row.before, *options)
             note = "everything this package needs at its lower bound" if python in row.lowest else ""
             head = f"# Airflow {row.airflow} on Python {python}" + (f": {note}" if note else "") + "\n"

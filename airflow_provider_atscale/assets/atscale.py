@@ -6,8 +6,8 @@ the task that produces it and the DAG that is scheduled on it must spell it alik
 
 Asset events carry JSON values in ``extra``. Where a task of this package has an asset of any kind among its
 ``outlets``, the event carries the report of the batch; where it has an asset alias, the alias resolves to the
-model's own asset (on Airflow 2 with the report's lists and mappings as JSON texts). Airflow emits events only for
-tasks that succeed.
+model's own asset, and the report's lists and mappings are JSON texts in that event. Airflow emits events only
+for tasks that succeed.
 """
 
 from __future__ import annotations
@@ -163,18 +163,17 @@ def publish_report(context: Any, outlets: Iterable[Any], report: Mapping[str, An
 def _publish_report(context: Any, outlet: Any, report: Mapping[str, Any]) -> None:
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
-    references = _references()
     if isinstance(outlet, AssetAlias):
         if report["catalog"] and report["model"]:
             own = create_asset(host=report["server"], catalog=report["catalog"], model=report["model"])
-            # Airflow 2 puts what the event of an alias carries into a set, and fails where that cannot be.
-            extra = dict(report) if references else {name: _flat(value) for name, value in report.items()}
+            extra = {name: _flat(value) for name, value in report.items()}
             context["outlet_events"][outlet].add(own, extra=extra)
-    elif isinstance(outlet, (Asset, *references)):
+    elif isinstance(outlet, (Asset, *_references())):
         context["outlet_events"][outlet].extra.update(report)
 
 
 def _flat(value: Any) -> Any:
+    """Return what can be put into a set: Airflow up to 3.1 does that with an alias' event, or else fails."""
     return json.dumps(value) if isinstance(value, (dict, list)) else value
 
 

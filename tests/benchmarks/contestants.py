@@ -68,8 +68,8 @@ async def _fires(trigger: Any) -> None:
         raise AssertionError(f"{type(trigger).__name__} stopped waiting: {event}")
 
 
-def atscale(scene: Scene) -> Wait:
-    """This provider."""
+def atscale(scene: Scene, catalog: str = "catalog") -> Wait:
+    """This provider. While a batch runs, AtScale's answers rarely differ from one read to the next."""
     _connection(
         "atscale_default",
         conn_type="atscale",
@@ -86,7 +86,7 @@ def atscale(scene: Scene) -> Wait:
         return _fires(
             AtScaleBatchTrigger(
                 atscale_conn_id="atscale_default",
-                catalog_id="catalog",
+                catalog_id=catalog,
                 model_id=model,
                 catalog="Sales Insights",
                 model="Internet Sales",
@@ -99,6 +99,11 @@ def atscale(scene: Scene) -> Wait:
         )
 
     return wait
+
+
+def atscale_changing(scene: Scene) -> Wait:
+    """This provider, where every single answer differs from the one before."""
+    return atscale(scene, "changing")
 
 
 def dbt_cloud(scene: Scene) -> Wait:
@@ -271,6 +276,7 @@ def _connection(conn_id: str, **fields: Any) -> None:
 
 CONTESTANTS: dict[str, Callable[[Scene], Wait]] = {
     "AtScale": atscale,
+    "AtScale, answers differ": atscale_changing,
     "dbt Cloud": dbt_cloud,
     "Databricks": databricks,
     "HTTP sensor": http_sensor,

@@ -79,6 +79,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.open = 0
+        self.changes = 1_000_000
         self.clear()
 
     def clear(self) -> None:
@@ -171,6 +172,9 @@ class Connection(asyncio.Protocol):
             model_id = parse_qs(query)["modelId"][0]
             self._counts.models[model_id] += 1
             body = PLAIN.replace(b"model-00000", model_id.encode())
+            if b"catalogId=changing" in query.encode():
+                self._counts.changes += 1
+                body = body.replace(b"3600000", b"%07d" % (self._counts.changes % 10_000_000), 1)
         elif path.startswith("/api/v2/accounts"):
             body = DBT
         elif path.startswith("/api/2."):

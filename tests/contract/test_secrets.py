@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -98,3 +99,15 @@ def test_settings_show_no_secret(engine):
     assert engine.connection()["password"] not in repr(settings)
     assert SECRET_HEADER not in repr(settings)
     assert SECRET_HEADER in settings.secrets
+
+
+@pytest.mark.parametrize(
+    "spell", [lambda text: json.dumps(text)[1:-1], quote, quote_plus], ids=["json", "path", "form"]
+)
+def test_a_secret_is_hidden_however_the_server_spells_it(engine, make_caller, spell):
+    caller = make_caller("password", password='quo"te & plus+ %')
+    sent = 'quo"te & plus+ %'
+    engine.fault(500, body=f"you sent {spell(sent)}", times=None)
+    with pytest.raises(AtScaleError) as caught:
+        caller.run(lambda edition: edition.models(), tries=1)
+    assert spell(sent) not in everything_said(caught.value)

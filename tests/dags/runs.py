@@ -40,19 +40,19 @@ def _register(dag: DAG) -> None:
     """Make a DAG known to the database; before Airflow 3 the run does that itself."""
     if VERSION < (3, 0):
         return
-    folder = os.environ["AIRFLOW__CORE__DAGS_FOLDER"]
-    try:
+    if VERSION >= (3, 2):
         from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-    except ImportError:
+    elif VERSION >= (3, 1):
+        from airflow.models.dagbag import DagBag, sync_bag_to_db
+    else:
         from airflow.models.dagbag import DagBag
 
-        bag = DagBag(folder)
-        bag.bag_dag(dag)
-        bag.sync_to_db(_BUNDLE, None)
-    else:
-        bag = DagBag(folder)
-        bag.bag_dag(dag)
-        sync_bag_to_db(bag, _BUNDLE, None)
+        sync_bag_to_db = DagBag.sync_to_db
+        # Asked for, and given only to DAGs that come from a file.
+        dag.relative_fileloc = dag.fileloc
+    bag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    bag.bag_dag(dag)
+    sync_bag_to_db(bag, _BUNDLE, None)
 
 
 @dataclass

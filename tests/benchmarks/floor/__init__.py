@@ -1,0 +1,1 @@
+"""What any package of operators has at the least."""

@@ -1,0 +1,441 @@
+"""
+Measure what this provider costs, beside its peers and beside the least that is possible.
+
+Everything happens on this machine: a stub server answers everybody alike, each contestant runs in a process of
+its own, and the contestants take turns, so that whatever else the machine does hits all of them. CPU time is
+the process's own. Numbers are medians with their range; the last column is the floor.
+
+    python tests/benchmarks/run.py [--quick] [--only TABLE ...]
+
+makes an environment with the peers under ``.bench`` first, and writes RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from environment import HOME, python, variables  # noqa: E402
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+OURS = "AtScale"
+
+
+@dataclass
+class Plan:
+    """
+    How much is measured.
+
+    :param rounds: How often the contestants take turns.
+    :param seconds: How long waiters are measured.
+    :param interval: Seconds between two polls of a waiter.
+    :param crowd: The waiters of the largest table.
+    :param polls: The polls of the long run.
+    :param builds: The builds of the real Airflow; 0: none.
+    """
+
+    rounds: int
+    seconds: float
+    interval: float
+    crowd: int
+    polls: int
+    builds: int
+    interpreter: Path = field(default_factory=Path)
+
+
+FULL = Plan(rounds=3, seconds=4.0, interval=2.5, crowd=10_000, polls=200_000, builds=500)
+QUICK = Plan(rounds=1, seconds=2.5, interval=2.5, crowd=3_000, polls=20_000, builds=0)
+
+
+# --- processes --------------------------------------------------------------------------------------------
+
+
+def child(plan: Plan, script: str, *arguments: str, **env: str) -> Any:
+    """Run a script of this folder and return the JSON that it prints last."""
+    done = subprocess.run(
+        [plan.interpreter, HERE / script, *arguments],
+        env=variables(PYTHONPATH=str(HERE), **env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{script} {' '.join(arguments)} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+@contextmanager
+def stub(plan: Plan, *, tls: bool = False, latency: float = 0.0) -> Iterator[list[str]]:
+    """Run the stub server; give the arguments that lead a contestant to it."""
+    certificate = HOME / "certificate.pem"
+    arguments = ["--latency", str(latency)]
+    if tls:
+        subprocess.run([plan.interpreter, HERE / "certificate.py", certificate], check=True)
+        arguments += ["--certificate", str(certificate)]
+    process = subprocess.Popen(
+        [plan.interpreter, HERE / "stub.py", *arguments],
+        env=variables(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        url = f"http{'s' if tls else ''}://127.0.0.1:{int(process.stdout.readline())}"
+        yield ["--url", url, *(["--certificate", str(certificate)] if tls else [])]
+    finally:
+        process.stdin.close()
+        process.wait(10)
+
+
+def wait(plan: Plan, contestant: str, to: Sequence[str], *arguments: object) -> dict[str, Any]:
+    """Let a contestant wait."""
+    env = {"SSL_CERT_FILE": to[3]} if len(to) > 2 else {}
+    found: dict[str, Any] = child(plan, "waiting.py", contestant, *to, *map(str, arguments), **env)
+    return found
+
+
+def in_turns(
+    rounds: int, contestants: Sequence[str], measure: Callable[[str], Any]
+) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[Any]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name in contestants:
+            print(f"    round {number + 1} of {rounds}: {name}", flush=True)
+            found[name].append(measure(name))
+    return found
+
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Table:
+    """A table as it is printed: contestants are its columns, the floor the last one."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    goals: list[tuple[str, bool]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, label: str, values: dict[str, Sequence[float]], digits: int = 0, ratio: bool = True) -> None:
+        """Add a row of medians with their ranges, and one of ratios to this provider."""
+        middle = {name: statistics.median(found) for name, found in values.items() if found}
+        cells = []
+        for name in self.columns:
+            if name not in middle:
+                cells.append("")
+                continue
+            low, high = min(values[name]), max(values[name])
+            text = f"{middle[name]:,.{digits}f}"
+            cells.append(text if low == high else f"{text} ({low:,.{digits}f} to {high:,.{digits}f})")
+        self.rows.append([label, *cells])
+        if ratio and middle.get(OURS):
+            shares = [f"{middle[OURS] / middle[name]:.2f}" if middle.get(name) else "" for name in self.columns]
+            self.rows.append(["AtScale / this", *shares])
+
+    def goal(self, text: str, reached: bool) -> None:
+        self.goals.append((text, reached))
+
+    def to_markdown(self) -> str:
+        lines = [f"## {self.title}", ""]
+        lines += ["| " + " | ".join(["", *self.columns]) + " |", "| --- |" + " ---: |" * len(self.columns)]
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        lines.append("")
+        lines += [f"- {'reached' if reached else 'MISSED'}: {text}" for text, reached in self.goals]
+        lines += [f"- {note}" for note in self.notes]
+        return "\n".join(lines) + "\n"
+
+
+def values(found: dict[str, list[Any]], *path: str) -> dict[str, list[float]]:
+    """Pick one number of each result."""
+    picked: dict[str, list[float]] = {}
+    for name, results in found.items():
+        for each in results:
+            value: Any = each
+            for key in path:
+                value = value[key]
+            picked.setdefault(name, []).append(value)
+    return picked
+
+
+def middle(found: dict[str, list[Any]], name: str, *path: str) -> float:
+    return statistics.median(values(found, *path)[name])
+
+
+def table_import(plan: Plan) -> Table:
+    names = ["AtScale", "dbt Cloud", "Databricks", "Airbyte", "HTTP", "empty with a link", "empty"]
+    for name in names:
+        child(plan, "parsing.py", "import", name)  # compiles
+    found = in_turns(plan.rounds * 3, names, lambda name: child(plan, "parsing.py", "import", name))
+    table = Table("Importing operator and sensor, over `airflow.sdk`", names)
+    table.add("CPU, ms", values(found, "cpu_ms"), 1)
+    table.add("modules loaded", values(found, "modules"), ratio=False)
+    for floor in ("empty", "empty with a link"):
+        share = middle(found, OURS, "cpu_ms") / middle(found, floor, "cpu_ms")
+        table.goal(f"at most 2x modules that are {floor}: {share:.2f}x", share <= 2)
+    return table
+
+
+def table_construct(plan: Plan) -> Table:
+    found = child(plan, "parsing.py", "construct", str(plan.rounds * 2 + 1))
+    names = ["AtScale", "dbt Cloud", "BaseOperator"]
+    table = Table("1,000 operators in a DAG", names)
+    table.add("constructing, CPU ms", {name: found[name]["cpu_ms"] for name in names}, 1)
+    table.add("serialized, bytes per task", {name: found[name]["bytes"] for name in names})
+    time_of, size_of = (
+        {name: statistics.median(found[name][what]) for name in names} for what in ("cpu_ms", "bytes")
+    )
+    share = time_of[OURS] / time_of["BaseOperator"]
+    table.goal(f"at most 1.3x BaseOperator's time: {share:.2f}x", share <= 1.3)
+    smaller = size_of[OURS] < size_of["dbt Cloud"]
+    table.goal(f"fewer bytes than dbt Cloud: {size_of[OURS]:.0f} and {size_of['dbt Cloud']:.0f}", smaller)
+    return table
+
+
+def table_poll(plan: Plan) -> Table:
+    names = [
+        *("AtScale", "AtScale, answers differ", "dbt Cloud", "Databricks", "HTTP sensor"),
+        *("shared httpx", "shared aiohttp", "raw streams"),
+    ]
+    table = Table("One poll, 1,000 waiters on one loop, each on a model (job) of its own", names)
+    found = _polls(plan, names, plan.rounds, table, tls=False)
+    for name in ("AtScale", "AtScale, answers differ"):
+        own = middle(found, name, "cpu_per_poll_us")
+        peer, bare = (middle(found, each, "cpu_per_poll_us") for each in ("dbt Cloud", "shared aiohttp"))
+        table.goal(f"{name}: at most 0.5x dbt Cloud's CPU: {own / peer:.2f}x", own <= 0.5 * peer)
+        table.goal(f"{name}: at most 1.2x a bare shared aiohttp session: {own / bare:.2f}x", own <= 1.2 * bare)
+    most = max(values(found, "steady", "most_open")[OURS]) - 1
+    table.goal(f"at most 10 TCP connections: {most:.0f}", most <= 10)
+    exchanges = max(values(found, "start", "exchanges")[OURS])
+    table.goal(f"one token exchange: {exchanges:.0f}", exchanges == 1)
+    table.notes.append(
+        "`answers differ`: every single answer is another one. While a batch runs AtScale answers the same "
+        "again and again, and an answer that is the same is not parsed again."
+    )
+    return table
+
+
+def table_tls(plan: Plan) -> Table:
+    names = ["AtScale", "dbt Cloud", "Databricks", "shared aiohttp", "raw streams"]
+    table = Table("The same over TLS", names)
+    found = _polls(plan, names, max(plan.rounds - 1, 1), table, tls=True)
+    share = middle(found, OURS, "cpu_per_poll_us") / middle(found, "dbt Cloud", "cpu_per_poll_us")
+    table.goal(f"at most 0.4x dbt Cloud's CPU: {share:.2f}x", share <= 0.4)
+    memory = middle(found, OURS, "memory_per_waiter_kib")
+    table.goal(f"at most 25 KiB of memory per waiter: {memory:.1f} KiB", memory <= 25)
+    return table
+
+
+def _polls(
+    plan: Plan, names: Sequence[str], rounds: int, table: Table, *, tls: bool
+) -> dict[str, list[dict[str, Any]]]:
+    options = ["--start", "one by one", "--interval", plan.interval, "--seconds", plan.seconds]
+    with stub(plan, tls=tls) as to:
+        found = in_turns(rounds, names, lambda name: wait(plan, name, to, *options))
+    table.add("CPU per poll, µs", values(found, "cpu_per_poll_us"))
+    table.add("memory per waiter, KiB", values(found, "memory_per_waiter_kib"), 1, ratio=False)
+    table.add("connections opened, start and polls", _sums(found, "connections"), ratio=False)
+    return found
+
+
+def _sums(found: dict[str, list[Any]], what: str) -> dict[str, list[float]]:
+    return {
+        name: [each["start"][what] + each["steady"][what] for each in results] for name, results in found.items()
+    }
+
+
+def table_in_step(plan: Plan) -> Table:
+    names = ["AtScale", "dbt Cloud", "Databricks", "HTTP sensor", "shared aiohttp", "only sleep"]
+    table = Table("1,000 waiters begin in the same turn of the loop, as after a restart", names)
+    # Peers poll at once; this provider's first looks are spread over its poll interval.
+    options = ["--measure", "turns", "--interval", 10, "--seconds", 8, "--patience", 12]
+
+    def measure(name: str) -> dict[str, Any]:
+        return wait(plan, name, to, *options, "--warm-up", 0 if name == "only sleep" else 1000)
+
+    with stub(plan) as to:
+        found = in_turns(max(plan.rounds - 1, 1), names, measure)
+    longest = {
+        name: [max(each[part]["turns"]["longest"] for part in ("start", "steady")) for each in results]
+        for name, results in found.items()
+    }
+    table.add("longest turn of the loop, CPU ms", longest, 1)
+    table.add("connections opened", _sums(found, "connections"), ratio=False)
+    most = statistics.median(longest[OURS])
+    table.goal(f"the loop never stands still for 50 ms, start included: {most:.0f} ms", most < 50)
+    return table
+
+
+def table_models(plan: Plan) -> Table:
+    table = Table("1,000 waiters over 50 models", ["AtScale"])
+    interval, seconds = 5.0, 15.0
+    with stub(plan) as to:
+        options = ["--models", 50, "--interval", interval, "--seconds", seconds, "--warm-up", 50]
+        found = {OURS: [wait(plan, OURS, to, *options)]}
+    polls = found[OURS][0]["steady"]["requests"]
+    # A round is as long as the shortest cadence of any waiter: jitter makes it up to a tenth shorter.
+    rounds = seconds / (interval * 0.9) + 1
+    table.add(f"requests in {seconds:.0f} s at an interval of {interval:.0f} s", values(found, "steady", "requests"))
+    table.add("of them for the most read model", values(found, "steady", "most_of_a_model"))
+    table.goal(f"one read per model and round: {polls} for {50 * rounds:.0f}", polls <= 50 * rounds)
+    return table
+
+
+def table_crowd(plan: Plan) -> Table:
+    names = ["AtScale", "only sleep"]
+    table = Table(f"{plan.crowd:,} waiters on one loop, from their start on", names)
+    options = ["--waiters", plan.crowd, "--measure", "turns", "--interval", 60, "--warm-up", 1]
+    seconds = 60 if plan.builds else 15
+
+    def measure(name: str) -> dict[str, Any]:
+        return wait(plan, name, to, *options, "--seconds", seconds, "--start", "triggerer", "--patience", 5)
+
+    with stub(plan, latency=0.02) as to:
+        found = in_turns(max(plan.rounds - 1, 1), names, measure)
+
+    def longest(what: str) -> dict[str, list[float]]:
+        return {
+            name: [max(each[part]["turns"][what] for part in ("start", "steady")) for each in results]
+            for name, results in found.items()
+        }
+
+    table.add("lag, p99, ms", values(found, "late", "p99"), 1, ratio=False)
+    table.add("longest turn without garbage collection, CPU ms", longest("longest_without_gc"), 1, ratio=False)
+    table.add("longest garbage collection, CPU ms", longest("longest_gc"), 1, ratio=False)
+    table.add("memory per waiter, KiB", values(found, "memory_per_waiter_kib"), 1, ratio=False)
+    concurrent = {
+        name: [max(each[part]["most_under_way"] for part in ("start", "steady")) for each in results]
+        for name, results in found.items()
+    }
+    table.add("requests at once, at the most", concurrent, ratio=False)
+    p99 = middle(found, OURS, "late", "p99")
+    table.goal(f"lag p99 below 50 ms, start included: {p99:.0f} ms", p99 < 50)
+    turn = max(longest("longest_without_gc")[OURS])
+    table.goal(f"no turn of its own as long as 50 ms: {turn:.0f} ms", turn < 50)
+    memory = middle(found, OURS, "memory_per_waiter_kib") - middle(found, "only sleep", "memory_per_waiter_kib")
+    table.goal(f"below 20 KiB of memory per trigger over the loop's own: {memory:.1f} KiB", memory < 20)
+    most = max(concurrent[OURS])
+    table.goal(f"never more than 20 requests at once: {most:.0f}", most <= 20)
+    table.notes.append(
+        "Created as the triggerer creates them. A full garbage collection looks at all that Airflow has "
+        "loaded, whoever's triggers run; the floor shows what it costs without any of ours."
+    )
+    return table
+
+
+def table_long(plan: Plan) -> Table:
+    table = Table(f"{plan.polls:,} polls", ["AtScale"])
+    with stub(plan) as to:
+        found = {OURS: [child(plan, "long_run.py", *to, "--polls", str(plan.polls))]}
+    for label, key, digits in (
+        ("memory after the first tenth, MiB", "memory_early_mib", 1),
+        ("memory at the end, MiB", "memory_late_mib", 1),
+        ("open files after the first tenth", "files_early", 0),
+        ("open files at the end", "files_late", 0),
+        ("tasks left behind", "tasks_left", 0),
+    ):
+        table.add(label, values(found, key), digits, ratio=False)
+    got = found[OURS][0]
+    growth = got["memory_late_mib"] - got["memory_early_mib"]
+    table.goal(f"memory is flat: {growth:+.1f} MiB", growth < 3)
+    table.goal("open files are flat", got["files_late"] <= got["files_early"])
+    table.goal("nothing is left behind", got["tasks_left"] == 0)
+    return table
+
+
+def table_airflow(plan: Plan) -> Table:
+    table = Table(f"{plan.builds} deferred builds in one real triggerer", ["AtScale"])
+    if not plan.builds:
+        table.notes.append("Not part of a quick run.")
+        return table
+    got = child(plan, "real_airflow.py", str(plan.builds))
+    found = {OURS: [got]}
+    for label, key in (
+        ("tasks green", "green"),
+        ("builds that AtScale saw", "builds"),
+        ("of them waiting in the triggerer at once", "most_deferred"),
+        ("requests of the triggerer", "trigger_requests"),
+        ("connections that the triggerer opened", "trigger_connections"),
+        ("token exchanges of the triggerer", "trigger_exchanges"),
+        ("seconds", "seconds"),
+    ):
+        table.add(label, values(found, key), ratio=False)
+    table.goal("all green, each built once", got["green"] == got["builds"] == plan.builds)
+    return table
+
+
+TABLES: dict[str, Callable[[Plan], Table]] = {
+    "import": table_import,
+    "construct": table_construct,
+    "poll": table_poll,
+    "tls": table_tls,
+    "in-step": table_in_step,
+    "models": table_models,
+    "crowd": table_crowd,
+    "long": table_long,
+    "airflow": table_airflow,
+}
+
+
+# --- the page ---------------------------------------------------------------------------------------------
+
+
+def page(tables: Sequence[Table], versions: dict[str, str], *, quick: bool) -> str:
+    command = "make bench QUICK=1" if quick else "make bench"
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    head = f"""# What waiting costs
+
+Written by `{command}`; run it to repeat everything: it makes its own environment with the peers from the package
+index, and takes {"3" if quick else "15"} minutes at the most. All servers are on the same machine. The
+contestants take turns; numbers are medians (with their range), CPU time is that of the measured process. Compare
+columns, not pages: the ratios travel from machine to machine, the numbers do not.
+
+Python {platform.python_version()}; {packages}.
+"""
+    return head + "\n" + "\n".join(table.to_markdown() for table in tables)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller tables: under 3 minutes")
+    parser.add_argument("--only", nargs="+", choices=list(TABLES), help="only these tables; writes no page")
+    parser.add_argument("--builds", type=int, help="builds in the real Airflow")
+    options = parser.parse_args()
+    plan = QUICK if options.quick else FULL
+    plan.interpreter = python()
+    if options.builds is not None:
+        plan.builds = options.builds
+    versions = child(plan, "versions.py")
+    began = time.monotonic()
+    tables = []
+    for name in options.only or TABLES:
+        print(f"==> {name}", flush=True)
+        table = TABLES[name](plan)
+        print("\n" + table.to_markdown(), flush=True)
+        tables.append(table)
+    print(f"Done in {(time.monotonic() - began) / 60:.1f} minutes")
+    if not options.only:
+        RESULTS.write_text(page(tables, versions, quick=options.quick), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
