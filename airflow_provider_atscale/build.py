@@ -36,7 +36,7 @@ from airflow_provider_atscale.exceptions import (
 )
 from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
 from airflow_provider_atscale.protocol.models import Batch, History, Phase, iso, kind_of
-from airflow_provider_atscale.protocol.watch import Seen
+from airflow_provider_atscale.protocol.watch import Missing, Seen
 from airflow_provider_atscale.waiting import look
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Builder:
         self._memory = memory
         self._log = log
         self._is_stopped = is_stopped
+        self.may_have_started = False
         self._window = lost_reply_window
         self._clock = clock
         self._sleep = sleep
@@ -179,6 +180,12 @@ class Builder:
     def _attach_again(self, decision: Attach) -> Step | None:
         batch_id, start = str(decision.entry.batch_id), decision.entry.start
         seen = look(self._hook, self._ref, batch_id)
+        if isinstance(seen, Missing) and decision.entry.outcome == LOST:
+            self._log.warning(
+                "Batch %s of an earlier try is still not in the build history, so a fresh one is built",
+                batch_id,
+            )
+            return None
         # A batch that only its instances show may have more of them to come.
         if isinstance(seen, Seen) and seen.batch.phase is Phase.FAILED and seen.batch.instances is None:
             self._log.warning(
@@ -275,6 +282,7 @@ class Builder:
             )
         except (AtScaleApiError, AtScaleConfigurationError, AtScaleConnectionError):
             # A plain no, or no connection at all: nothing was started, so nothing must be looked for.
+            self.may_have_started = False
             self._stamp(REFUSED)
             raise
         if isinstance(outcome, Started):
@@ -296,6 +304,7 @@ class Builder:
                 "A retry of the task tries again."
             ) from error
         self._check_stopped()
+        self.may_have_started = True
 
     def _after_lost_reply(self, lost: LostReply, intent: Intent) -> Step:
         self._log.warning(

@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import itertools
 import json
 import os
+import re
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -46,7 +49,18 @@ TRANSIENT = (429, 502, 503, 504)
 TRIES = 5
 #: The longest pause that a server's Retry-After is granted.
 LONGEST_PAUSE = 60.0
+#: Bytes of an answer that are read at once.
+_PIECE = 1024
+#: How many tokens of a process Airflow is told to hide in everybody's logs. It keeps each value for ever and
+#: compiles all of them into one expression whenever one is added: a triggerer that renews a token every few
+#: minutes would use up its memory within days, and before Airflow 3.1 get no token any more, because the
+#: expression is too large. Texts of ours show no token, however many there were.
+HIDDEN_BY_AIRFLOW = 32
+#: How many tokens a client takes out of texts; those before have long ended.
+REMEMBERED = 8
 _BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=15.0) + tenacity.wait_random(0, 0.5)
+
+_tokens_of_process = itertools.count()
 
 
 def _is_transient(state: tenacity.RetryCallState) -> bool:
@@ -113,7 +127,8 @@ class _Driver:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._secrets: set[str] = {value for value in settings.secrets if len(value) > 3}
+        self._fixed = frozenset(value for value in settings.secrets if len(value) > 3)
+        self._tokens: deque[str] = deque(maxlen=REMEMBERED)
         self._last_headers: tuple[object, dict[str, str]] = None, {}
 
     def _headers(self, request: Request) -> dict[str, str]:
@@ -151,9 +166,14 @@ class _Driver:
             text = text.replace(spelling, "***")
         return text
 
+    def _learn(self, token: str) -> bool:
+        """Remember a token that was received; return whether Airflow is to be told of it."""
+        self._tokens.append(token)
+        return next(_tokens_of_process) < HIDDEN_BY_AIRFLOW
+
     def _spellings(self) -> Iterator[str]:
         """Return the secrets as they are, and as a server writes them that sends them back in JSON or a URL."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
+        for secret in sorted(self._fixed.union(self._tokens), key=len, reverse=True):
             yield from {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)}
 
     def _response(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> Response:
@@ -166,7 +186,9 @@ class _Driver:
         return _Answer(status, lowered, body, request.url, self._hide)
 
     def _no_answer(self, request: Request, error: BaseException, *, sent: bool) -> AtScaleConnectionError:
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        # Errors of proxies show the whole address of the proxy, login and password included.
+        text = re.sub(r"(?<=://)[^/@\s]+@", "***@", str(error))
+        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         hint = (
             "Check the connection's host and port, its verify setting and the network"
             if request.repeatable or not sent
@@ -245,8 +267,7 @@ class AtScaleClient(_Driver):
         if isinstance(effect, Pause):
             return self._sleep(effect.seconds)
         if isinstance(effect, Secret):
-            self._secrets.add(effect.value)
-            return self._mask(effect.value) if self._mask else None
+            return self._mask(effect.value) if self._learn(effect.value) and self._mask else None
         return self.run(effect.flow(), tries)
 
     def _send(self, request: Request) -> Response:
@@ -262,6 +283,7 @@ class AtScaleClient(_Driver):
             # No answer's cookie decides what a later request means.
             self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         try:
+            began = time.monotonic()
             answer = self._session.request(
                 request.method,
                 request.url,
@@ -272,10 +294,11 @@ class AtScaleClient(_Driver):
                 timeout=self.settings.timeout,
                 verify=self.settings.verify,
                 allow_redirects=False,
+                stream=True,
                 # Without it a .netrc entry of the host would replace our Authorization header.
                 auth=_keep_headers,
             )
-            return self._response(request, answer.status_code, answer.headers, answer.content)
+            return self._response(request, answer.status_code, answer.headers, self._read_body(answer, began))
         except requests.exceptions.ConnectTimeout as error:
             raise self._no_answer(request, error, sent=False) from None
         except requests.exceptions.RequestException as error:
@@ -288,6 +311,20 @@ class AtScaleClient(_Driver):
         except OSError as error:
             # A CA bundle that is not there or is none; nothing of the network comes unwrapped.
             raise self._no_answer(request, error, sent=False) from None
+
+    def _read_body(self, answer: requests.Response, began: float) -> bytes:
+        """Read an answer piece by piece: one that only drips must not outlast the request's time limit."""
+        import requests
+
+        pieces = []
+        with answer:
+            for piece in answer.iter_content(_PIECE):
+                pieces.append(piece)
+                if time.monotonic() - began > self.settings.timeout:
+                    raise requests.exceptions.ReadTimeout(
+                        f"the answer was not complete after {self.settings.timeout:.0f} s"
+                    )
+        return b"".join(pieces)
 
     def close(self) -> None:
         """Close the connections."""
@@ -346,6 +383,8 @@ class AsyncAtScaleClient(_Driver):
         self._mask = mask
         self._sleep = sleep
         self._connections = connections
+        # Waiting for a free connection is not the server's doing, so it does not count for the time limit.
+        self._slots = asyncio.Semaphore(connections)
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | bool | None = None
         self._proxies: dict[str, str | None] = {}
@@ -387,8 +426,7 @@ class AsyncAtScaleClient(_Driver):
         if isinstance(effect, Pause):
             return await self._sleep(effect.seconds)
         if isinstance(effect, Secret):
-            self._secrets.add(effect.value)
-            return await self._mask(effect.value) if self._mask else None
+            return await self._mask(effect.value) if self._learn(effect.value) and self._mask else None
         return await self.share(effect.key, lambda: self.run(effect.flow(), tries))
 
     async def share(self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -433,16 +471,19 @@ class AsyncAtScaleClient(_Driver):
             # A CA bundle that is not there or is none.
             raise self._no_answer(request, error, sent=False) from None
         try:
-            async with session.request(
-                request.method,
-                request.url,
-                params=request.params or None,
-                headers=headers,
-                json=request.json,
-                data=request.form,
-                allow_redirects=False,
-                proxy=self._proxy(request.url),
-            ) as answer:
+            async with (
+                self._slots,
+                session.request(
+                    request.method,
+                    request.url,
+                    params=request.params or None,
+                    headers=headers,
+                    json=request.json,
+                    data=request.form,
+                    allow_redirects=False,
+                    proxy=self._proxy(request.url),
+                ) as answer,
+            ):
                 return self._response(request, answer.status, answer.headers, await answer.read())
         except (aiohttp.ClientConnectorError, _connect_timeout()) as error:
             raise self._no_answer(request, error, sent=False) from None
@@ -456,9 +497,9 @@ class AsyncAtScaleClient(_Driver):
             context = self._tls() if self._context is None else self._context
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections, ssl=context),
-                # Waiting for a free connection is not the server's doing, so it does not count.
+                # To connect gets a little less: that nothing was sent must be known before all is over.
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self.settings.timeout, sock_read=self.settings.timeout
+                    total=self.settings.timeout, sock_connect=0.95 * self.settings.timeout
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )

@@ -250,6 +250,10 @@ def _checked_url(name: str, text: str, wrong: _Wrong, port: Any = None) -> str:
         raise wrong(name, f"is not an address ({error})") from None
     if parts.scheme not in ("http", "https"):
         raise wrong(name, f"has the scheme {parts.scheme!r}; it must be http or https")
+    try:
+        (hostname or "").encode("idna")
+    except UnicodeError:
+        raise wrong(name, "has a host name that cannot exist") from None
     if not hostname or any(character.isspace() for character in text):
         raise wrong(name, "is not an address")
     if parts.username is not None or parts.password is not None:

@@ -17,6 +17,7 @@ between intent and start          finds an intent without id: looks into the bui
 between start and id              the same, and finds exactly one: adopts it
 while it waited                   finds the id: attaches to the batch
 after the batch was judged        done: succeeds without a build; failed: builds
+after the batch went missing      looks once more: attaches to it if it is listed by then, else builds
 ================================  ========================================================================
 
 The intent is also a fence. When a worker is killed, the process of its task can live on beside the next try;
@@ -34,6 +35,8 @@ What cannot be guaranteed
   batch, so ``on_running="wait"`` and ``"attach"`` both avoid a second build *at the same time*.
 - Where the build history may not be read, there is nothing to look into: after a lost reply a retry builds
   once AtScale accepts it.
+- AtScale may answer 500 and have made the batch all the same. It then looks like somebody else's, and
+  ``on_running`` decides: ``wait`` waits for it and builds once more, one after the other.
 - A batch that somebody else started in the same seconds, of the same model and kind, cannot be told from
   ours. It began after this task's data was loaded, so adopting it is not wrong; two such batches are an error.
 """
@@ -241,9 +244,11 @@ class Fresh:
     Nothing to go on with: build.
 
     :param reason: Why something stored is not used; None where nothing was stored.
+    :param cleared: Whether somebody cleared the task, which means "build again".
     """
 
     reason: str | None = None
+    cleared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +295,11 @@ def decide(stored: Any, identity: Identity) -> Decision:
         changed = ", ".join(name for name in other if name not in _CLEARED)
         return Fresh(f"an earlier try built something else ({changed} differs)")
     if other:
-        return Fresh("the task was cleared, which means: build again")
+        return Fresh("the task was cleared, which means: build again", cleared=True)
     if entry.outcome == DONE:
         return Succeed(entry)
+    if entry.outcome == LOST and entry.batch_id is not None:
+        return Attach(entry)
     if entry.outcome is not None:
         return Fresh(_ENDS[entry.outcome])
     if entry.batch_id is not None:

@@ -63,6 +63,10 @@ def parse_name(value: Any, name: str) -> str:
     )
 
 
+#: Ten years in seconds; far longer ones are not only pointless, calendars cannot add them to a date.
+LONGEST = 10 * 366 * 86400.0
+
+
 def parse_seconds(value: Any, name: str) -> float:
     """
     Return the seconds that a duration means.
@@ -80,10 +84,11 @@ def parse_seconds(value: Any, name: str) -> float:
             seconds = -1.0
     elif is_number(value):
         seconds = float(value)
-    if is_number(seconds) and seconds > 0:
+    if is_number(seconds) and 0 < seconds <= LONGEST:
         return seconds
     raise AtScaleConfigurationError(
-        f"{name} is {value!r}; it must be a timedelta or a number of seconds greater than 0."
+        f"{name} is {value!r}; it must be a timedelta or a number of seconds, greater than 0 and at most ten "
+        "years."
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import sqlite3
 import tempfile
 from contextlib import closing
@@ -26,7 +27,7 @@ from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOper
 log = logging.getLogger(__name__)
 
 ORDERS = Path(__file__).with_name("internet_sales.csv")
-WAREHOUSE = Path(tempfile.gettempdir()) / "atscale_example_warehouse.db"
+WAREHOUSE = Path(os.environ.get("ATSCALE_EXAMPLE_FOLDER", tempfile.gettempdir())) / "example_warehouse.db"
 
 
 @dag(

@@ -56,7 +56,7 @@ def wait_until_up(process: subprocess.Popen[bytes], address: str) -> None:
         if process.poll() is not None:
             sys.exit(f"Airflow ended with {process.returncode}; see its output")
         with contextlib.suppress(urllib.error.URLError, OSError):
-            urllib.request.urlopen(f"{address}/api/v2/version", timeout=2)  # noqa: S310
+            urllib.request.urlopen(f"{address}/api/v2/version", timeout=2)
             return
         time.sleep(1)
     sys.exit("Airflow did not come up within three minutes; see its output")

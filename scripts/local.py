@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 
 def say(text: str = "") -> None:
     """Print one line at once."""
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 def step(text: str) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_atscale.client import TRIES, AtScaleClient
 from airflow_provider_atscale.connection import Settings, parse_connection
-from airflow_provider_atscale.exceptions import AtScaleAuthenticationError, AtScalePermissionError
+from airflow_provider_atscale.exceptions import (
+    AtScaleAuthenticationError,
+    AtScaleConfigurationError,
+    AtScaleConnectionError,
+    AtScaleError,
+    AtScalePermissionError,
+)
 from airflow_provider_atscale.get_provider_info import (
     CONNECTION_FIELDS,
     CONNECTION_TYPE,
@@ -22,6 +29,9 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.protocol.edition import Edition, StartOutcome
     from airflow_provider_atscale.protocol.messages import Flow
     from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, History, ModelRef
+
+#: A connection that was refused is looked up again at most this often, in seconds.
+LOOK_UP_AGAIN = 30.0
 
 
 class AtScaleHook(BaseHook):
@@ -43,6 +53,7 @@ class AtScaleHook(BaseHook):
         super().__init__()
         self.atscale_conn_id = atscale_conn_id
         self._client: AtScaleClient | None = None
+        self._looked_again: float | None = None
 
     # --- the connection ---
 
@@ -89,7 +100,20 @@ class AtScaleHook(BaseHook):
     def _connect(self) -> AtScaleClient:
         from airflow_provider_atscale.compat import mask_secret
 
-        settings = parse_connection(self.get_connection(self.atscale_conn_id))
+        try:
+            conn = self.get_connection(self.atscale_conn_id)
+        except AirflowNotFoundException as error:
+            raise AtScaleConfigurationError(
+                f"There is no Airflow connection {self.atscale_conn_id!r} ({error}). Add one of the type "
+                f"'{CONNECTION_TYPE}', or name another one in atscale_conn_id."
+            ) from None
+        except Exception as error:
+            raise AtScaleConnectionError(
+                f"The Airflow connection {self.atscale_conn_id!r} could not be read "
+                f"({type(error).__name__}: {error}).",
+                sent=False,
+            ) from None
+        settings = parse_connection(conn)
         for secret in settings.secrets:
             mask_secret(secret)
         return AtScaleClient(settings, mask=mask_secret)
@@ -114,8 +138,16 @@ class AtScaleHook(BaseHook):
         client = self.get_conn()
         try:
             return client.run(call(client.edition), tries)
-        except AtScaleAuthenticationError:
-            fresh = self._connect()
+        except AtScaleAuthenticationError as refused:
+            now = time.monotonic()
+            if self._looked_again is not None and now - self._looked_again < LOOK_UP_AGAIN:
+                raise
+            self._looked_again = now
+            try:
+                fresh = self._connect()
+            except AtScaleError:
+                # What ails Airflow just now says less than what AtScale has said.
+                raise refused from None
             if fresh.settings.fingerprint == client.settings.fingerprint:
                 fresh.close()
                 raise
@@ -131,6 +163,12 @@ class AtScaleHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Try host, credentials and a read of aggregates one after the other; never raises."""
+        try:
+            return self._test_connection()
+        finally:
+            self.close()
+
+    def _test_connection(self) -> tuple[bool, str]:
         done: list[str] = []
         try:
             client = self.get_conn()

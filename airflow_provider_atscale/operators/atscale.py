@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
-from airflow_provider_atscale.mapping import BUILD_LABEL, label
+from airflow_provider_atscale.mapping import BUILD_NAME, NamedPartial
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
 # imported where it is used.
@@ -93,6 +93,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     template_fields_renderers = {"grace_period_overrides": "json"}
     operator_extra_links = (AtScaleBuildHistoryLink(),)
     ui_color = "#dbe9f6"
+    partial: Any = NamedPartial(BUILD_NAME)
 
     def __init__(
         self,
@@ -126,17 +127,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.atscale_conn_id = atscale_conn_id
         self._batch_id: str | None = None
         self._is_stopped = False
+        self._current: Builder | None = None
         self._report: dict[str, Any] | None = None
         self._built: Sequence[AggregateInstance] = ()
-
-    @classmethod
-    def partial(cls, **kwargs: Any) -> Any:
-        """
-        Return the operator with some of its arguments, to be mapped over others.
-
-        :param kwargs: The arguments; without ``map_index_template`` tasks are named by catalog and model.
-        """
-        return label(super().partial(**kwargs), BUILD_LABEL)
 
     # --- the three entrances ---
 
@@ -250,8 +243,10 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         from airflow_provider_atscale.protocol.models import iso
         from airflow_provider_atscale.report import is_missing
 
-        if not isinstance(self._memory(context, hook, plan).recall(), Fresh):
-            # A retry has its own batch to go on with, which may be the very one that makes the model fresh.
+        decision = self._memory(context, hook, plan).recall()
+        if not isinstance(decision, Fresh) or decision.cleared:
+            # A retry has its own batch to go on with, which may be the very one that makes the model fresh; a
+            # clear means: build again.
             return
         history = hook.get_history(plan.ref)
         if isinstance(history, str):
@@ -283,7 +278,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         from airflow_provider_atscale.build import Finished, Other, Skip
 
         memory = self._memory(context, hook, plan)
-        builder = self._builder(hook, plan, memory)
+        builder = self._current = self._builder(hook, plan, memory)
         while True:
             try:
                 step: Step = builder.begin()
@@ -315,9 +310,10 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         subject = f"Batch {batch_id}"
         if self.deferrable:
             seen = look(hook, plan.ref, batch_id)
-            if isinstance(seen, Seen) and not seen.batch.is_running and seen.batch.instances is None:
+            listed = isinstance(seen, Seen) and seen.batch.instances is None
+            if isinstance(seen, Seen) and listed and not seen.batch.is_running:
                 return Ended(seen.batch)
-            self._defer(hook, plan, batch_id, since, method_name)
+            self._defer(hook, plan, batch_id, since, method_name, listed=listed)
         return wait_blocking(
             lambda: look(hook, plan.ref, batch_id),
             BatchWatch(since, plan.poll_interval, tolerance(), subject),
@@ -326,7 +322,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             is_stopped=lambda: self._is_stopped,
         )
 
-    def _defer(self, hook: AtScaleHook, plan: Plan, batch_id: str, since: float, method_name: str) -> None:
+    def _defer(
+        self, hook: AtScaleHook, plan: Plan, batch_id: str, since: float, method_name: str, *, listed: bool
+    ) -> None:
         import time
 
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
@@ -347,6 +345,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
                 batch_id=batch_id,
                 since=since,
                 poll_interval=plan.poll_interval,
+                listed=listed,
                 deadline=plan.deadline.to_json() if plan.deadline else None,
                 payload=plan.to_json(),
             ),
@@ -372,6 +371,20 @@ class AtScaleAggregateBuildOperator(BaseOperator):
                 "task has started nothing.",
             )
             conclude(verdict, subject, lambda: ())
+        self._check_time_left(hook, plan, batch_id)
+
+    def _check_time_left(self, hook: AtScaleHook, plan: Plan, batch_id: str) -> None:
+        """Start nothing that could not be waited for any more."""
+        import time
+
+        from airflow_provider_atscale.exceptions import AtScaleTimeoutError
+
+        if plan.deadline is not None and time.time() >= plan.deadline.at:
+            raise AtScaleTimeoutError(
+                f"Batch {batch_id} of {plan.ref} at {hook.edition.base_url}, which this task waited for "
+                f"(on_running='wait'), has ended, but by now {plan.deadline.limit} has passed, so this task "
+                "has started nothing. A retry of the task has a timeout of its own."
+            )
 
     def _conclude(
         self,
@@ -383,11 +396,17 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         verdict: Verdict,
     ) -> str:
         """Judge the own batch, store how it was judged, and report it."""
+        import time
+        from dataclasses import replace
+
         from airflow_provider_atscale.build import DONE, FAILED, LOST, stamp
         from airflow_provider_atscale.exceptions import AtScaleBatchFailedError, AtScaleBatchNotFoundError
         from airflow_provider_atscale.protocol.watch import Ended
-        from airflow_provider_atscale.report import Subject, conclude, summarize
+        from airflow_provider_atscale.report import Subject, TimedOut, conclude, summarize
 
+        if isinstance(verdict, TimedOut):
+            # The task's own wait may have begun with somebody else's batch.
+            verdict = replace(verdict, seconds=max(verdict.seconds, time.time() - plan.began))
         attaches = "on Airflow 3.3+ attaches to it" if not memory.is_kept else "attaches to it"
         subject = Subject(
             hook.edition.base_url,
@@ -522,7 +541,14 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         """
         self._is_stopped = True
         if self._batch_id is None:
-            self.log.warning("The task ends before it knows of a batch; this process starts none any more")
+            if self._current is not None and self._current.may_have_started:
+                self.log.warning(
+                    "The task ends while it starts a build, or looks for one: it may run in AtScale, and then "
+                    "it goes on there. A retry looks for it (Airflow 3.3+); see Design Center > Aggregates > "
+                    "Build History"
+                )
+            else:
+                self.log.warning("The task ends before it knows of a batch; this process starts none any more")
             return
         self.log.warning(
             "The task ends; batch %s goes on in AtScale, which offers no call to cancel it. If it should stop, "

@@ -158,12 +158,15 @@ class BatchWatch:
     :param cap: The longest time between two looks, in seconds.
     :param tolerance: How long doubt is borne.
     :param subject: What is waited for, for the texts.
+    :param listed: Whether the history has shown the batch, to whichever process. From then on only the
+        history can show its end: rights that pass for a while must not let instances end the wait.
     """
 
     since: float
     cap: float
     tolerance: Tolerance = field(default_factory=Tolerance)
     subject: str = "the batch"
+    listed: bool = False
     batch: Batch | None = None
     _kind: str | None = None
     _doubts: dict[str, _Doubt] = field(default_factory=dict)
@@ -183,6 +186,16 @@ class BatchWatch:
         if isinstance(observation, Missing):
             return self._bear("missing", "the build history does not list it", now, random)
         batch = observation.batch
+        if batch.instances is None:
+            self.listed = True
+        elif self.listed and batch.phase is not Phase.WAITING:
+            return self._bear(
+                "trouble",
+                "the build history that listed it may not be read any more, and its aggregate instances alone "
+                "do not prove that it has ended",
+                now,
+                random,
+            )
         self.batch = batch
         if batch.phase is Phase.UNKNOWN:
             return self._bear("unknown", f"its status is {batch.status!r}", now, random)
@@ -257,10 +270,12 @@ class BatchWatch:
             "kind": self._kind,
             "doubts": {kind: [doubt.since, doubt.looks] for kind, doubt in self._doubts.items()},
             "answers": list(self._answers),
+            "listed": self.listed,
         }
 
     def remember(self, memory: Mapping[str, Any]) -> None:
         """Go on from what an earlier process knew; what is not understood is left out."""
+        self.listed = self.listed or memory.get("listed") is True
         kind, doubts, answers = memory.get("kind"), memory.get("doubts"), memory.get("answers")
         if not isinstance(doubts, Mapping) or not isinstance(answers, (list, tuple)):
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
 from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
-from airflow_provider_atscale.mapping import BATCH_LABEL, label
+from airflow_provider_atscale.mapping import BATCH_NAME, NamedPartial
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
 # imported where it is used.
@@ -64,6 +64,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
     template_fields: Sequence[str] = ("batch_id", "catalog", "model", "failed_aggregates", "atscale_conn_id")
     operator_extra_links = (AtScaleBuildHistoryLink(),)
     ui_color = "#eaf2fa"
+    partial: Any = NamedPartial(BATCH_NAME)
 
     def __init__(
         self,
@@ -92,16 +93,6 @@ class AtScaleBatchSensor(BaseSensorOperator):
         self._pause: float | None = None
         self._report: dict[str, Any] | None = None
         self._built: Sequence[AggregateInstance] = ()
-
-    @classmethod
-    def partial(cls, **kwargs: Any) -> Any:
-        """
-        Return the sensor with some of its arguments, to be mapped over others.
-
-        :param kwargs: The arguments; without ``map_index_template`` tasks are named by catalog and model, or
-            by the batch where neither is given.
-        """
-        return label(super().partial(**kwargs), BATCH_LABEL)
 
     # --- entrances ---
 
@@ -376,6 +367,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
                 batch_id=batch_id,
                 since=plan.began,
                 poll_interval=plan.poll_interval,
+                listed=self._watch is not None and self._watch.listed,
                 deadline=plan.deadline.to_json() if plan.deadline else None,
                 payload=plan.to_json(),
             ),

@@ -31,6 +31,7 @@ class AtScaleBatchTrigger(BaseTrigger):
     :param batch_id: The batch. None: whichever batch of the model is the newest.
     :param since: Epoch seconds at which the wait began, in whichever process.
     :param poll_interval: The longest time between two looks, in seconds.
+    :param listed: Whether the build history has shown the batch before.
     :param deadline: When the wait ends without the batch: epoch seconds ``at``, and which ``limit`` it is.
     :param payload: JSON values that the event gives back, its ``ref`` filled in where the trigger found it.
     """
@@ -46,6 +47,7 @@ class AtScaleBatchTrigger(BaseTrigger):
         batch_id: str | None,
         since: float,
         poll_interval: float,
+        listed: bool = False,
         deadline: dict[str, Any] | None = None,
         payload: dict[str, Any] | None = None,
     ) -> None:
@@ -58,6 +60,7 @@ class AtScaleBatchTrigger(BaseTrigger):
         self.batch_id = batch_id
         self.since = since
         self.poll_interval = poll_interval
+        self.listed = listed
         self.deadline = deadline
         self.payload = payload
 
@@ -74,6 +77,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                 "batch_id": self.batch_id,
                 "since": self.since,
                 "poll_interval": self.poll_interval,
+                "listed": self.listed,
                 "deadline": self.deadline,
                 "payload": self.payload,
             },
@@ -93,7 +97,7 @@ class AtScaleBatchTrigger(BaseTrigger):
             seconds *= random.random()  # noqa: S311
             observation = await seat.next(_at_most(seconds, deadline))
             subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
-            watch = BatchWatch(self.since, self.poll_interval, shared.tolerance, subject)
+            watch = BatchWatch(self.since, self.poll_interval, shared.tolerance, subject, listed=self.listed)
             progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
             while True:
                 now = time.time()

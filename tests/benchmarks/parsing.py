@@ -50,7 +50,10 @@ def constructs(rounds: int) -> dict[str, dict[str, list[float]]]:
             task_id=f"task_{n:04d}", catalog="Sales Insights", model="Internet Sales"
         ),
         "dbt Cloud": lambda n: DbtCloudRunJobOperator(
-            task_id=f"task_{n:04d}", project_name="Sales Insights", environment_name="Production", job_name="Load"
+            task_id=f"task_{n:04d}",
+            project_name="Sales Insights",
+            environment_name="Production",
+            job_name="Load",
         ),
         "BaseOperator": lambda n: BaseOperator(task_id=f"task_{n:04d}"),
     }

@@ -27,7 +27,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from environment import HOME, python, variables  # noqa: E402
+from environment import HOME, python, variables
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
@@ -258,7 +258,8 @@ def _polls(
 
 def _sums(found: dict[str, list[Any]], what: str) -> dict[str, list[float]]:
     return {
-        name: [each["start"][what] + each["steady"][what] for each in results] for name, results in found.items()
+        name: [each["start"][what] + each["steady"][what] for each in results]
+        for name, results in found.items()
     }
 
 
@@ -293,7 +294,9 @@ def table_models(plan: Plan) -> Table:
     polls = found[OURS][0]["steady"]["requests"]
     # A round is as long as the shortest cadence of any waiter: jitter makes it up to a tenth shorter.
     rounds = seconds / (interval * 0.9) + 1
-    table.add(f"requests in {seconds:.0f} s at an interval of {interval:.0f} s", values(found, "steady", "requests"))
+    table.add(
+        f"requests in {seconds:.0f} s at an interval of {interval:.0f} s", values(found, "steady", "requests")
+    )
     table.add("of them for the most read model", values(found, "steady", "most_of_a_model"))
     table.goal(f"one read per model and round: {polls} for {50 * rounds:.0f}", polls <= 50 * rounds)
     return table

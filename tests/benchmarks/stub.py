@@ -188,7 +188,8 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, status: int, body: bytes) -> None:
         self._transport.write(
-            b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
+            b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % (status, len(body))
             + body
         )
 

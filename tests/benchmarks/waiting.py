@@ -14,10 +14,10 @@ import json
 import os
 import resource
 import selectors
+import ssl
 import sys
 import time
 import urllib.request
-import ssl
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
             self._collecting = time.thread_time()
         else:
             self._collected += time.thread_time() - self._collecting
-            self.collections.append(round((time.thread_time() - self._collecting)*1000))
+            self.collections.append(round((time.thread_time() - self._collecting) * 1000))
 
     def select(self, timeout: float | None = None) -> Any:
         self._turns.append((time.thread_time() - self._began, self._collected))
@@ -57,7 +57,7 @@ class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
             "count": len(turns),
             "longest": max((turn for turn, _ in turns), default=0.0) * 1000,
             "longest_without_gc": max((turn - gc_time for turn, gc_time in turns), default=0.0) * 1000,
-            "gcs": [x for x in self.collections if x>20],
+            "gcs": [x for x in self.collections if x > 20],
             "longest_gc": max((gc_time for _, gc_time in turns), default=0.0) * 1000,
         }
 
@@ -206,7 +206,6 @@ def main() -> None:
         options.warm_up = options.waiters
     scene = Scene(options.url, options.certificate, options.interval, options.models or options.waiters)
 
-    import airflow.sdk
     from airflow.sdk.log import configure_logging
 
     # As in a triggerer: each line becomes JSON and goes to another process, here to nobody.

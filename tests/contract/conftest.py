@@ -8,6 +8,7 @@ drivers are given a sleep that only notes how long it was to be.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_atscale import client
 from airflow_provider_atscale.client import TRIES, AsyncAtScaleClient, AtScaleClient
 from airflow_provider_atscale.connection import Settings, parse_connection
 from airflow_provider_atscale.protocol.models import ModelRef
@@ -119,7 +121,7 @@ def ref(engine: AtScaleEngine) -> ModelRef:
 
 
 @pytest.fixture
-def make_caller(driver: str, engine: AtScaleEngine) -> Iterator[Callable[..., Caller]]:
+def make_caller(driver: str, engine: AtScaleEngine, new_process: None) -> Iterator[Callable[..., Caller]]:
     """Make a caller; its arguments are those of the engine's connection, or replace fields of it."""
     callers: list[Caller] = []
 
@@ -131,6 +133,12 @@ def make_caller(driver: str, engine: AtScaleEngine) -> Iterator[Callable[..., Ca
     yield make
     for caller in callers:
         caller.close()
+
+
+@pytest.fixture
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget that other tests of this process have received tokens before."""
+    monkeypatch.setattr(client, "_tokens_of_process", itertools.count())
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from airflow_provider_atscale.client import HIDDEN_BY_AIRFLOW
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
@@ -64,6 +65,21 @@ def test_token_is_hidden_before_it_is_used(engine, caller, history):
     used = engine.requests[-1].headers["Authorization"].removeprefix("Bearer ")
     assert used.count(".") == 2
     assert caller.masked == [used]
+
+
+def test_a_process_that_runs_for_months_does_not_fill_airflows_masker(engine, caller, history):
+    """Airflow keeps each value for ever, and pays for all of them at each; our own texts hide the rest."""
+    for _ in range(HIDDEN_BY_AIRFLOW + 10):
+        engine.expire_tokens()
+        history()
+    assert engine.stats.token_exchanges == HIDDEN_BY_AIRFLOW + 10
+    assert len(set(caller.masked)) == HIDDEN_BY_AIRFLOW
+    last = engine.requests[-1].headers["Authorization"].removeprefix("Bearer ")
+    assert last not in caller.masked
+    engine.fault(500, route="history", body={"message": f"you sent {last}"})
+    with pytest.raises(AtScaleApiError, match=r"you sent \*\*\*") as caught:
+        history()
+    assert last not in str(caught.value)
 
 
 @pytest.mark.parametrize(("ttl", "renewed_at"), [(100, 90), (3600, 3540), (86400, 86340)])

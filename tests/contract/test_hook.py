@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
+    AtScaleConnectionError,
     AtScaleNotFoundError,
 )
 from airflow_provider_atscale.get_provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
@@ -111,6 +112,7 @@ def test_wrong_field_is_named_before_any_request(engine, hook, connect):
     assert engine.requests == []
 
 
+@pytest.mark.usefixtures("new_process")
 def test_tokens_are_hidden(engine, hook, ref, monkeypatch):
     hidden = []
     monkeypatch.setattr("airflow_provider_atscale.compat.mask_secret", hidden.append)
@@ -237,3 +239,32 @@ def test_form_is_declared_once():
 def test_form_widgets():
     pytest.importorskip("flask_appbuilder", reason="only the web servers of Airflow before 3.2 have it")
     assert list(AtScaleHook.get_connection_form_widgets()) == list(CONNECTION_FIELDS)
+
+
+# --- the look-up of the connection ------------------------------------------------------------------------
+
+
+def test_a_connection_that_does_not_exist():
+    with pytest.raises(AtScaleConfigurationError, match="There is no Airflow connection 'nowhere'"):
+        AtScaleHook("nowhere").list_models()
+
+
+def test_a_connection_that_cannot_be_read(monkeypatch):
+    def down(conn_id):
+        raise RuntimeError("the secrets backend is down")
+
+    hook = AtScaleHook()
+    monkeypatch.setattr(hook, "get_connection", down)
+    with pytest.raises(AtScaleConnectionError, match="secrets backend is down"):
+        hook.list_models()
+
+
+def test_a_second_look_up_that_fails_does_not_hide_what_atscale_said(engine, hook, monkeypatch):
+    def down(conn_id):
+        raise RuntimeError("the secrets backend is down")
+
+    hook.list_models()
+    engine.revoke_api_token()
+    monkeypatch.setattr(hook, "get_connection", down)
+    with pytest.raises(AtScaleAuthenticationError, match="credentials were not accepted"):
+        hook.list_models()

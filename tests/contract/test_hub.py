@@ -231,6 +231,7 @@ def test_trouble_of_the_newest_is_not_everybodys(engine, lookup, ref, batch):
     run(test)
 
 
+@pytest.mark.usefixtures("new_process")
 def test_shared_read_says_nothing_and_knows_nobody(engine, lookup, ref, batch, caplog):
     """A task inherits the context of whoever makes it, and with it the log file of one trigger."""
     whose = contextvars.ContextVar("whose", default="nobody's")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import socket
+import threading
 import time
 from email.utils import formatdate
 
@@ -300,3 +303,49 @@ def test_address_of_the_request_is_the_same_with_both_drivers(ref):
 
 def test_environment_is_what_the_tests_think_it_is():
     assert not [name for name in os.environ if name.lower().endswith("_proxy")]
+
+
+class Dripping:
+    """A server whose answer never ends: a few bytes now and then."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._stopped = threading.Event()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            peer, _ = self._socket.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+                while not self._stopped.wait(0.02):
+                    peer.sendall(b" " * 600)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._socket.close()
+
+
+def test_an_answer_that_only_drips_does_not_outlast_the_time_limit(make_caller):
+    server = Dripping()
+    try:
+        caller = make_caller(timeout=0.5, host=server.url)
+        began = time.monotonic()
+        with pytest.raises(AtScaleConnectionError):
+            caller.run(lambda edition: edition.models(), tries=1)
+        assert time.monotonic() - began < 5
+    finally:
+        server.close()
+
+
+def test_a_proxys_password_is_in_no_error(make_caller, monkeypatch):
+    refusing = AtScaleEngine()
+    with refusing:
+        address = refusing.url.removeprefix("http://")
+        monkeypatch.setenv("HTTPS_PROXY", f"http://proxy-user:proxy-secret@{address}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with pytest.raises(AtScaleConnectionError) as caught:
+            read(make_caller(host="https://atscale.invalid"), tries=1)
+    assert "proxy-secret" not in str(caught.value)

@@ -149,9 +149,7 @@ def test_shape_of_the_start_answer(installer):
 )
 def test_wrong_start(installer, path, status):
     model = installer.model
-    assert_refused(
-        installer.engine_call("POST", path.format(project=model.catalog_id, cube=model.id)), status
-    )
+    assert_refused(installer.engine_call("POST", path.format(project=model.catalog_id, cube=model.id)), status)
 
 
 @pytest.mark.parametrize(("second", "status"), [("500", 500), ("409", 409)])

@@ -100,3 +100,9 @@ def test_a_dag_builds_waits_and_warns_of_nothing(site, mode):
         assert [(batch.status, batch.is_full_build) for batch in engine.batches] == [("done", True)]
         assert told["batch_id"] == engine.batches[0].id
         assert told["link"].endswith(engine.batches[0].id)
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="triggerers of Airflow 2 have no channel to a supervisor")
+def test_masking_leaves_a_triggerers_channel_in_step(site):
+    told = told_by(site, "channel.py")
+    assert told == {"heard": [*["MaskSecret"] * 3, "GetVariable"], "answer": "VariableResult"}

@@ -463,17 +463,23 @@ def test_succeed_without_a_build(server, store, log):
     assert (server.posts, server.history_reads) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "said"),
-    [
-        (FAILED, "the batch of an earlier try failed"),
-        (LOST, "the batch of an earlier try was not in the build history"),
-    ],
-)
-def test_rebuild(server, store, log, outcome, said):
-    left(store, "b0", outcome)
+def test_rebuild(server, store, log):
+    left(store, "b0", FAILED)
     assert builder(server, store, log).begin().start == "started"
-    assert log.has("info", f"Not going on with an earlier batch: {said}")
+    assert log.has("info", "Not going on with an earlier batch: the batch of an earlier try failed")
+
+
+def test_a_batch_that_had_gone_missing_and_is_listed_by_now_is_attached_to(server, store, log):
+    left(store, "b1", LOST)
+    batch = server.make()
+    assert builder(server, store, log).begin() == Own("b1", "started", batch)
+    assert server.posts == 0
+
+
+def test_a_batch_that_is_still_missing_is_built_again(server, store, log):
+    left(store, "b0", LOST)
+    assert builder(server, store, log).begin().start == "started"
+    assert log.has("warning", "Batch b0 of an earlier try is still not in the build history")
 
 
 @pytest.mark.parametrize(

@@ -79,13 +79,14 @@ def at(seconds: float) -> datetime:
         (entry("b1", start="attached"), Attach(entry("b1", start="attached"))),
         (entry("b1", DONE), Succeed(entry("b1", DONE))),
         (entry("b1", FAILED), Fresh("the batch of an earlier try failed")),
-        (entry("b1", LOST), Fresh("the batch of an earlier try was not in the build history")),
+        # It may only have been late: it is looked for once more.
+        (entry("b1", LOST), Attach(entry("b1", LOST))),
         (entry(None, REFUSED), Fresh("an earlier try started none")),
         # Cleared: build again, whatever was there.
         *(
             (
                 entry(batch_id, outcome, identity=replace(ME, **changed)),
-                Fresh("the task was cleared, which means: build again"),
+                Fresh("the task was cleared, which means: build again", cleared=True),
             )
             for changed in ({"max_tries": 2}, {"clear_number": 1}, {"max_tries": 7, "clear_number": 2})
             for batch_id, outcome in ((None, None), ("b1", None), ("b1", DONE), ("b1", FAILED))

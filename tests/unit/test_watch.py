@@ -121,6 +121,21 @@ def test_an_end_that_only_instances_show_must_stay(steps, expected):
     assert play(watch(), *steps) == expected
 
 
+@pytest.mark.parametrize("end", [ALL, by_instances("failed", "failed")], ids=["done", "failed"])
+def test_once_the_history_has_listed_a_batch_only_the_history_ends_it(end):
+    """Rights that pass for a while must not let a list of instances, still growing, end the wait."""
+    steps = [(1, BUSY), (10, end), (60, end), (120, end), (130, BUSY), (140, DONE)]
+    assert play(watch(), *steps) == ["wait", "wait", "wait", "wait", "wait", "succeeded"]
+    assert play(watch(), (1, BUSY), (10, end), (900, end), (1900, end))[-1] == "trouble"
+
+
+def test_that_the_history_has_listed_a_batch_is_known_to_later_processes():
+    judge, later = watch(), watch()
+    play(judge, (1, BUSY))
+    later.remember(json.loads(json.dumps(judge.memory())))
+    assert play(later, (10, ALL), (60, ALL)) == ["wait", "wait"]
+
+
 def test_an_end_that_only_instances_show_is_never_believed_at_once():
     assert play(watch(settle=0.0), (1, ALL), (2, ALL)) == ["wait", "succeeded"]
 
