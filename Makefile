@@ -31,7 +31,7 @@ demo: $(READY) ## Load data, build aggregates in a local AtScale engine, wait, g
 	@$(RUN) scripts/demo.py --edition $(EDITION)
 
 airflow: $(READY) ## A whole Airflow with a local AtScale engine, until Ctrl-C (EDITION=, PORT=)
-	@$(RUN) scripts/airflow.py --edition $(EDITION) --port $(PORT)
+	@$(RUN) scripts/local_airflow.py --edition $(EDITION) --port $(PORT)
 
 test: lint $(READY) ## All checks and tests that need no Airflow processes of their own
 	@echo "==> Unit, contract and DAG-level tests"
