@@ -1,10 +1,9 @@
 """
-Do something before a build and undo it after it, however the build ends; and keep that as a group to use
-again.
+Do something before a build and undo it after it, and keep that as a group to use again.
 
 Setup and teardown belong together: while the aggregates of a model are built anew, its dashboards show a
-notice. The teardown takes the notice away even if the build has failed, and the DAG is still red then. The
-task group holds all three tasks, so that a second model costs one more line.
+notice. The teardown takes the notice away even if the build has failed, and the DAG is still red then. The task
+group holds all three tasks, so that a second model costs one more line.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from airflow_provider_atscale.hub import Line
 from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.protocol.watch import Missing, Seen, Trouble
 
-from .conftest import routes, settings_of, until
+from .conftest import TOKEN_ROUTE, routes, settings_of, until
 
 #: An hour is never waited for: who is due then is only there.
 LATER = 3600.0
@@ -263,6 +263,43 @@ def test_shared_read_says_nothing_and_knows_nobody(engine, lookup, ref, batch, c
     assert [r for r in ours if r.name.startswith("airflow_provider_atscale")] == []
 
 
+def test_finding_a_model_knows_nobody_either(engine, lookup, ref, batch):
+    """A trigger that does not know its model asks by itself, and is the first to open the connection."""
+    whose = contextvars.ContextVar("whose", default="nobody's")
+    seen = []
+
+    async def load(conn_id):
+        seen.append(whose.get())
+        return await lookup(conn_id)
+
+    async def test():
+        whose.set("a trigger's")
+        shared = Line("test", load=load)
+        async with shared.seat(ModelRef("", "", ref.catalog, ref.model), batch) as seat:
+            assert isinstance(await seat.next(0.0), Seen)
+        await shared.close()
+
+    run(test)
+    assert seen == ["nobody's"]
+
+
+@pytest.mark.usefixtures("new_process")
+def test_shared_work_of_a_client_knows_nobody(engine, ref):
+    whose = contextvars.ContextVar("whose", default="nobody's")
+    seen = []
+
+    async def mask(_):
+        seen.append(whose.get())
+
+    async def test():
+        whose.set("a caller's")
+        async with AsyncAtScaleClient(settings_of(engine.connection()), mask=mask) as client:
+            await client.run(client.edition.history(ref))
+
+    run(test)
+    assert seen == ["nobody's"]
+
+
 # --- coming and going -------------------------------------------------------------------------------------
 
 
@@ -335,6 +372,32 @@ def test_cancelled_waiter_leaves_at_once_and_takes_nobody_along(engine, lookup, 
             engine.release(hold)
             assert isinstance(await second, Seen)
         assert engine.stats.routes["history"] == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize("others", [1, 0], ids=["others wait for it", "nobody else does"])
+def test_who_leaves_while_a_token_is_fetched(engine, edition, lookup, ref, others):
+    """The token is for all models of the connection, and for nobody where all have left."""
+    models = [ref_of(model) for model in (engine.model("General Ledger"), engine.model("Reseller Sales"))]
+    hold = engine.hold("received", route=TOKEN_ROUTE[edition])
+
+    async def test():
+        tasks = len(asyncio.all_tasks())
+        async with entered(lookup) as shared:
+            leaving = asyncio.ensure_future(look(shared, models[0], "b1"))
+            await until(lambda: engine.hold_status(hold)["held"])
+            staying = [asyncio.ensure_future(look(shared, models[1], "b1")) for _ in range(others)]
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            await asyncio.sleep(0.05)
+            if not others:
+                assert len(asyncio.all_tasks()) == tasks
+            engine.release(hold)
+            for each in await asyncio.gather(*staying):
+                assert isinstance(each, Missing)
+        assert engine.stats.token_exchanges == 1
 
     run(test)
 

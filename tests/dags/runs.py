@@ -186,7 +186,8 @@ def _xcoms(done: Any) -> Iterator[tuple[str, str, Any]]:
     with create_session() as session:
         rows = session.query(XCom).filter(XCom.dag_id == done.dag_id, XCom.run_id == done.run_id).all()
         for row in rows:
-            value = XCom.deserialize_value(row)
+            # Before Airflow 3 a value is deserialized as soon as its row is read.
+            value = XCom.deserialize_value(row) if VERSION >= (3, 0) else row.value
             if VERSION >= (3, 0) and isinstance(value, str) and row.key not in ("return_value",):
                 value = _loads(value)
             yield _name(row), row.key, value

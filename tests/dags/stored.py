@@ -38,14 +38,14 @@ def asset_events(dag_id: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def labels(dag_id: str, task_id: str) -> list[str | None]:
-    """Return what the grid calls the instances of a task, in the order of their map indexes."""
+    """Return what the grid calls the instances of a task in the last run, in the order of their map indexes."""
+    from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
 
     column = getattr(TaskInstance, "_rendered_map_index", TaskInstance.rendered_map_index)
     with create_session() as session:
-        rows = (
-            session.query(TaskInstance.map_index, column)
-            .filter(TaskInstance.dag_id == dag_id, TaskInstance.task_id == task_id)
-            .order_by(TaskInstance.map_index)
+        last = session.query(DagRun).filter(DagRun.dag_id == dag_id).order_by(DagRun.id.desc()).first()
+        rows = session.query(TaskInstance.map_index, column).filter(
+            TaskInstance.dag_id == dag_id, TaskInstance.task_id == task_id, TaskInstance.run_id == last.run_id
         )
-        return [label for _, label in rows]
+        return [label for _, label in rows.order_by(TaskInstance.map_index)]

@@ -1,21 +1,31 @@
-"""Every example of ours is imported as Airflow does it, and run against the local engine."""
+"""Every example is imported as Airflow does it, runs green against the local engine, and does what it says."""
 
 from __future__ import annotations
 
+import ast
+import logging
+import socket
+import sqlite3
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_atscale.testing import AtScaleEngine
 
-from . import runs
+from . import runs, stored
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import DAG
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 FILES = sorted(EXAMPLES.glob("*.py"))
+
+#: The Airflow that a file needs, where it is another one than 3.0.
+SINCE = {"example_atscale_airflow2": (2, 11), "example_atscale_retry_policy": (3, 3)}
 
 #: How many batches each DAG has the engine build; None where that hangs on how its tasks meet in time.
 BATCHES = {
@@ -34,43 +44,192 @@ BATCHES = {
 }
 
 
-def dags_of(file: Path) -> dict[str, DAG]:
+def dags_of(name: str) -> dict[str, DAG]:
     """Import a DAG file as Airflow does; what needs a newer Airflow than this one is skipped, and says so."""
+    since = SINCE.get(name, (3, 0))
+    if since > runs.VERSION:
+        pytest.skip(f"needs Airflow {since[0]}.{since[1]}")
     if runs.VERSION >= (3, 2):
         from airflow.dag_processing.dagbag import DagBag
     else:
         from airflow.models.dagbag import DagBag
-    bag = DagBag(str(file))
-    if bag.import_errors:
-        [error] = bag.import_errors.values()
-        if runs.VERSION >= (3, 3) or ("ImportError" not in error and "ModuleNotFoundError" not in error):
-            raise AssertionError(error)
-        pytest.skip(f"needs a newer Airflow: {error.strip().splitlines()[-1]}")
+    bag = DagBag(str(EXAMPLES / f"{name}.py"))
+    assert not bag.import_errors
     return dict(bag.dags)
 
 
 @pytest.fixture
-def engine(monkeypatch, tmp_path):
+def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[AtScaleEngine]:
     with AtScaleEngine(build_seconds=0.3) as engine:
         monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
         monkeypatch.setenv("ATSCALE_EXAMPLE_FOLDER", str(tmp_path))
         yield engine
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_example_explains_itself_and_asks_nobody_while_it_is_parsed(file, engine):
-    dags = dags_of(file)
-    assert dags
-    assert len(file.read_text().split('"""')[1].strip().splitlines()) >= 3
-    assert engine.requests == []
+def run(name: str, dag_id: str | None = None, **conf: Any) -> runs.Run:
+    """Run the one DAG of a file, or the one that is named."""
+    dag = dags_of(name)[dag_id or name]
+    for task in dag.tasks:
+        if isinstance(task, BaseOperator):
+            task.retry_delay = timedelta(0)
+    stored.know(dag)
+    return runs.run(dag, **conf)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_an_example_runs(file, engine):
-    for dag_id, dag in dags_of(file).items():
+every_file = pytest.mark.parametrize("name", [file.stem for file in FILES])
+
+
+@every_file
+def test_an_example_asks_nobody_while_it_is_parsed(name, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("a DAG file that is parsed must not connect to anything")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert dags_of(name)
+
+
+@every_file
+def test_an_example_explains_itself_and_never_sleeps(name):
+    source = (EXAMPLES / f"{name}.py").read_text()
+    doc = ast.get_docstring(ast.parse(source))
+    first, empty, *more = doc.splitlines()
+    assert first.endswith((".", ")."))
+    assert empty == ""
+    assert more
+    assert "sleep" not in source
+    for dag in dags_of(name).values():
+        assert dag.doc_md
+
+
+@every_file
+def test_an_example_runs(name, engine):
+    for dag_id, dag in dags_of(name).items():
         before = len(engine.batches)
-        run = runs.run(dag)
-        assert run.state == "success", run.states
+        stored.know(dag)
+        done = runs.run(dag)
+        assert done.state == "success", done.states
         if BATCHES[dag_id] is not None:
             assert len(engine.batches) - before == BATCHES[dag_id]
         assert {batch.status for batch in engine.batches} <= {"done"}
+
+
+def test_build_after_etl(engine, tmp_path):
+    """Loading once more adds nothing, builds once more, and the report is of the new batch."""
+    for number in (1, 2):
+        done = run("example_atscale_build_after_etl")
+        assert done["load"].value == 7
+        report = done["build_aggregates"].xcoms["batch_result"]
+        assert report["batch_id"] == engine.batches[-1].id
+        assert (report["kind"], report["instances"]) == ("incremental", {"active": 6})
+        assert len(engine.batches) == number
+    with sqlite3.connect(tmp_path / "example_warehouse.db") as warehouse:
+        (total,) = warehouse.execute("SELECT round(sum(sales_amount), 2) FROM factinternetsales").fetchone()
+    assert total == 8319.15
+
+
+def test_build_after_etl_builds_nothing_where_the_load_fails(engine, monkeypatch, tmp_path):
+    monkeypatch.setenv("ATSCALE_EXAMPLE_FOLDER", str(tmp_path / "missing"))
+    done = run("example_atscale_build_after_etl")
+    assert done.states["build_aggregates"] == "upstream_failed"
+    assert engine.batches == []
+
+
+def test_fire_and_wait(engine):
+    done = run("example_atscale_fire_and_wait")
+    [batch] = engine.batches
+    assert batch.is_full_build
+    assert done["start_build"].value == done["wait_for_build"].value == batch.id
+
+
+def test_on_running(engine):
+    """Whatever the tasks meet, nobody builds beside somebody else."""
+    done = run("example_atscale_on_running")
+    assert done["somebody_else"].value == engine.batches[0].id
+    assert done["wait"].value != done["somebody_else"].value
+    assert all(batch.overlapped_with == [] for batch in engine.batches)
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["on schedule", "asked for"])
+def test_weekly_full_daily_incremental(engine, asked):
+    full = asked or datetime.now(timezone.utc).isoweekday() == 7
+    run("example_atscale_weekly_full_daily_incremental", full=asked)
+    [batch] = engine.batches
+    assert batch.is_full_build is full
+    assert batch.grace_period_overrides == ({} if full else {"factinternetsales": 30})
+
+
+def test_every_model(engine):
+    done = run("example_atscale_every_model")
+    assert sorted(batch.model for batch in engine.batches) == ["internet_sales"] * 2 + ["reseller_sales"] * 2
+    started = [done[f"start_all_then_wait.start[{number}]"].value for number in range(2)]
+    for name in ("wait_for_id", "wait_for_batch"):
+        assert [done[f"start_all_then_wait.{name}[{number}]"].value for number in range(2)] == started
+    assert stored.labels("example_atscale_every_model", "build") == [
+        "Sales Insights / Internet Sales",
+        "Sales Insights / Reseller Sales",
+    ]
+
+
+ASSETS = {
+    "example_atscale_assets": ("example_atscale_asset_producer", "example_atscale_asset_consumer"),
+    "example_atscale_airflow2": ("example_atscale_airflow2", "example_atscale_airflow2_consumer"),
+}
+
+
+@pytest.mark.parametrize(("name", "pair"), ASSETS.items(), ids=ASSETS)
+def test_the_consumer_reads_what_the_producers_event_carries(engine, name, pair, caplog):
+    producer, consumer = pair
+    dags = dags_of(name)
+    report = run(name, producer)["build_aggregates"].xcoms["batch_result"]
+    [(uri, events)] = stored.asset_events(producer).items()
+    assert uri == "atscale://atscale.example.com/Sales%20Insights/Internet%20Sales"
+    assert events[-1] == report
+    assert uri in str(dags[consumer].timetable.asset_condition if runs.VERSION >= (3, 0) else uri)
+    _consume(dags[consumer], uri, events[-1], caplog)
+    assert f"Batch {report['batch_id']} built {report['rows']} rows" in caplog.text
+
+
+def test_the_watcher_reads_what_its_event_carries(caplog):
+    payload = {"batch_id": "b", "kind": "full", "ended": "2025-02-27T10:00:00+00:00"}
+    [dag] = dags_of("example_atscale_watcher").values()
+    _consume(dag, "internet_sales_builds", {"from_trigger": True, "payload": payload}, caplog)
+    assert "Batch b (full) ended at 2025-02-27" in caplog.text
+
+
+def _consume(dag: DAG, asset: str, extra: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Call the consumer's function with an event, as Airflow does after a build."""
+
+    class Event:
+        def __init__(self) -> None:
+            self.extra = extra
+
+    with caplog.at_level(logging.INFO):
+        dag.get_task("refresh_dashboards").python_callable(triggering_asset_events={asset: [Event()]})
+
+
+def test_the_notice_of_a_task_group_goes_away_where_the_build_fails(engine):
+    engine.fail_next("Internet Sales")
+    done = run("example_atscale_task_group")
+    assert done.state == "failed"
+    assert done["build_with_notice.build"].state == "failed"
+    assert done["build_with_notice.remove_notice"].state == "success"
+    assert done["build_with_notice__1.build"].state == "success"
+
+
+POLICY = {
+    "the build failed": (lambda engine: engine.fail_next("Internet Sales"), "failed", 1),
+    "aggregates are missing": (
+        lambda engine: engine.fail_next("Internet Sales", status="done", failed_aggregates=1),
+        "failed",
+        1,
+    ),
+    "no rule": (lambda engine: engine.fault(500, route="catalogs"), "success", 2),
+    "wrong credentials": (lambda engine: engine.revoke_api_token(), "failed", 1),
+}
+
+
+@pytest.mark.parametrize(("happens", "state", "tries"), POLICY.values(), ids=POLICY)
+def test_the_retry_policy_decides(engine, happens, state, tries):
+    happens(engine)
+    done = run("example_atscale_retry_policy")["build_aggregates"]
+    assert (done.state, done.tries) == (state, tries)

@@ -51,6 +51,11 @@ def task_id(name, flag, mode):
     return f"{name}.{flag}.{mode}".replace(" ", "_")
 
 
+def is_without_end(name, mode):
+    """Before Airflow 3.3 a rescheduled sensor cannot keep what it saw from poke to poke."""
+    return (name, mode) == ("missing", "reschedule") and not runs.HAS_TASK_STATE
+
+
 def situations(engine):
     """Make one batch for each way in which a wait can end; return the sensor's arguments."""
     batches = {}
@@ -84,6 +89,8 @@ def done(request):
         with new_dag(default_args={"poke_interval": 0.1, "retries": 0}) as dag:
             for name, flag, _ in RULE:
                 for mode, how in SENSORS.items():
+                    if is_without_end(name, mode):
+                        continue
                     AtScaleBatchSensor(task_id=task_id(name, flag, mode), **cases[name], **how, **FLAGS[flag])
         return runs.run(dag)
 
@@ -91,8 +98,8 @@ def done(request):
 @pytest.mark.parametrize("mode", SENSORS)
 @pytest.mark.parametrize(("name", "flag", "state"), RULE, ids=[f"{name}, {flag}" for name, flag, _ in RULE])
 def test_what_is_skipped(done, name, flag, state, mode):
-    if (name, mode) == ("missing", "reschedule") and not runs.HAS_TASK_STATE:
-        pytest.skip("no poke knows of the one before it")
+    if is_without_end(name, mode):
+        pytest.skip("no poke knows of the one before it, so only the sensor's timeout ends it")
     task = done[task_id(name, flag, mode)]
     assert task.state == state, task.errors
 

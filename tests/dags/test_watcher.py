@@ -342,28 +342,36 @@ def test_who_died_before_airflow_confirmed_says_it_once_more(engine):
 @needs_shared_streams
 def test_a_store_that_is_out_of_order_loses_nothing(engine, logged):
     store = Store()
-    before = ended(engine)
 
-    async def main():
+    async def begin():
+        async with Triggerer() as triggerer:
+            triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            await triggerer.until(lambda: store.kept)
+
+    async def go_on():
         async with Triggerer() as triggerer:
             store.works = False
             events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
-            await triggerer.until(lambda: looks(engine) > 2)
+            await triggerer.until(lambda: looks(engine) > 3)
             assert events == []
             store.works = True
-            await triggerer.until(lambda: known(store) == [before])
+            await triggerer.until(lambda: events == [missed])
             store.works = False
+            triggerer.confirm()
             batch = ended(engine)
-            await triggerer.until(lambda: events)
+            await triggerer.until(lambda: events == [missed, batch])
             triggerer.confirm()
             seen = looks(engine)
             await triggerer.until(lambda: looks(engine) > seen + 2)
             store.works = True
-            await triggerer.until(lambda: known(store) == [before, batch])
+            await triggerer.until(lambda: known(store) == [missed, batch])
         return events, batch
 
-    events, batch = asyncio.run(main())
-    assert events == [batch]
+    asyncio.run(begin())
+    # Nobody watches while this one ends.
+    missed = ended(engine)
+    events, batch = asyncio.run(go_on())
+    assert events == [missed, batch]
     assert "the store is out of order" in logged()
 
 
@@ -424,6 +432,9 @@ class Site:
         self._file.write_text(DAGS)
         self._supervisor: Any = None
         self._sync()
+        self._unpause()
+        # Airflow watches only the assets of DAGs that are not paused.
+        self._sync()
 
     def _sync(self) -> None:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
@@ -433,6 +444,13 @@ class Site:
         bag = BundleDagBag(dag_folder=self._file, bundle_path=bundle.path, bundle_name=bundle.name)
         assert not bag.import_errors
         sync_bag_to_db(bag, bundle.name, None)
+
+    def _unpause(self) -> None:
+        from airflow.models.dag import DagModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            session.query(DagModel).update({DagModel.is_paused: False})
 
     def start_triggerer(self) -> None:
         from airflow.jobs.job import Job
@@ -493,9 +511,7 @@ class Site:
 
 
 @pytest.fixture
-def site(monkeypatch):
-    # Only the assets of DAGs that run are watched.
-    monkeypatch.setenv("AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION", "False")
+def site():
     site = Site()
     yield site
     site.close()
