@@ -35,6 +35,14 @@ _isolate()
 pytest_plugins = ["airflow_provider_atscale.testing.plugin"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_triggers() -> None:
+    """Let a wait be as short as its batch: the tests' own Airflow has no scheduler that could lag behind."""
+    from airflow_provider_atscale.triggers import atscale
+
+    atscale.LEAST_SECONDS = 0.0
+
+
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Return what was logged so far; Airflow's own loggers pass by those that pytest listens to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +14,10 @@ from airflow_provider_atscale.hub import line
 from airflow_provider_atscale.protocol.models import ModelRef, batch_to_json
 from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Wait, cadence
 from airflow_provider_atscale.waiting import Deadline, Progress, parse_deadline, timed_out
+
+#: Seconds that a wait takes at least. Airflow's scheduler learns of a deferral's end on the worker once per loop.
+#: A task that is queued again before that looks to it like one that was killed, which costs a try.
+LEAST_SECONDS = 2.0
 
 
 class AtScaleBatchTrigger(BaseTrigger):
@@ -85,7 +90,11 @@ class AtScaleBatchTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, and yield one event."""
-        yield TriggerEvent(await self._wait())  # type: ignore[no-untyped-call, unused-ignore]
+        loop = asyncio.get_running_loop()
+        soonest = loop.time() + LEAST_SECONDS
+        event = await self._wait()
+        await asyncio.sleep(soonest - loop.time())
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call, unused-ignore]
 
     async def _wait(self) -> dict[str, Any]:
         ref = ModelRef(self.catalog_id, self.model_id, self.catalog, self.model)

@@ -123,6 +123,16 @@ def test_batch_that_ended_before(engine, trigger, ref):
     assert engine.stats.routes["history"] == 1
 
 
+def test_wait_that_is_over_at_once_gives_the_scheduler_time(engine, trigger, ref, monkeypatch):
+    """A task that comes back before the scheduler has noted that it went is taken for one that was killed."""
+    monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.LEAST_SECONDS", 0.7)
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    engine.end_batch(batch.id, "done")
+    began = time.monotonic()
+    assert event_of(trigger(batch.id, since=time.time() - 3600))["status"] == "ended"
+    assert 0.7 <= time.monotonic() - began < 5
+
+
 def test_newest_batch(engine, trigger, ref):
     engine.start_batch(None, ref.model_id, build_seconds=0.0)
     newest = engine.start_batch(None, ref.model_id, build_seconds=0.3)

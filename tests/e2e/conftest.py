@@ -130,5 +130,12 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
         str(seen.posts) if seen else "?",
         ", ".join(seen.states) if seen else "?",
         f"{outcome.seconds:.0f}",
-        "DIFFERENT" if outcome.differences() else "as expected",
+        _verdict(outcome),
     )
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.differences():
+        return "DIFFERENT"
+    taken = outcome.observed.taken if outcome.observed else 0
+    return f"as expected; tries that Airflow took: {taken}" if taken else "as expected"

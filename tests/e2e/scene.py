@@ -44,7 +44,8 @@ class Observed:
     :param overlaps: how many of them began while another batch of the model ran.
     :param posts: start calls that reached the engine, refused ones included.
     :param states: final states of the tasks.
-    :param tries: number of the last try of each.
+    :param tries: number of the last try of each, less those that Airflow took.
+    :param taken: tries that Airflow's scheduler took from tasks that came back from a deferral too soon for it.
     :param came: how each task came to its batch, as its report says; None without a report.
     :param orphans: processes that outlived their supervisor and had not ended by themselves.
     :param logs: all task and trigger logs of the runs.
@@ -55,6 +56,7 @@ class Observed:
     posts: int
     states: tuple[str, ...]
     tries: tuple[int, ...]
+    taken: int
     came: tuple[str | None, ...]
     orphans: int
     logs: str = field(repr=False)
@@ -290,17 +292,36 @@ class Scene:
         orphans = self._orphans()
         batches = self.batches()
         tasks = self.tasks()
+        taken = [self._taken(task) for task in tasks]
         texts = [text for run in self.runs for text in self.site.logs(*run).values()]
         return Observed(
             builds=len(batches),
             overlaps=sum(bool(batch.overlapped_with) for batch in batches),
             posts=len(self.posts()),
             states=tuple(str(task["state"]) for task in tasks),
-            tries=tuple(int(task["try_number"]) for task in tasks),
+            tries=tuple(int(task["try_number"]) - lost for task, lost in zip(tasks, taken, strict=True)),
+            taken=sum(taken),
             came=tuple(self._came(task) for task in tasks),
             orphans=orphans,
             logs="\n".join(texts),
         )
+
+    def _taken(self, task: dict[str, Any]) -> int:
+        """
+        Count the tries that the scheduler took from a task without any fault of the task's.
+
+        It handles the end of the deferring process after it has queued the task again, finds it queued, and
+        concludes that somebody has killed it.
+        """
+        dag_id = next(dag_id for dag_id, run_id in self.runs if run_id == task["run_id"])
+        rows = self.site.query(
+            "select extra from log where event = 'state mismatch' and task_id = 'build' "
+            "and dag_id = ? and run_id = ? and map_index = ?",
+            dag_id,
+            task["run_id"],
+            task["map_index"],
+        )
+        return sum("[queued]" in extra and "finished with state success" in extra for (extra,) in rows)
 
     def _came(self, task: dict[str, Any]) -> str | None:
         dag_id = next(dag_id for dag_id, run_id in self.runs if run_id == task["run_id"])
