@@ -18,7 +18,9 @@ def _field(
     return {"label": label, "description": description, "schema": optional}
 
 
-#: The fields that are kept in the connection's extras.
+#: The fields that are kept in the connection's extras. Only the edition is filled in beforehand: what is filled
+#: in is saved, and for saved values that are short Airflow 3.3 warns in each task's log that it does not
+#: mask them.
 CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "edition": _field(
         "Edition",
@@ -28,22 +30,19 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     ),
     "auth_type": _field(
         "Authentication",
-        "auto: a password without login is an API token, login and password are a user's.",
-        default="auto",
+        "Empty or auto: a password without login is an API token, login and password are a user's.",
         enum=["auto", "api_token", "password", "client_api_key"],
     ),
-    "organization": _field(
-        "Organization (installer)", "Id of the organization; usually 'default'.", default="default"
-    ),
-    "realm": _field("Keycloak realm (container)", "Used with login and password.", default="atscale"),
+    "organization": _field("Organization (installer)", "Id of the organization. Default: default."),
+    "realm": _field("Keycloak realm (container)", "Used with login and password. Default: atscale."),
     "client_id": _field(
-        "Keycloak client (container)", "Used with login and password.", default="atscale-ai-link"
+        "Keycloak client (container)", "Used with login and password. Default: atscale-ai-link."
     ),
     "client_secret": _field(
         "Keycloak client secret (container)", "Only for confidential clients.", format="password"
     ),
     "api_prefix": _field(
-        "Public API prefix (container)", "Where the public API begins at the host.", default="/v1"
+        "Public API prefix (container)", "Where the public API begins at the host. Default: /v1."
     ),
     "engine_url": _field(
         "Engine URL (installer)", "Default: the host at port 10502. Set it behind a load balancer."
@@ -56,14 +55,14 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     ),
     "engine_choice": _field(
         "Engine may choose the kind (installer)",
-        "Accept that an old engine, which knows no isFullBuild, chooses between full and incremental itself.",
-        default="false",
+        "true: accept that an old engine, which knows no isFullBuild, chooses between full and incremental "
+        "itself. Default: false.",
         enum=["false", "true"],
     ),
     "verify": _field(
-        "Verify TLS", "true, false, or the path of a CA bundle on workers and triggerers.", default="true"
+        "Verify TLS", "true, false, or the path of a CA bundle on workers and triggerers. Default: true."
     ),
-    "timeout": _field("Request timeout", "Seconds that AtScale may take to answer one request.", default="60"),
+    "timeout": _field("Request timeout", "Seconds that AtScale may take to answer one request. Default: 60."),
     "headers": _field(
         "Request headers", 'Further headers of every request, as JSON: {"X-Team": "data"}.', format="password"
     ),

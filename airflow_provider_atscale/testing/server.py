@@ -275,6 +275,8 @@ class AtScaleEngine(EngineCore):
         :param extra: goes into the connection's extra.
         """
         connection = self.edition.connection(auth, self.urls)
+        if auth == "auto":
+            del connection["extra"]["auth_type"]
         if self._ssl_context is not None:
             connection["extra"]["verify"] = False
         connection["extra"]["build_history_url"] = f"{self.url}/_engine/history?batchId={{batch_id}}"

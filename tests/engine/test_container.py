@@ -266,6 +266,7 @@ def test_instances_while_building(container):
 @pytest.mark.parametrize(
     ("paging", "params", "count", "others"),
     [
+        ("edition", {}, 10, {"total": 25, "size": 10, "page": 1, "offset": 0}),
         ("normal", {}, 10, {"total": 25, "size": 10, "page": 1, "offset": 0}),
         ("normal", {"page": 3}, 5, {"total": 25, "size": 10, "page": 3, "offset": 20}),
         ("normal", {"page": 4}, 0, {"total": 25, "size": 10, "page": 4, "offset": 30}),
@@ -294,6 +295,17 @@ def test_instances_filters(container):
     assert container.instances(batchId=first.id, status="pending").json()["total"] == 6
     assert container.instances(batchId=first.id, status="active").json()["total"] == 0
     assert_refused(container.instances(status="failed"), 400)
+
+
+@pytest.mark.parametrize(("instances_filter", "count"), [("normal", 6), ("ignored", 12)])
+@pytest.mark.parametrize("named", ["edition", "absent", "present"])
+def test_instances_of_which_batch(container, instances_filter, count, named):
+    engine = container.engine
+    batches = [engine.start_batch(None, model).id for model in ("Internet Sales", "General Ledger")]
+    engine.settings(instances_filter=instances_filter, instances_batch_id=named)
+    rows = container.instances(batchId=batches[0], size=100).json()["data"]
+    assert len(rows) == count
+    assert {row.get("batchId") for row in rows} <= ({None} if named == "absent" else {*batches})
 
 
 def test_model_without_aggregates_is_done_at_once(container):
@@ -368,7 +380,6 @@ def test_prefix_and_realm_can_differ():
         assert caller.keycloak("atscale", **form).status_code == 404
         assert engine.connection()["extra"] == {
             "edition": "container",
-            "auth_type": "auto",
             "realm": "other",
             "api_prefix": "/v1/public",
             "build_history_url": f"{engine.url}/_engine/history?batchId={{batch_id}}",
@@ -391,7 +402,7 @@ def test_connection(container, auth, login, password):
     assert connection["password"] == password
     assert connection["extra"] == {
         "edition": "container",
-        "auth_type": auth,
+        **({} if auth == "auto" else {"auth_type": auth}),
         "timeout": 3,
         "build_history_url": f"{container.engine.url}/_engine/history?batchId={{batch_id}}",
     }

@@ -247,6 +247,38 @@ def test_instances(installer):
     assert_refused(installer.engine_call("GET", path), 403)
 
 
+@pytest.mark.parametrize(
+    ("paging", "params", "count", "others"),
+    [
+        ("edition", {"limit": 5}, 25, {}),
+        ("none", {"limit": 5}, 25, {}),
+        ("normal", {}, 10, {"limit": 10, "offset": 0}),
+        ("normal", {"limit": 20, "offset": 20}, 5, {"limit": 20, "offset": 20}),
+        ("normal", {"limit": 500}, 25, {"limit": 101, "offset": 0}),
+        ("ignored", {"limit": 20, "offset": 20}, 10, {}),
+    ],
+)
+def test_instances_paging(installer, paging, params, count, others):
+    engine = installer.engine
+    engine.add_model("Finance", "wide", aggregates=25)
+    batch = engine.start_batch("Finance", "wide")
+    engine.settings(instances_paging=paging)
+    response = installer.instances(batchId=batch.id, **params).json()["response"]
+    assert len(response.pop("data")) == count
+    assert response == others
+
+
+@pytest.mark.parametrize(("instances_filter", "count"), [("normal", 6), ("ignored", 12)])
+@pytest.mark.parametrize("named", ["edition", "absent", "present"])
+def test_instances_of_which_batch(installer, instances_filter, count, named):
+    engine = installer.engine
+    batches = [engine.start_batch(None, model).id for model in ("Internet Sales", "General Ledger")]
+    engine.settings(instances_filter=instances_filter, instances_batch_id=named)
+    rows = installer.instances(batchId=batches[0]).json()["response"]["data"]
+    assert len(rows) == count
+    assert {row.get("batch_id") for row in rows} <= ({*batches} if named == "present" else {None})
+
+
 def test_rights(installer):
     installer.engine.settings(can_manage=False)
     assert_refused(installer.start(), 403)
@@ -268,7 +300,7 @@ def test_connection(installer, auth, login, password):
     assert connection["host"] == urls["design_center"]
     assert connection["extra"] == {
         "edition": "installer",
-        "auth_type": auth,
+        **({} if auth == "auto" else {"auth_type": auth}),
         "organization": "default",
         "environment": "prod",
         "design_center_url": urls["design_center"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from pathlib import Path
 
 import airflow
@@ -102,13 +103,33 @@ def test_old_airflow_gets_the_same_form_from_the_hook():
 
 
 def test_the_forms_defaults_are_the_connections_own():
-    """A form that is saved as it opens must mean what an empty one means."""
-    defaults = {
+    """A form saved as it opens, or with the defaults that it tells, must mean what an empty one means."""
+    filled_in = {
         name: each["schema"]["default"]
         for name, each in CONNECTION_FIELDS.items()
         if "default" in each["schema"]
     }
-    assert parse_connection(conn(**defaults)) == parse_connection(conn())
+    told = {
+        name: found[1]
+        for name, each in CONNECTION_FIELDS.items()
+        if (found := re.search(r"Default: (\S+)\.$", each["description"]))
+    }
+    assert set(told) == {
+        "organization",
+        "realm",
+        "client_id",
+        "api_prefix",
+        "engine_choice",
+        "verify",
+        "timeout",
+    }
+    assert parse_connection(conn(**filled_in)) == parse_connection(conn(**told)) == parse_connection(conn())
+
+
+def test_the_form_fills_in_nothing_that_airflow_warns_of():
+    """Airflow masks what a connection's extras hold, and warns of what is too short for that."""
+    for each in CONNECTION_FIELDS.values():
+        assert len(each["schema"].get("default", "long enough")) >= 5
 
 
 def test_the_forms_choices_are_the_connections_own():
