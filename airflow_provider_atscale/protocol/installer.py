@@ -32,8 +32,6 @@ from airflow_provider_atscale.protocol.edition import (
     REFUSALS,
     LostReply,
     Page,
-    Refused,
-    Started,
     StartOutcome,
     batches_by_instances,
     fill_history_url,
@@ -50,6 +48,7 @@ from airflow_provider_atscale.protocol.models import (
     Batch,
     History,
     ModelRef,
+    Phase,
     number_of,
     parse_batch,
     parse_instance,
@@ -67,6 +66,8 @@ WHERE_IDS_ARE = "The sample script in Design Center > project > cube > Build > T
 
 #: No list of AtScale's is known to come in shorter pages than this one when nothing is asked for.
 SHORTEST_PAGE = 10
+#: A list of one of these lengths may go on: what comes where nothing is asked for, and AtScale's longest page.
+CUT_AT = (SHORTEST_PAGE, 101)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,10 @@ START_FORMS = (
     StartForm("/aggregate-batch/{org}/{project}", "cubeID"),
     StartForm("/aggregate-batch/orgId/{org}/envId/{env}/{project}", "cubeId"),
 )
+
+#: Which spelling each engine was found to have. All clients of a process know it, for each hook has an edition
+#: of its own; the next process finds it out anew, for there is no place that all processes of an Airflow reach.
+_known_forms: dict[tuple[str, str, str | None], StartForm] = {}
 
 
 class InstallerEdition:
@@ -129,7 +134,7 @@ class InstallerEdition:
         self._environment = environment
         self._engine_choice = engine_choice
         self._build_history_url = build_history_url
-        self._form: StartForm | None = None
+        self._engine = (engine_url, organization, environment)
         self._has_only_latest = False
         self._filters_instances = False
         self._forbidden: dict[str, Mapping[str, str]] = {}
@@ -229,12 +234,7 @@ class InstallerEdition:
         """
         response = yield from self._newest_batches(ref, NEWEST)
         if response.status in REFUSALS:
-            refusal = response
-
-            def refused() -> None:
-                self._check(refusal, "read the build history, and neither the instances", VIEW)
-
-            return (yield from batches_by_instances(wanted, self.instances, refused))
+            return (yield from self._batches_by_instances(wanted, response))
 
         def read(number: int, seen: int) -> Flow[Page]:
             del number
@@ -243,6 +243,24 @@ class InstallerEdition:
             return _page(response, ref, asked=PAGE)
 
         return (yield from search(_page(response, ref, asked=NEWEST), read, wanted))
+
+    def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[dict[str, Batch]]:
+        def read(batch_id: str) -> Flow[tuple[AggregateInstance, ...]]:
+            instances, is_cut = yield from self._listed_instances(batch_id)
+            if is_cut and instances and not any(each.phase is Phase.WAITING for each in instances):
+                # Those that are listed are built; those that are not may be under way.
+                raise AtScaleMalformedAnswerError(
+                    f"AtScale lists {len(instances)} aggregates of batch {batch_id}, all of them ended, and "
+                    "cannot list whether there are more, so whether the batch has ended cannot be told. "
+                    f"{refusal.url} answered HTTP {refusal.status}: {server_message(refusal)}. Give the user "
+                    f"of the connection {VIEW}, so that the build history can be read."
+                )
+            return instances
+
+        def refused() -> None:
+            self._check(refusal, "read the build history, and neither the instances", VIEW)
+
+        return (yield from batches_by_instances(wanted, read, refused))
 
     def _newest_batches(self, ref: ModelRef, limit: int) -> Flow[Response]:
         """Read the history or, of an old engine that has none, the last batch of each cube."""
@@ -284,33 +302,33 @@ class InstallerEdition:
         """
         self.check_overrides(grace_period_overrides)
         said: list[str] = []
-        for form in self._forms():
-            # "Rebuild all aggregates" is what AtScale says that a start without a kind does.
-            if not (form.tells_kind or is_full_build or self._engine_choice):
-                break
+        # "Rebuild all aggregates" is what AtScale says that a start without a kind does.
+        any_kind = is_full_build or self._engine_choice
+        for form in (each for each in self._forms() if each.tells_kind or any_kind):
             response = yield from self._post(form, ref, before_post, is_full_build=is_full_build)
             if isinstance(response, LostReply):
-                self._form = form
+                _known_forms[self._engine] = form
                 return response
             if response.status == 404:
                 said.append(f"{response.url} answered HTTP 404: {server_message(response)}")
                 continue
             self._check_rights(response, f"start a build of {ref}", MANAGE)
             outcome = read_start(response, ref, MANAGE)
-            if isinstance(outcome, (Started, Refused)):
-                self._form = form
+            _known_forms[self._engine] = form
             return outcome
         raise (yield from self._not_found(ref, said, is_full_build=is_full_build))
 
     @property
     def _hides_kind(self) -> bool:
         """Whether a batch's kind says nothing, because the start did not tell the engine which one to build."""
-        return self._engine_choice if self._form is None else not self._form.tells_kind
+        form = _known_forms.get(self._engine)
+        return self._engine_choice if form is None else not form.tells_kind
 
     def _forms(self) -> list[StartForm]:
         """Return the spellings to try; the one that worked before comes first."""
+        known = _known_forms.get(self._engine)
         forms = [form for form in START_FORMS if self._environment or "{env}" not in form.path]
-        return sorted(forms, key=lambda form: form is not self._form)
+        return sorted(forms, key=lambda form: form is not known)
 
     def _post(
         self, form: StartForm, ref: ModelRef, before_post: Callable[[], None], *, is_full_build: bool
@@ -364,15 +382,23 @@ class InstallerEdition:
         Read all instances of a batch (``GET /aggregates/orgId/<org>/instances?batchId=``).
 
         The documented rows do not name their batch. They count as its own only after the server has shown
-        that it filters: to an id that no batch has, it must answer with no rows.
+        that it filters: to an id that no batch has, it must answer with no rows. Rows that do name their
+        batch are filtered here, whatever the server does.
         """
         del ref
+        instances, _ = yield from self._listed_instances(batch_id)
+        return instances
+
+    def _listed_instances(self, batch_id: str) -> Flow[tuple[tuple[AggregateInstance, ...], bool]]:
+        """Return the instances that the server lists, and whether these may not be all."""
         known: dict[str, AggregateInstance] = {}
         seen = 0
+        is_cut = True
         for number in range(MAX_PAGES):
             response = yield from self._instances_page(batch_id, seen if number else None)
             if number and response.status in (400, 404):
                 # The documented call has no paging, and it has answered already.
+                is_cut = len(known) in CUT_AT
                 break
             self._check(response, f"read the instances of batch {batch_id}", VIEW)
             rows = _rows(response, "data")
@@ -383,10 +409,12 @@ class InstallerEdition:
             known.update(fresh)
             seen += len(rows)
             if not fresh or len(rows) < SHORTEST_PAGE:
+                # The same rows once more: a server that does not page.
+                is_cut = bool(rows) and not fresh and len(known) in CUT_AT
                 break
         if any(each.batch_id is None for each in known.values()) and not self._filters_instances:
             yield from self._prove_filter(batch_id)
-        return tuple(each for each in known.values() if each.batch_id in (None, batch_id))
+        return tuple(each for each in known.values() if each.batch_id in (None, batch_id)), is_cut
 
     def _instances_page(self, batch_id: str, offset: int | None = None) -> Flow[Response]:
         params = {"batchId": batch_id}

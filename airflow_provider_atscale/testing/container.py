@@ -273,13 +273,14 @@ class ContainerEdition(Edition):
             stats["buildDuration"] = round((instance.ended - instance.started) * 1000)
         if instance.status == "active":
             stats["numberOfRows"] = instance.aggregate.rows
+        named = self.core.current.instances_batch_id != "absent"
         return {
             "id": instance.id,
             "status": self.core.world.word(instance.status),
             "message": instance.message,
             "tableName": instance.aggregate.table_name,
             "tableSchema": instance.aggregate.table_schema,
-            "batchId": instance.batch.id,
+            **({"batchId": instance.batch.id} if named else {}),
             "stats": stats,
             "buildQueryId": instance.build_query_id,
             "catalogId": instance.batch.catalog_id,

@@ -250,11 +250,18 @@ class InstallerEdition(Edition):
         rows = [self._instance(instance) for instance in chosen(self.core.world, call)]
         wanted = call.query.get("status")
         rows = [row for row in rows if wanted in (None, row["status"])]
+        paging = self.core.current.instances_paging
+        fields: dict[str, Any] = {}
+        if paging == "ignored":
+            rows = rows[:_PAGE]
+        elif paging == "normal":
+            limit, offset = min(call.number("limit", _PAGE), LARGEST_PAGE), call.number("offset", 0)
+            rows, fields = rows[offset : offset + limit], {"limit": limit, "offset": offset}
         return Reply.json(
             {
                 "status": {"code": 0, "message": "SUCCESS"},
                 "responseCreated": moment(self.core.world.now()),
-                "response": {"data": rows},
+                "response": {"data": rows, **fields},
             }
         )
 
@@ -269,13 +276,15 @@ class InstallerEdition(Edition):
             stats["build_duration"] = round((instance.ended - instance.started) * 1000)
         if instance.status == "active":
             stats["number_of_rows"] = instance.aggregate.rows
-        # No batch_id: one can filter by it, but the documented rows don't carry it.
+        # One can filter by the batch, but the documented rows don't name it.
+        named = self.core.current.instances_batch_id == "present"
         return {
             "id": instance.id,
             "status": self.core.world.word(instance.status),
             "message": instance.message,
             "table_name": instance.aggregate.table_name,
             "table_schema": instance.aggregate.table_schema,
+            **({"batch_id": instance.batch.id} if named else {}),
             "stats": stats,
             "build_query_id": instance.build_query_id,
             "project_id": instance.batch.catalog_id,

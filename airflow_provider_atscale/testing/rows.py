@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def chosen(world: World, call: Call) -> list[Instance]:
     """List the instances that the ids of a request choose, newest batch first."""
     wanted = call.query.get("batchId")
-    if wanted is not None:
+    if wanted is not None and world.settings.instances_filter != "ignored":
         batches = [world.batches[wanted]] if wanted in world.batches else []
     else:
         batches = list(reversed(world.batches.values()))

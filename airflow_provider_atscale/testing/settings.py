@@ -9,7 +9,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "history_mode": ("normal", "unauthorized", "forbidden", "missing"),
     "unset_times": ("edition", "absent", "null", "year1"),
     "on_second_start": ("500", "409", "allow"),
-    "instances_paging": ("normal", "ignored", "none"),
+    "instances_paging": ("edition", "normal", "ignored", "none"),
+    "instances_filter": ("normal", "ignored"),
+    "instances_batch_id": ("edition", "present", "absent"),
     "batch_envelope": ("top", "response"),
 }
 START_FORMS = ("project_id", "literal", "environment")
@@ -33,8 +35,13 @@ class Settings:
     :param wapi_accepts_api_token: whether ``/wapi/p`` takes the raw API token.
     :param can_manage: whether the user holds ``aggregates_manage``.
     :param can_view: whether the user holds ``aggregates_view``.
-    :param instances_paging: ``normal``; ``ignored`` always answers the first ten rows and no total;
-        ``none`` answers all rows without paging fields, as older builds do.
+    :param instances_paging: ``normal`` (``page`` and ``size``; installer edition: ``limit`` and ``offset``);
+        ``ignored`` always answers the first ten rows and no total; ``none`` answers all rows without paging
+        fields, as older builds do; or ``edition``: normal in the container, none in the installer edition,
+        whose documented call has no paging.
+    :param instances_filter: with ``ignored`` the instances of all batches come, whatever ``batchId`` says.
+    :param instances_batch_id: whether an instance names its batch: ``present``, ``absent``, or ``edition``: as
+        documented, present in the container and absent in the installer edition.
     :param clock_offset: seconds that the server's clock is ahead of the machine's.
     :param failed_aggregates: how many aggregates every batch fails to build.
     :param failing_models: model (id, name or caption) to the status its batches end with.
@@ -60,7 +67,9 @@ class Settings:
     wapi_accepts_api_token: bool = False
     can_manage: bool = True
     can_view: bool = True
-    instances_paging: str = "normal"
+    instances_paging: str = "edition"
+    instances_filter: str = "normal"
+    instances_batch_id: str = "edition"
     clock_offset: float = 0.0
     failed_aggregates: int = 0
     failing_models: dict[str, str] = field(default_factory=dict)

@@ -20,6 +20,7 @@ import pytest
 from airflow_provider_atscale import client
 from airflow_provider_atscale.client import TRIES, AsyncAtScaleClient, AtScaleClient
 from airflow_provider_atscale.connection import Settings, parse_connection
+from airflow_provider_atscale.protocol import installer
 from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.testing import AtScaleEngine
 
@@ -27,11 +28,30 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.protocol.edition import Edition
     from airflow_provider_atscale.protocol.messages import Flow
 
-EDITIONS = ["container"]
+EDITIONS = ["container", "installer"]
 DRIVERS = ["requests", "aiohttp"]
+
+#: For tests of what the container edition alone has.
+of_the_container = pytest.mark.parametrize("edition", ["container"], indirect=True)
+#: For tests of the drivers, in whose work no edition has a part: the other one would show nothing more.
+whatever_the_edition = pytest.mark.parametrize("edition", ["container"], indirect=True)
 
 #: The engine's name for the call that gives out short-lived tokens.
 TOKEN_ROUTE = {"container": "token", "installer": "login"}
+
+
+def at(edition: str, url: str) -> dict[str, str]:
+    """Return the fields of a connection that lead an edition's requests to another address."""
+    if edition == "container":
+        return {"host": url}
+    return {"host": url, "engine_url": url, "design_center_url": url}
+
+
+def listing(edition: str, rows: list[Any], **more: Any) -> dict[str, Any]:
+    """Return a list answer as an edition words it."""
+    if edition == "container":
+        return {"data": rows, "total": len(rows), **more}
+    return {"status": {"code": 0, "message": "SUCCESS"}, "response": {"data": rows, **more}}
 
 
 def settings_of(connection: dict[str, Any], **fields: Any) -> Settings:
@@ -137,8 +157,9 @@ def make_caller(driver: str, engine: AtScaleEngine, new_process: None) -> Iterat
 
 @pytest.fixture
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget that other tests of this process have received tokens before."""
+    """Forget that other tests of this process have received tokens, and known an engine, before."""
     monkeypatch.setattr(client, "_tokens_of_process", itertools.count())
+    monkeypatch.setattr(installer, "_known_forms", {})
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.protocol.models import History
 from airflow_provider_atscale.testing import AtScaleEngine
 
-from .conftest import TOKEN_ROUTE, posts, routes, settings_of
+from .conftest import TOKEN_ROUTE, Caller, of_the_container, posts, routes, settings_of
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_failed_fetch_is_tried_again_by_the_next_call(engine, history, token_rou
 # --- the API token ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@of_the_container
 class TestApiToken:
     def test_public_calls_carry_it_as_it_is(self, engine, caller, ref):
         caller.run(lambda edition: edition.models())
@@ -213,7 +213,57 @@ class TestApiToken:
 # --- login and password -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+class TestPassword:
+    @pytest.fixture
+    def caller(self, make_caller):
+        return make_caller(auth="password")
+
+    def test_one_token_opens_all_parts_of_the_server(self, engine, caller, ref, history):
+        history()
+        caller.run(lambda edition: edition.models())
+        caller.start(ref)
+        caller.run(lambda edition: edition.instances("b1"))
+        assert routes(engine) == ["login", "history", "catalogs", "start", "instances"]
+        assert len({request.headers["Authorization"] for request in engine.requests[1:]}) == 1
+
+    def test_refused_token_is_renewed_whatever_is_asked(self, engine, caller):
+        caller.run(lambda edition: edition.models())
+        engine.expire_tokens()
+        engine.clear_requests()
+        assert len(caller.run(lambda edition: edition.models())) == 3
+        assert routes(engine) == ["catalogs", "login", "catalogs"]
+
+    def test_token_is_renewed_before_it_ends(self, engine, caller, history):
+        clock = Clock()
+        caller.client.edition = settings_of(engine.connection("password")).protocol(clock)
+        engine.settings(token_ttl=300)
+        history()
+        clock.now += 271
+        history()
+        assert engine.stats.token_exchanges == 2
+        assert {request.status for request in engine.requests} == {200}
+
+    def test_wrong_password(self, engine, make_caller, history):
+        with pytest.raises(AtScaleAuthenticationError, match=r"refuses the login .*Check login") as caught:
+            history(make_caller(auth="password", password="not-the-right-one"))
+        assert "not-the-right-one" not in str(caught.value)
+        assert engine.stats.requests == 1
+
+    def test_any_password_can_be_sent(self, driver, edition):
+        password = "a+b &c=%20;ü\N{EURO SIGN}\"':"
+        with AtScaleEngine(edition, password=password, login="jürgen@example.com") as engine:
+            caller = Caller(driver, settings_of(engine.connection("password")))
+            assert len(caller.run(lambda edition: edition.models())) == 3
+            caller.close()
+
+    def test_identity_service_that_is_away(self, engine, caller, history):
+        engine.fault("drop", route="login", times=None)
+        with pytest.raises(AtScaleConnectionError) as caught:
+            history()
+        assert engine.password not in str(caught.value)
+
+
+@of_the_container
 class TestPasswordGrant:
     @pytest.fixture
     def caller(self, make_caller):
@@ -232,30 +282,6 @@ class TestPasswordGrant:
             "password": [engine.password],
             "scope": ["openid"],
         }
-
-    def test_one_token_opens_both_parts_of_the_server(self, engine, caller, ref, history):
-        history()
-        caller.run(lambda edition: edition.models())
-        caller.start(ref)
-        assert routes(engine) == ["login", "history", "catalogs", "start"]
-        assert len({request.headers["Authorization"] for request in engine.requests[1:]}) == 1
-
-    def test_refused_token_is_renewed_on_the_public_part_too(self, engine, caller):
-        caller.run(lambda edition: edition.models())
-        engine.expire_tokens()
-        engine.clear_requests()
-        assert len(caller.run(lambda edition: edition.models())) == 3
-        assert routes(engine) == ["catalogs", "login", "catalogs"]
-
-    def test_token_is_renewed_before_it_ends(self, engine, caller, history):
-        clock = Clock()
-        caller.client.edition = settings_of(engine.connection("password")).protocol(clock)
-        engine.settings(token_ttl=300)
-        history()
-        clock.now += 271
-        history()
-        assert engine.stats.token_exchanges == 2
-        assert {request.status for request in engine.requests} == {200}
 
     @pytest.mark.parametrize(
         ("fields", "text"),
@@ -282,18 +308,3 @@ class TestPasswordGrant:
             auth="password", client_id="atscale-modeler", client_secret="local-engine-client-secret"
         )
         assert isinstance(history(caller), History)
-
-    def test_any_password_can_be_sent(self, driver, make_caller):
-        from .conftest import Caller
-
-        password = "a+b &c=%20;ü\N{EURO SIGN}\"'"
-        with AtScaleEngine(password=password, login="jürgen@example.com") as engine:
-            caller = Caller(driver, settings_of(engine.connection("password")))
-            assert len(caller.run(lambda edition: edition.models())) == 3
-            caller.close()
-
-    def test_identity_service_that_is_away(self, engine, caller, history):
-        engine.fault("drop", route="login", times=None)
-        with pytest.raises(AtScaleConnectionError) as caught:
-            history()
-        assert engine.password not in str(caught.value)

@@ -78,10 +78,16 @@ def test_list_models_of_no_catalog(hook):
 
 
 def test_overrides_of_a_start(engine, hook, ref, edition):
-    if edition != "container":
-        pytest.skip("only the container edition is documented to take them")
-    hook.start_batch(ref, is_full_build=False, grace_period_overrides={"factinternetsales": 30})
-    assert engine.batches[0].grace_period_overrides == {"factinternetsales": 30}
+    def start():
+        return hook.start_batch(ref, is_full_build=False, grace_period_overrides={"factinternetsales": 30})
+
+    if edition == "container":
+        assert isinstance(start(), Started)
+        assert engine.batches[0].grace_period_overrides == {"factinternetsales": 30}
+    else:
+        with pytest.raises(AtScaleConfigurationError, match="takes no such overrides"):
+            start()
+        assert engine.requests == []
 
 
 def test_nothing_can_be_cancelled(engine, hook, ref):
@@ -121,12 +127,15 @@ def test_tokens_are_hidden(engine, hook, ref, monkeypatch):
     assert {engine.connection()["password"], used} <= set(hidden)
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
 class TestRotatedToken:
+    @pytest.fixture(autouse=True)
+    def _by_token(self, connect):
+        connect("api_token")
+
     def test_is_looked_up_again(self, engine, hook, connect):
         hook.list_models()
         engine.rotate_api_token()
-        connect()
+        connect("api_token")
         engine.clear_requests()
         assert len(hook.list_models()) == 3
         assert [request.status for request in engine.requests] == [401, 200]
@@ -142,7 +151,7 @@ class TestRotatedToken:
     def test_start_is_never_sent_again(self, engine, hook, connect, ref):
         hook.get_history(ref)
         engine.rotate_api_token()
-        connect()
+        connect("api_token")
         with pytest.raises(AtScaleAuthenticationError):
             hook.start_batch(ref, is_full_build=True)
         assert len(posts(engine)) == 1
@@ -180,11 +189,11 @@ def test_connection_works(engine, hook, edition):
     is_good, said = hook.test_connection()
     assert is_good, said
     assert f"({edition} edition) works" in said
-    assert "3 models are deployed" in said
+    assert {"container": "3 models are deployed", "installer": "3 cubes are published"}[edition] in said
 
 
 PROBLEMS = {
-    "host is away": (lambda engine: engine.stop(), "the step 'reach the host' failed"),
+    "host is away": (lambda engine: engine.stop(), "the step 'reach the {host}' failed"),
     "token is wrong": (lambda engine: engine.rotate_api_token(), "but the step 'use the credentials' failed"),
     "role is missing": (
         lambda engine: engine.settings(can_view=False),
@@ -198,14 +207,19 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+#: What each edition calls what is reached first, and the right to see aggregates.
+WORDS = {"container": ("host", "the role aggregates_view"), "installer": ("engine", '"View Aggregates"')}
+
+
 @pytest.mark.parametrize(("spoil", "text"), PROBLEMS.values(), ids=PROBLEMS)
-def test_connection_says_which_step_failed(engine, hook, spoil, text):
+def test_connection_says_which_step_failed(engine, edition, hook, connect, spoil, text):
+    host, right = WORDS[edition]
+    connect("api_token")
     spoil(engine)
     is_good, said = hook.test_connection()
     assert not is_good
-    assert text in said
-    assert "aggregates_view" in said or "not allowed" not in said
+    assert text.format(host=host) in said
+    assert (right in said) is ("not allowed" in said)
 
 
 @pytest.mark.parametrize(
@@ -259,10 +273,11 @@ def test_a_connection_that_cannot_be_read(monkeypatch):
         hook.list_models()
 
 
-def test_a_second_look_up_that_fails_does_not_hide_what_atscale_said(engine, hook, monkeypatch):
+def test_a_second_look_up_that_fails_does_not_hide_what_atscale_said(engine, hook, connect, monkeypatch):
     def down(conn_id):
         raise RuntimeError("the secrets backend is down")
 
+    connect("api_token")
     hook.list_models()
     engine.revoke_api_token()
     monkeypatch.setattr(hook, "get_connection", down)

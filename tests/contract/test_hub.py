@@ -17,7 +17,7 @@ from airflow_provider_atscale.hub import Line
 from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.protocol.watch import Missing, Seen, Trouble
 
-from .conftest import TOKEN_ROUTE, routes, settings_of, until
+from .conftest import TOKEN_ROUTE, listing, routes, settings_of, until
 
 #: An hour is never waited for: who is due then is only there.
 LATER = 3600.0
@@ -26,9 +26,9 @@ LATER = 3600.0
 class Lookup:
     """Read the engine's connection as it is now, and count how often that was asked for."""
 
-    def __init__(self, engine) -> None:
+    def __init__(self, engine, auth="auto") -> None:
         self.engine = engine
-        self.connection = engine.connection()
+        self.connection = engine.connection(auth)
         self.count = 0
 
     async def __call__(self, conn_id: str):
@@ -219,7 +219,6 @@ def test_failing_read_is_the_same_failure_for_all(engine, lookup, ref, batch):
     run(test)
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
 def test_trouble_of_the_newest_is_not_everybodys(engine, lookup, ref, batch):
     engine.fault(500, route="history", query="limit=100", times=None)
 
@@ -397,6 +396,7 @@ def test_who_leaves_while_a_token_is_fetched(engine, edition, lookup, ref, other
             engine.release(hold)
             for each in await asyncio.gather(*staying):
                 assert isinstance(each, Missing)
+        await until(lambda: not engine.stats.in_flight)
         assert engine.stats.token_exchanges == 1
 
     run(test)
@@ -448,10 +448,10 @@ CANCELLED_AT = {
 }
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
 @pytest.mark.parametrize("route", CANCELLED_AT.values(), ids=CANCELLED_AT)
-def test_nothing_is_left_of_cancelled_waiters(engine, connected, ref, batch, route):
-    hold = engine.hold("received", route=route or "nothing", times=None)
+def test_nothing_is_left_of_cancelled_waiters(engine, edition, connected, ref, batch, route):
+    held = TOKEN_ROUTE[edition] if route == "token" else route or "nothing"
+    hold = engine.hold("received", route=held, times=None)
 
     async def test():
         seconds = 0.0 if route else LATER
@@ -529,17 +529,23 @@ def test_long_runs_leave_nothing(engine, lookup, ref, batch):
 # --- the connection ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+REFUSED_TOKEN = {"container": "refuses the API token", "installer": "is wrong or has expired"}
+
+
 class TestRotatedToken:
     @pytest.fixture(autouse=True)
     def _soon(self, monkeypatch):
         monkeypatch.setattr(hub, "LOOK_UP_AGAIN", 0.0)
 
+    @pytest.fixture
+    def lookup(self, engine):
+        return Lookup(engine, "api_token")
+
     def rotate(self, engine, lookup, *, is_known=True):
         engine.rotate_api_token()
         engine.expire_tokens()
         if is_known:
-            lookup.connection = engine.connection()
+            lookup.connection = engine.connection("api_token")
 
     def test_reaches_all_waiters_by_one_look_up(self, engine, lookup):
         models = [engine.add_model("Finance", f"model {number}") for number in range(10)]
@@ -565,14 +571,14 @@ class TestRotatedToken:
 
         run(test)
 
-    def test_that_nobody_entered_is_trouble(self, engine, lookup, ref, batch):
+    def test_that_nobody_entered_is_trouble(self, engine, edition, lookup, ref, batch):
         async def test():
             async with entered(lookup) as shared:
                 await look(shared, ref, batch)
                 self.rotate(engine, lookup, is_known=False)
                 seen = await look(shared, ref, batch)
-                assert "refuses the API token" in seen.reason
-                lookup.connection = engine.connection()
+                assert REFUSED_TOKEN[edition] in seen.reason
+                lookup.connection = engine.connection("api_token")
                 assert isinstance(await look(shared, ref, batch), Seen)
 
         run(test)
@@ -635,8 +641,8 @@ def test_seat_finds_the_model_first(engine, connected, ref, batch, catalog, mode
     run(test)
 
 
-def test_seat_waits_for_a_batch_that_has_no_instances_yet(engine, connected, ref, batch):
-    engine.fault(200, route="instances", body={"data": [], "total": 0})
+def test_seat_waits_for_a_batch_that_has_no_instances_yet(engine, edition, connected, ref, batch):
+    engine.fault(200, route="instances", body=listing(edition, []))
 
     async def test():
         async with hub.line(connected) as shared, shared.seat(ModelRef("", "", "", ""), batch) as seat:

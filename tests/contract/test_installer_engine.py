@@ -7,8 +7,10 @@ import pytest
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
+    AtScaleMalformedAnswerError,
     AtScaleNotFoundError,
     AtScalePermissionError,
+    AtScaleStartError,
 )
 from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
 from airflow_provider_atscale.protocol.models import ModelRef
@@ -91,10 +93,11 @@ def test_a_full_build_is_started_where_the_kind_cannot_be_told(engine, make_call
     assert len(engine.batches) == 1
 
 
-def test_the_spelling_that_worked_is_remembered(engine, by_key, ref):
+def test_the_spelling_that_worked_is_remembered(engine, make_caller, ref):
+    """By the process, for each task of Airflow has a hook and a client of its own."""
     engine.settings(start_forms=["environment"], on_second_start="allow")
     for _ in range(2):
-        by_key.start(ref)
+        make_caller("client_api_key", engine_choice=True).start(ref)
     assert [post.status for post in posts(engine)] == [404, 404, 201, 201]
 
 
@@ -115,6 +118,36 @@ def test_a_second_start_is_refused_and_the_history_tells_why(engine, by_key, ref
     history = by_key.run(lambda edition: edition.history(ref))
     assert [batch.id for batch in history.running] == [running.id]
     assert len(posts(engine)) == 1
+
+
+# AtScale's description again: 400 - Bad Request, 401 - Unauthorized, 404 - Not Found, 500 - Server Error,
+# 503 - Server Unavailable.
+ANSWERS = {
+    400: (AtScaleStartError, "Check what AtScale's message names"),
+    401: (AtScaleAuthenticationError, "Check the key in the connection's password"),
+    404: (AtScaleNotFoundError, "Check that engine_url of the connection is the engine"),
+    500: (Refused, "No running batch of it was found that would explain it"),
+    503: (LostReply, "HTTP 503"),
+}
+
+
+@pytest.mark.parametrize(("status", "outcome", "hint"), [(each, *ANSWERS[each]) for each in ANSWERS])
+def test_what_the_documented_answers_mean(engine, by_key, ref, status, outcome, hint):
+    """Each shows what AtScale said, which this edition puts under ``status``."""
+    words = "the words of AtScale"
+    engine.fault(status, route="start", times=None, body={"status": {"message": words}, "response": {}})
+    if issubclass(outcome, Exception):
+        with pytest.raises(outcome) as caught:
+            by_key.start(ref)
+        said = str(caught.value)
+    else:
+        came = by_key.start(ref)
+        assert isinstance(came, outcome)
+        said = came.reason if isinstance(came, LostReply) else str(came.error)
+    assert f"HTTP {status}: {words}" in said
+    assert hint in said
+    # Only after a 404 is it known that nothing was started, and that another spelling may be the right one.
+    assert len(posts(engine)) == (len(ALL_FORMS) if status == 404 else 1)
 
 
 @pytest.mark.parametrize("form", ALL_FORMS)
@@ -227,15 +260,6 @@ def test_of_several_published_versions_the_latest_is_meant(engine, by_key, ref, 
     assert isinstance(by_key.start(found), Started)
 
 
-def test_models(by_key):
-    listed = [(ref.catalog, ref.model) for ref in by_key.run(lambda edition: edition.models())]
-    assert listed == [
-        ("Sales Insights", "Internet Sales"),
-        ("Sales Insights", "Reseller Sales"),
-        ("Finance", "General Ledger"),
-    ]
-
-
 # --- waiting ----------------------------------------------------------------------------------------------
 
 WAYS = {
@@ -286,14 +310,6 @@ def test_a_history_that_may_not_be_read(engine, make_caller, ref, mode, text):
     assert text in reason
 
 
-def test_a_batch_on_a_later_page_of_the_history(engine, by_key, ref):
-    engine.settings(on_second_start="allow")
-    ids = [engine.start_batch(None, "Internet Sales").id for _ in range(250)]
-    assert list(by_key.run(lambda edition: edition.batches(ref, [ids[0]]))) == [ids[0]]
-    sent = [(request.query["limit"], request.query.get("offset")) for request in engine.requests]
-    assert sent == [("20", None), ("100", None), ("100", "100"), ("100", "200")]
-
-
 @pytest.mark.parametrize("style", ["edition", "null", "absent", "year1"])
 def test_a_time_that_is_not_there_is_none(engine, by_key, ref, style):
     engine.settings(unset_times=style)
@@ -317,10 +333,20 @@ def test_instances_of_a_batch(engine, by_key, ref):
     assert by_key.run(lambda edition: edition.locate("unknown")) is None
 
 
-def test_many_instances(engine, by_key):
-    model = engine.add_model("Finance", "large", aggregates=250)
-    batch_id = by_key.start(ModelRef(model.catalog_id, model.id, "", "")).batch.id
-    assert len(by_key.run(lambda edition: edition.instances(batch_id))) == 250
+@pytest.mark.parametrize("what", ["instances", "locate", "batches"])
+def test_a_server_that_does_not_tell_batches_apart(engine, make_caller, ref, what):
+    """Its rows name no batch either, so nothing is taken from it: neither a report, nor an end."""
+    engine.settings(instances_filter="ignored", history_mode="missing", on_second_start="allow")
+    engine.start_batch(None, ref.model_id)
+    engine.advance(61)
+    batch_id = engine.start_batch(None, ref.model_id).id
+    calls = {
+        "instances": lambda edition: edition.instances(batch_id),
+        "locate": lambda edition: edition.locate(batch_id),
+        "batches": lambda edition: edition.batches(ref, [batch_id]),
+    }
+    with pytest.raises(AtScaleMalformedAnswerError, match="even for a batch that does not exist"):
+        make_caller("client_api_key", environment="").run(calls[what])
 
 
 # --- testing a connection ---------------------------------------------------------------------------------

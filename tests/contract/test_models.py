@@ -11,9 +11,14 @@ from .conftest import routes
 
 @pytest.mark.parametrize("catalog", ["id", "name", "caption"])
 @pytest.mark.parametrize("model", ["id", "name", "caption"])
-def test_resolve(engine, caller, ref, catalog, model):
+def test_resolve(engine, edition, caller, ref, catalog, model):
+    if (edition, catalog) == ("installer", "caption"):
+        pytest.skip(
+            "the installer edition lists no captions of projects: their names are what people call them"
+        )
     found = engine.model("Internet Sales")
-    catalogs = {"id": found.catalog_id, "name": "sales_insights_main", "caption": "Sales Insights"}
+    name = {"container": "sales_insights_main", "installer": "Sales Insights"}[edition]
+    catalogs = {"id": found.catalog_id, "name": name, "caption": "Sales Insights"}
     models = {"id": found.id, "name": "internet_sales", "caption": "Internet Sales"}
     resolved = caller.run(lambda edition: edition.resolve(catalogs[catalog], models[model]))
     assert (resolved.catalog_id, resolved.model_id) == (ref.catalog_id, ref.model_id)
@@ -66,9 +71,11 @@ def test_list(caller):
     assert [each.model for each in finance] == ["General Ledger"]
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
-def test_list_that_is_not_there_says_how_to_do_without(engine, caller):
+FIELDS_OF_THE_LIST = {"container": "host and api_prefix", "installer": "organization and engine_url"}
+
+
+def test_list_that_is_not_there_says_how_to_do_without(engine, edition, make_caller):
     engine.fault(404, route="catalogs")
-    with pytest.raises(AtScaleNotFoundError, match=r"api_prefix .* by their ids"):
-        caller.run(lambda edition: edition.models())
+    with pytest.raises(AtScaleNotFoundError, match=f"{FIELDS_OF_THE_LIST[edition]} .* by their ids"):
+        make_caller("api_token", environment="").run(lambda edition: edition.models())
     assert routes(engine) == ["catalogs"]

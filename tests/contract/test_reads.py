@@ -23,7 +23,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.testing import AtScaleEngine
 from airflow_provider_atscale.version import user_agent
 
-from .conftest import TOKEN_ROUTE, Caller, routes, settings_of
+from .conftest import TOKEN_ROUTE, Caller, at, routes, settings_of, whatever_the_edition
 
 
 def read(caller, tries=TRIES):
@@ -104,6 +104,7 @@ def test_other_errors_are_not_repeated(engine, caller, status):
     ],
 )
 @pytest.mark.parametrize("status", [429, 503])
+@whatever_the_edition
 def test_retry_after(engine, caller, status, asked, expected):
     dates = {"in 30 seconds": 30, "30 seconds ago": -30}
     engine.settings(clock_offset=-7200)  # a date is one of the server's clock
@@ -127,20 +128,30 @@ MALFORMED = {
     "a page": ({"action": "html"}, 'is not JSON. It begins with: "<!doctype html>'),
     "an empty answer": ({"action": "empty"}, "is not JSON. It begins with: ''"),
     "half of an answer": ({"action": "truncate"}, "is not JSON"),
-    "another type": ({"action": 200, "body": {"id": 1}}, "is not a list"),
-    "null": ({"action": 200, "body": "null"}, "is not a list"),
-    "an id that is null": ({"action": 200, "body": [{"id": None}]}, "has a catalog without id"),
+    "another type": (
+        {"action": 200, "body": {"id": 1}},
+        {"container": "is not a list", "installer": "no list"},
+    ),
+    "null": ({"action": 200, "body": "null"}, {"container": "is not a list", "installer": "has no list"}),
+    "an id that is null, bare": (
+        {"action": 200, "body": [{"id": None}]},
+        {"container": "has a catalog without id", "installer": "has no list"},
+    ),
+    "an id that is null, wrapped": (
+        {"action": 200, "body": {"response": [{"id": None}]}},
+        {"container": "is not a list", "installer": "has a project without id"},
+    ),
 }
+PATH_OF_THE_LIST = {"container": "/v1/catalogs", "installer": "/projects/published/orgId/default"}
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
 @pytest.mark.parametrize(("fault", "text"), MALFORMED.values(), ids=MALFORMED)
-def test_malformed_answers_are_typed_errors(engine, caller, fault, text):
+def test_malformed_answers_are_typed_errors(engine, edition, caller, fault, text):
     engine.fault(**fault, route="catalogs", times=None)
     with pytest.raises(AtScaleMalformedAnswerError) as caught:
         read(caller)
-    assert text in str(caught.value)
-    assert "/v1/catalogs" in str(caught.value)
+    assert (text if isinstance(text, str) else text[edition]) in str(caught.value)
+    assert PATH_OF_THE_LIST[edition] in str(caught.value)
     assert engine.stats.routes["catalogs"] == 1
 
 
@@ -170,6 +181,7 @@ def test_redirects_are_not_followed(engine, caller, status):
     assert "unknown" not in routes(engine)
 
 
+@whatever_the_edition
 def test_each_request_has_a_timeout(engine, make_caller):
     caller = make_caller(timeout=0.2)
     engine.fault("delay", seconds=30, times=None)
@@ -204,18 +216,20 @@ def test_every_request_has_the_extra_headers(engine, make_caller, ref):
     assert {request.headers.get("X-Number") for request in engine.requests} == {"7"}
 
 
-def test_extra_headers_never_replace_those_of_the_call(engine, make_caller, ref):
+def test_extra_headers_never_replace_those_of_the_call(engine, edition, make_caller, ref):
     """However they are written: two headers of one name would leave the choice to the server."""
     all_calls(make_caller(headers={"authorization": "Bearer other", "ACCEPT": "text/html"}), ref)
     for request in engine.requests:
         names = [name.lower() for name in request.headers]
-        assert names.count("authorization") == 1
+        assert (names.count("authorization"), names.count("accept")) == (1, 1)
         assert request.headers["Authorization"] != "Bearer other"
-        assert request.headers["Accept"] == "application/json"
+        # The installer edition's login answers with plain text.
+        is_plain = (edition, request.route) == ("installer", "login")
+        assert request.headers["Accept"] == ("*/*" if is_plain else "application/json")
 
 
 def test_the_user_may_name_itself(engine, make_caller):
-    read(make_caller(headers={"user-agent": "my-airflow"}))
+    read(make_caller("api_token", headers={"user-agent": "my-airflow"}))
     [request] = engine.requests
     assert request.headers["User-Agent"] == "my-airflow"
 
@@ -255,7 +269,7 @@ def test_netrc_never_replaces_our_credentials(engine, caller, ref, tmp_path, mon
     assert others == []
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@whatever_the_edition
 class TestProxy:
     """The engine plays the proxy: what it gets is what a proxy would have to pass on."""
 
@@ -328,6 +342,7 @@ class Dripping:
         self._socket.close()
 
 
+@whatever_the_edition
 def test_an_answer_that_only_drips_does_not_outlast_the_time_limit(make_caller):
     server = Dripping()
     try:
@@ -340,12 +355,12 @@ def test_an_answer_that_only_drips_does_not_outlast_the_time_limit(make_caller):
         server.close()
 
 
-def test_a_proxys_password_is_in_no_error(make_caller, monkeypatch):
+def test_a_proxys_password_is_in_no_error(edition, make_caller, monkeypatch):
     refusing = AtScaleEngine()
     with refusing:
         address = refusing.url.removeprefix("http://")
         monkeypatch.setenv("HTTPS_PROXY", f"http://proxy-user:proxy-secret@{address}")
         monkeypatch.delenv("NO_PROXY", raising=False)
         with pytest.raises(AtScaleConnectionError) as caught:
-            read(make_caller(host="https://atscale.invalid"), tries=1)
+            read(make_caller(**at(edition, "https://atscale.invalid")), tries=1)
     assert "proxy-secret" not in str(caught.value)

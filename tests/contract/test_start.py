@@ -16,7 +16,7 @@ from airflow_provider_atscale.exceptions import (
 )
 from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
 
-from .conftest import posts, routes
+from .conftest import of_the_container, posts, routes, whatever_the_edition
 
 # AtScale's own sample requests, "Run full or incremental aggregate builds":
 #   curl -L 'https://<host>/v1/aggregates-batch/catalogs/<catalog_ID>/models/<model_Id>?isFullBuild=true' \
@@ -32,7 +32,7 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@of_the_container
 @pytest.mark.parametrize(("full", "overrides", "query", "body"), SAMPLES.values(), ids=SAMPLES)
 def test_request_equals_the_documented_sample(engine, caller, ref, full, overrides, query, body):
     caller.start(ref, is_full_build=full, grace_period_overrides=overrides)
@@ -57,14 +57,20 @@ def test_started(engine, caller, ref, full):
     assert len(posts(engine)) == 1
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
-def test_ids_are_quoted(engine, caller, ref):
-    odd = type(ref)("a/b c", "ü%2F?#", "", "")
+#: Where the ids of the start "a/b c" and "ü%2F?#" arrive.
+QUOTED = {
+    "container": ("/v1/aggregates-batch/catalogs/a/b c/models/ü%2F?#", {}),
+    "installer": ("/aggregate-batch/orgId/default/projectId/a/b c", {"cubeId": "ü%2F?#"}),
+}
+
+
+def test_ids_are_quoted(engine, edition, make_caller, ref):
+    path, query = QUOTED[edition]
     with pytest.raises(AtScaleNotFoundError):
-        caller.start(odd)
-    [request] = engine.requests
-    assert request.path == "/v1/aggregates-batch/catalogs/a/b c/models/ü%2F?#"
-    assert request.query_string == "isFullBuild=false"
+        make_caller("api_token").start(type(ref)("a/b c", "ü%2F?#", "", ""))
+    [request] = [request for request in engine.requests if request.method == "POST"]
+    assert request.path == path
+    assert request.query == {**query, "isFullBuild": "false"}
 
 
 #: What happens to the POST: (fault, batches in AtScale afterwards, what the flow makes of it).
@@ -197,9 +203,10 @@ def deaf():
             client.close()
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@whatever_the_edition
 def test_connection_that_never_comes_about_has_sent_nothing(make_caller, ref, deaf):
-    caller = make_caller(host=deaf, timeout=0.2)
+    # The time to connect is a twentieth shorter than that of the request, which must not shrink to nothing.
+    caller = make_caller(host=deaf, timeout=0.6)
     with pytest.raises(AtScaleConnectionError) as caught:
         caller.start(ref)
     assert caught.value.sent is False

@@ -15,7 +15,9 @@ from cryptography.x509.oid import NameOID
 from airflow_provider_atscale.exceptions import AtScaleConnectionError
 from airflow_provider_atscale.testing import AtScaleEngine
 
-from .conftest import Caller, settings_of
+from .conftest import Caller, settings_of, whatever_the_edition
+
+pytestmark = whatever_the_edition
 
 
 def _certificate(subject, issuer, key, signer, *extensions):

@@ -274,11 +274,7 @@ def test_restarted_triggerer_does_not_ask_all_at_once(trigger, monkeypatch):
         async def __aexit__(self, *_):
             return None
 
-    class Lines(Line):
-        async def __aenter__(self):
-            return Line()
-
-    monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.line", lambda conn_id: Lines())
+    monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.line", lambda conn_id: Line())
 
     async def main():
         old = [trigger("b1", since=time.time() - 3600, poll_interval=60.0) for _ in range(200)]

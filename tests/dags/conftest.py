@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
+from airflow_provider_atscale.protocol import installer
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from . import runs
@@ -21,9 +22,35 @@ _numbers = itertools.count(1)
 QUICK = {"poll_interval": 0.1}
 MODEL = {"catalog": "Sales Insights", "model": "Internet Sales"}
 
-EDITIONS = ["container"]
+EDITIONS = ["container", "installer"]
+#: Modules in which no edition has a part: what they are about is done with what its calls have returned.
+WHATEVER_THE_EDITION = (
+    "test_arguments",
+    "test_deadlines",
+    "test_events",
+    "test_mapping",
+    "test_outlets",
+    "test_sensor",
+    "test_skip_if_built_within",
+    "test_watcher",
+)
+#: For tests in such a module in which the edition has a part all the same, and the other way round.
+of_both_editions = pytest.mark.parametrize("edition", EDITIONS, indirect=True)
+whatever_the_edition = pytest.mark.parametrize("edition", EDITIONS[:1], indirect=True)
 #: The two ways in which an operator waits.
 WAITS = {"sync": {}, "deferrable": {"deferrable": True}}
+#: The same, for tests of retries of tries that were resumed.
+RETRIED_WAITS = [
+    pytest.param(WAITS["sync"], id="sync"),
+    pytest.param(
+        WAITS["deferrable"],
+        id="deferrable",
+        marks=pytest.mark.skipif(
+            runs.RETRIES_ARE_RESUMED,
+            reason="Airflow before 3.1.1 resumes a retry with the event of the try before it",
+        ),
+    ),
+]
 #: The three in which a sensor does.
 SENSORS = {
     "poke": {"mode": "poke"},
@@ -41,9 +68,25 @@ def _airflow() -> None:
     runs.run(dag)
 
 
-@pytest.fixture(params=EDITIONS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that has an engine once for each edition, unless it or its module says otherwise."""
+    marks = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "edition" in metafunc.fixturenames and "edition" not in marks:
+        module = metafunc.module.__name__.rpartition(".")[2]
+        metafunc.parametrize(
+            "edition", EDITIONS[:1] if module in WHATEVER_THE_EDITION else EDITIONS, indirect=True
+        )
+
+
+@pytest.fixture
 def edition(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what other tests of this process have found out about an engine at the same port."""
+    monkeypatch.setattr(installer, "_known_forms", {})
 
 
 @pytest.fixture
@@ -93,6 +136,11 @@ def running(engine: AtScaleEngine, when: Any) -> Callable[..., Any]:
     return running
 
 
+def listing(edition: str, rows: list[Any]) -> dict[str, Any]:
+    """Return a list answer as an edition words it."""
+    return {"data": rows, "total": len(rows)} if edition == "container" else {"response": {"data": rows}}
+
+
 def new_dag(**arguments: Any) -> DAG:
     """Make an empty DAG to fill."""
     default_args = {"retry_delay": timedelta(0), **arguments.pop("default_args", {})}
@@ -111,9 +159,10 @@ class TaskInstance:
     """Stand in for Airflow's task instance, as far as our tasks use it."""
 
     def __init__(self) -> None:
+        self.dag_id, self.task_id, self.run_id = "dag", "task", "run"
         self.start_date = datetime.now(timezone.utc)
         self.map_index = -1
-        self.max_tries = 0
+        self.try_number, self.max_tries = 1, 0
         self.xcoms: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:

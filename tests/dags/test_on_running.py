@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_atscale.exceptions import AtScaleAlreadyRunningError, AtScaleTimeoutError
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
-from .conftest import MODEL, QUICK, WAITS, run_task
+from .conftest import MODEL, QUICK, WAITS, listing, run_task
 
 
 def build(**arguments):
@@ -110,11 +110,10 @@ def test_nothing_runs(engine, mode, choice):
 
 
 @pytest.mark.parametrize("second", ["500", "409"])
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
-def test_batch_that_begins_just_before_ours(engine, running, mode, second):
+def test_batch_that_begins_just_before_ours(engine, edition, running, mode, second):
     """The server refuses the start, and only then the history shows why: the question is asked again."""
     engine.settings(on_second_start=second)
-    engine.fault(200, route="history", body={"data": [], "total": 0})
+    engine.fault(200, route="history", body=listing(edition, []))
     other = running()
     task = build(on_running="wait", **mode)
     assert task.state == "success", task.errors

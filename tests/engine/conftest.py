@@ -88,6 +88,9 @@ class InstallerCaller(Caller):
     def history(self, **params: Any):
         return self.engine_call("GET", "/aggregate-batch/orgId/default/history", params=params)
 
+    def instances(self, **params: Any):
+        return self.engine_call("GET", "/aggregates/orgId/default/instances", params=params)
+
 
 @pytest.fixture
 def container() -> Iterator[ContainerCaller]:

@@ -21,8 +21,9 @@ from airflow_provider_atscale.exceptions import (
     AtScalePermissionError,
     AtScaleStartError,
 )
+from airflow_provider_atscale.protocol import installer
 from airflow_provider_atscale.protocol.auth import BasicAuth, FixedAuth
-from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
+from airflow_provider_atscale.protocol.edition import MAX_PAGES, LostReply, Refused, Started
 from airflow_provider_atscale.protocol.installer import InstallerEdition
 from airflow_provider_atscale.protocol.models import Batch, History, ModelRef, Phase
 
@@ -46,6 +47,12 @@ LOGIN = "GET /default/auth"
 BY_PROJECT_ID = f"POST /aggregate-batch/orgId/default/projectId/{PROJECT}"
 LITERAL = f"POST /aggregate-batch/default/{PROJECT}"
 BY_ENVIRONMENT = f"POST /aggregate-batch/orgId/default/envId/prod/{PROJECT}"
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what other tests of this process have found out about the engine."""
+    monkeypatch.setattr(installer, "_known_forms", {})
 
 
 # --- a scripted server ------------------------------------------------------------------------------------
@@ -93,8 +100,7 @@ class Server:
         return perform(flow, self._answer, self.journal)
 
     def _answer(self, request: Request) -> Any:
-        base = CENTER if request.url.startswith(CENTER) else ENGINE
-        came = f"{request.method} {request.url.removeprefix(base)}"
+        came = f"{request.method} {request.url.removeprefix(CENTER).removeprefix(ENGINE)}"
         assert self.script, f"{came} was not expected"
         expected, answer = self.script.pop(0)
         assert came == expected
@@ -109,9 +115,13 @@ class Server:
         return [request for request in self.asked if request.method == "POST"]
 
 
-def edition(auth: Any = None, **options: Any) -> InstallerEdition:
+def edition(auth: Any = None, engine_url: str = ENGINE, **options: Any) -> InstallerEdition:
     auth = auth or FixedAuth({"client-api-key": "the-key"}, "Look for the key.")
-    return InstallerEdition(ENGINE, CENTER, auth, **options)
+    return InstallerEdition(engine_url, CENTER, auth, **options)
+
+
+def basic_bearer() -> FixedAuth:
+    return FixedAuth({"Authorization": "Bearer t"}, "Get another token.")
 
 
 def basic() -> BasicAuth:
@@ -425,13 +435,46 @@ def test_a_full_start_is_what_a_rebuild_without_kind_means():
     assert server.posts[-1].params == {"cubeID": CUBE}
 
 
-@pytest.mark.parametrize("answer", [CREATED, refusal(500)], ids=["started", "a batch runs"])
+@pytest.mark.parametrize(
+    "answer", [CREATED, refusal(500), LOST, refusal(502)], ids=["started", "a batch runs", "lost", "502"]
+)
 def test_the_form_that_worked_is_remembered(answer):
-    of = edition(engine_choice=True)
-    start(Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, answer)]), of)
-    start(Server([(LITERAL, CREATED)]), of)
-    start(Server([(LITERAL, refusal(404)), (BY_PROJECT_ID, CREATED)]), of)
-    start(Server([(BY_PROJECT_ID, CREATED)]), of)
+    """Each hook has an edition of its own, and all of a process know."""
+    start(Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, answer)]), edition(engine_choice=True))
+    start(Server([(LITERAL, CREATED)]), edition(basic_bearer(), engine_choice=True))
+    start(Server([(LITERAL, refusal(404)), (BY_PROJECT_ID, CREATED)]), edition(engine_choice=True))
+    start(Server([(BY_PROJECT_ID, CREATED)]), edition(engine_choice=True))
+
+
+@pytest.mark.parametrize("answer", [400, 401, 403, 404], ids=str)
+def test_a_form_that_did_not_work_is_not_remembered(answer):
+    script = [(BY_PROJECT_ID, refusal(404)), (LITERAL, refusal(answer))]
+    with pytest.raises(AtScaleError):
+        start(Server([*script, NO_LIST]), edition(engine_choice=True))
+    start(Server([(BY_PROJECT_ID, CREATED)]), edition())
+
+
+@pytest.mark.parametrize(
+    "other", [{"organization": "acme"}, {"environment": "prod"}, {"engine_url": "http://other:10502"}], ids=str
+)
+def test_what_is_known_of_one_engine_is_not_taken_for_another(other):
+    start(Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, CREATED)]), edition(engine_choice=True))
+    elsewhere = BY_PROJECT_ID.replace("default", other.get("organization", "default"))
+    elsewhere = elsewhere.replace("POST ", f"POST {other.get('engine_url', '')}")
+    start(Server([(elsewhere, CREATED)]), edition(engine_choice=True, **other))
+
+
+def test_a_form_that_hides_the_kind_is_not_used_for_an_incremental_build_though_it_is_known():
+    """It is asked anew for the call that tells the kind, so the error has the engine's own words."""
+    start(Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, CREATED)]), edition(), full=True)
+    server = Server([(BY_PROJECT_ID, refusal(404)), LISTED])
+    with pytest.raises(
+        AtScaleConfigurationError, match=r"was started: \S+ answered HTTP 404: words of AtScale"
+    ):
+        start(server, edition(), full=False)
+    assert len(server.posts) == 1
+    # And where the engine has that call by now, it is used.
+    start(Server([(BY_PROJECT_ID, CREATED)]), edition(), full=False)
 
 
 def test_the_intent_is_written_before_every_post():
@@ -671,13 +714,14 @@ def test_the_old_list_has_the_last_batch_of_each_cube(latest, expected):
         pytest.param({}, None, True, id="kinds are told"),
         pytest.param({"engine_choice": True}, None, None, id="the engine may have chosen"),
         pytest.param({"engine_choice": True}, LITERAL, None, id="the engine has chosen"),
+        pytest.param({}, LITERAL, None, id="the engine has chosen for a full build"),
         pytest.param({"engine_choice": True}, BY_PROJECT_ID, True, id="the engine was told"),
     ],
 )
 def test_a_kind_that_the_engine_chose_does_not_tell_whose_batch_it_is(options, form, kind):
     of = edition(**options)
     if form == LITERAL:
-        start(Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, CREATED)]), of)
+        start(Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, CREATED)]), of, full=True)
     elif form == BY_PROJECT_ID:
         start(Server([(BY_PROJECT_ID, CREATED)]), of)
     page = (HISTORY, rows(batch_row(isFullBuild=True)))
@@ -945,6 +989,40 @@ def test_all_instances_are_read(pages, count, offsets):
     assert len(server.run(edition().instances(BATCH))) == count
     assert not server.script
     assert [request.params.get("offset") for request in server.asked] == offsets
+
+
+@pytest.mark.parametrize(
+    ("pages", "is_judged"),
+    [
+        pytest.param([instances(0, 9)], True, id="fewer than any page has"),
+        pytest.param([instances(0, 10), instances(0, 10)], False, id="ten, and the same ten again"),
+        pytest.param([instances(0, 10), refusal(400)], False, id="ten, and paging is refused"),
+        pytest.param([instances(0, 101), instances(0, 101)], False, id="the longest page, and again"),
+        pytest.param([instances(0, 10), rows()], True, id="ten, and no more"),
+        pytest.param([instances(0, 10), instances(10, 3)], True, id="ten, and three more"),
+        pytest.param([instances(0, 60), instances(0, 60)], True, id="a length at which no list is cut"),
+        pytest.param(
+            [instances(100 * number, 100) for number in range(MAX_PAGES)], False, id="more than is ever read"
+        ),
+    ],
+)
+def test_a_list_that_may_be_cut_judges_no_batch(pages, is_judged):
+    """All that are listed are built; those that are not may be under way."""
+    script = [(HISTORY, refusal(403)), *((INSTANCES, page) for page in pages)]
+    flow = edition().batches(REF, [BATCH])
+    if is_judged:
+        assert ask(flow, *script)[BATCH].phase is Phase.SUCCEEDED
+        return
+    with pytest.raises(
+        AtScaleMalformedAnswerError, match=r'whether there are more.* HTTP 403.*"View Aggregates"'
+    ):
+        ask(flow, *script)
+
+
+def test_a_list_that_may_be_cut_shows_that_a_batch_runs():
+    running = rows(*(instance_row(number, "pending", batch_id=BATCH) for number in range(10)))
+    script = [(HISTORY, refusal(403)), (INSTANCES, running), (INSTANCES, running)]
+    assert ask(edition().batches(REF, [BATCH]), *script)[BATCH].phase is Phase.WAITING
 
 
 @pytest.mark.parametrize(
