@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.mapping import BUILD_NAME, NamedPartial
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
@@ -51,8 +51,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param skip_if_built_within: Skip the task, as ``timedelta`` or seconds, if a successful batch of the model
         ended less than that ago: one of the same kind, or a full one where an incremental one is asked for.
         Asked once, before ``on_running``; not asked by a retry that goes on with its own batch. (templated)
-    :param wait_for_completion: Whether to wait until the batch has ended. If False, the task succeeds as soon
-        as the batch is started; a running batch is met as ``on_running`` says all the same. (templated)
+    :param wait_for_completion: Whether to wait until the batch has ended. True, the default. If False, the task
+        succeeds as soon as the batch is started; a running batch is met as ``on_running`` says all the same.
+        (templated)
     :param deferrable: Whether to wait in the triggerer and hold no worker. Default: Airflow's
         ``[operators] default_deferrable``.
     :param poll_interval: The longest time between two looks at the batch, in seconds; looks begin after a
@@ -90,24 +91,39 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         "timeout",
         "atscale_conn_id",
     )
-    template_fields_renderers = {"grace_period_overrides": "json"}
-    operator_extra_links = (AtScaleBuildHistoryLink(),)
-    ui_color = "#dbe9f6"
+    operator_extra_links: Any = BuildHistoryLinks()
     partial: Any = NamedPartial(BUILD_NAME)
+
+    #: What None means. The constructor does not fill it in: it would be in every serialized DAG, which the
+    #: scheduler reads again and again.
+    DEFAULTS = {
+        "is_full_build": False,
+        "on_running": "wait",
+        "failed_aggregates": "warn",
+        "wait_for_completion": True,
+        "poll_interval": 60,
+    }
+
+    # What only a running task fills in.
+    _batch_id: str | None = None
+    _is_stopped = False
+    _current: Builder | None = None
+    _report: dict[str, Any] | None = None
+    _built: Sequence[AggregateInstance] = ()
 
     def __init__(
         self,
         *,
         catalog: str,
         model: str,
-        is_full_build: bool | str = False,
+        is_full_build: bool | str | None = None,
         grace_period_overrides: Mapping[str, int | float] | str | None = None,
-        on_running: str = "wait",
-        failed_aggregates: str = "warn",
+        on_running: str | None = None,
+        failed_aggregates: str | None = None,
         skip_if_built_within: timedelta | float | str | None = None,
-        wait_for_completion: bool | str = True,
+        wait_for_completion: bool | str | None = None,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        poll_interval: float | timedelta | str = 60,
+        poll_interval: float | timedelta | str | None = None,
         timeout: timedelta | float | str | None = timedelta(hours=6),
         atscale_conn_id: str = "atscale_default",
         **kwargs: Any,
@@ -125,11 +141,6 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.atscale_conn_id = atscale_conn_id
-        self._batch_id: str | None = None
-        self._is_stopped = False
-        self._current: Builder | None = None
-        self._report: dict[str, Any] | None = None
-        self._built: Sequence[AggregateInstance] = ()
 
     # --- the three entrances ---
 
@@ -207,13 +218,13 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         from airflow_provider_atscale.plan import Plan
         from airflow_provider_atscale.waiting import Deadline
 
-        is_full_build = parse_bool(self.is_full_build, "is_full_build")
+        is_full_build = parse_bool(self._given("is_full_build"), "is_full_build")
         overrides = parse_overrides(self.grace_period_overrides, is_full_build=is_full_build)
         hook.edition.check_overrides(overrides)
-        on_running = parse_choice(self.on_running, "on_running", ("wait", "attach", "skip", "fail"))
-        failed = parse_choice(self.failed_aggregates, "failed_aggregates", ("warn", "fail", "ignore"))
-        waits = parse_bool(self.wait_for_completion, "wait_for_completion")
-        poll_interval = parse_seconds(self.poll_interval, "poll_interval")
+        on_running = parse_choice(self._given("on_running"), "on_running", ("wait", "attach", "skip", "fail"))
+        failed = parse_choice(self._given("failed_aggregates"), "failed_aggregates", ("warn", "fail", "ignore"))
+        waits = parse_bool(self._given("wait_for_completion"), "wait_for_completion")
+        poll_interval = parse_seconds(self._given("poll_interval"), "poll_interval")
         timeout = None if self.timeout in (None, "", "None") else parse_seconds(self.timeout, "timeout")
         catalog, model = parse_name(self.catalog, "catalog"), parse_name(self.model, "model")
         now = time.time()
@@ -231,6 +242,11 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             on_running=on_running,
             waits=waits,
         )
+
+    def _given(self, name: str) -> Any:
+        """Return an argument, or its default where it is None."""
+        value = getattr(self, name)
+        return self.DEFAULTS[name] if value is None else value
 
     def _skip_if_fresh(self, context: Context, hook: AtScaleHook, plan: Plan, within: float) -> None:
         """Skip the task where what it would build was built a moment ago."""
@@ -485,6 +501,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
 
     def _publish(self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str) -> None:
         """Let the world know the batch before anything is waited for."""
+        from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+
         url = hook.history_url(plan.ref, batch_id)
         for link in self.operator_extra_links:
             if isinstance(link, AtScaleBuildHistoryLink):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
-from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.mapping import BATCH_NAME, NamedPartial
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
@@ -62,7 +62,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("batch_id", "catalog", "model", "failed_aggregates", "atscale_conn_id")
-    operator_extra_links = (AtScaleBuildHistoryLink(),)
+    operator_extra_links: Any = BuildHistoryLinks()
     ui_color = "#eaf2fa"
     partial: Any = NamedPartial(BATCH_NAME)
 
@@ -311,7 +311,9 @@ class AtScaleBatchSensor(BaseSensorOperator):
         return self._hook
 
     def _push_link(self, context: Context, hook: AtScaleHook, ref: ModelRef, batch_id: str | None) -> None:
-        context["ti"].xcom_push(key=AtScaleBuildHistoryLink().xcom_key, value=hook.history_url(ref, batch_id))
+        from airflow_provider_atscale.links.atscale import XCOM_KEY
+
+        context["ti"].xcom_push(key=XCOM_KEY, value=hook.history_url(ref, batch_id))
 
     # --- waiting and judging ---
 

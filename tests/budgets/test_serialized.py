@@ -6,7 +6,7 @@ import json
 from datetime import datetime
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseOperatorLink, BaseSensorOperator
 
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
@@ -29,29 +29,75 @@ def build():
 
 
 @pytest.mark.parametrize(
-    ("make", "at_most"),
+    ("make", "base", "at_most"),
     [
-        pytest.param(build, 1_200, id="operator"),
+        pytest.param(build, BaseOperator, 450, id="operator"),
         pytest.param(
-            lambda: AtScaleBatchSensor(task_id="wait", batch_id="b", catalog="c", model="m"), 1_000, id="sensor"
+            lambda: AtScaleBatchSensor(task_id="build", batch_id="b", catalog="c", model="m"),
+            BaseSensorOperator,
+            350,
+            id="sensor",
         ),
     ],
 )
-def test_task_stays_small(make, at_most):
-    assert weight(make) <= at_most
+def test_task_stays_small(make, base, at_most):
+    """Beside what Airflow itself writes of every task, which differs from version to version."""
+    assert weight(make) - weight(lambda: base(task_id="build")) <= at_most
 
 
-@pytest.mark.xfail(
-    reason="Every argument is a template field, and Airflow serializes these even where they have defaults"
-)
-def test_operator_is_lighter_than_dbt_clouds():
-    dbt = pytest.importorskip("airflow.providers.dbt.cloud.operators.dbt")
-    peer = weight(
-        lambda: dbt.DbtCloudRunJobOperator(
-            task_id="build",
-            project_name="Sales Insights",
-            environment_name="Production",
-            job_name="Internet Sales",
-        )
+# --- beside dbt Cloud's -----------------------------------------------------------------------------------
+
+#: What somebody must give to run dbt Cloud's job by name, as ours must be given catalog and model.
+JOB = {"project_name": "Sales Insights", "environment_name": "Production", "job_name": "Internet Sales"}
+
+
+class DbtCloudRunJobOperatorLink(BaseOperatorLink):
+    name = "Monitor Job Run"
+    xcom_key = "_link_DbtCloudRunJobOperatorLink"
+
+    def get_link(self, operator, *, ti_key):
+        raise AssertionError("Nobody follows it")
+
+
+class DbtCloudRunJobOperator(BaseOperator):
+    """What dbt Cloud's operator (4.11.1) tells Airflow of itself, for where that provider is not installed."""
+
+    template_fields = (
+        "dbt_cloud_conn_id",
+        "job_id",
+        "project_name",
+        "environment_name",
+        "job_name",
+        "account_id",
+        "trigger_reason",
+        "steps_override",
+        "schema_override",
+        "additional_run_config",
     )
-    assert weight(build) < peer
+    operator_extra_links = (DbtCloudRunJobOperatorLink(),)
+
+    def __init__(self, *, project_name, environment_name, job_name, **kwargs):
+        super().__init__(**kwargs)
+        self.dbt_cloud_conn_id = "dbt_cloud_default"
+        self.job_id = self.account_id = self.trigger_reason = None
+        self.project_name = project_name
+        self.environment_name = environment_name
+        self.job_name = job_name
+        self.steps_override = self.schema_override = None
+        self.additional_run_config = {}
+
+
+for each in (DbtCloudRunJobOperator, DbtCloudRunJobOperatorLink):
+    each.__module__ = "airflow.providers.dbt.cloud.operators.dbt"
+
+
+def test_operator_is_lighter_than_dbt_clouds():
+    assert weight(build) < weight(lambda: DbtCloudRunJobOperator(task_id="build", **JOB))
+
+
+def test_the_stand_in_weighs_what_dbt_clouds_operator_does():
+    """Otherwise the comparison above would be with nobody."""
+    real = pytest.importorskip("airflow.providers.dbt.cloud.operators.dbt").DbtCloudRunJobOperator
+    assert weight(lambda: DbtCloudRunJobOperator(task_id="build", **JOB)) == weight(
+        lambda: real(task_id="build", **JOB)
+    )

@@ -1,0 +1,98 @@
+"""What Airflow's own checks demand of official providers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from datetime import datetime
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
+from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
+from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
+from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+
+TASKS = [AtScaleAggregateBuildOperator, AtScaleBatchSensor]
+ALL = [*TASKS, AtScaleBatchTrigger, AtScaleBuildTrigger]
+
+
+def constructor(cls) -> ast.FunctionDef:
+    """Return the constructor as it is written, not as Airflow wraps it."""
+    source = textwrap.dedent(inspect.getsource(cls))
+    [node] = ast.parse(source).body
+    return next(each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+
+
+def plain_assignments(cls) -> set[str]:
+    """Return what the constructor assigns as ``self.name = name``, unconditionally."""
+    return {
+        each.targets[0].attr
+        for each in constructor(cls).body
+        if isinstance(each, ast.Assign)
+        and isinstance(each.targets[0], ast.Attribute)
+        and isinstance(each.value, ast.Name)
+        and each.targets[0].attr == each.value.id
+    }
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_template_fields_are_assigned_plainly(cls):
+    assert set(cls.template_fields) <= plain_assignments(cls)
+
+
+@pytest.mark.parametrize("cls", ALL)
+def test_arguments_are_given_by_name_only(cls):
+    arguments = constructor(cls).args
+    assert [each.arg for each in arguments.args] == ["self"]
+    assert arguments.vararg is None
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_connection_id_is_templated(cls):
+    names = [each.arg for each in constructor(cls).args.kwonlyargs if each.arg.endswith("conn_id")]
+    assert names == ["atscale_conn_id"]
+    assert set(names) <= set(cls.template_fields)
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_arguments_are_documented_in_the_constructors_order(cls):
+    documented = [line.split(":")[1] for line in inspect.getdoc(cls).splitlines() if line.startswith(":param ")]
+    own = [f"param {each.arg}" for each in constructor(cls).args.kwonlyargs]
+    assert [each for each in documented if each in own] == own
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, False), ("True", True), ("False", False)], ids=["unset", "True", "False"]
+)
+@pytest.mark.parametrize("cls", TASKS)
+def test_deferrable_follows_airflows_setting(cls, value, expected):
+    """As a DAG file sees it that is imported by a process with that setting."""
+    import os
+    import subprocess
+    import sys
+
+    code = f"from {cls.__module__} import {cls.__name__} as c; import inspect; "
+    code += "print(inspect.signature(c.__init__.__wrapped__).parameters['deferrable'].default)"
+    environment = {k: v for k, v in os.environ.items() if k != "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"}
+    if value is not None:
+        environment["AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"] = value
+    output = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    assert output.split()[-1] == str(expected)
+
+
+def test_constructors_do_nothing(monkeypatch):
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a constructor must not ask anybody")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("airflow_provider_atscale.hooks.atscale.AtScaleHook.get_connection", refuse)
+    AtScaleHook("atscale_default")
+    with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)):
+        AtScaleAggregateBuildOperator(task_id="a", catalog="{{ nonsense", model=7, on_running="nonsense")
+        AtScaleBatchSensor(task_id="b", failed_aggregates="nonsense")
