@@ -43,7 +43,7 @@ def example_atscale_every_model():
     build = AtScaleAggregateBuildOperator.partial(
         task_id="build",
         deferrable=True,
-        # Counts deferred tasks too on Airflow 3.3; before that, give the tasks a pool that does.
+        # Counts deferred tasks too on Airflow 3.2.2 and newer; before that, give the tasks a pool that does.
         max_active_tis_per_dagrun=2,
     ).expand_kwargs(models)
 

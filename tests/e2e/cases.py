@@ -40,7 +40,9 @@ class Case:
     :param tries: number of each task's last try; None where chance has a say.
     :param came: how the tasks come to their batches, in any order; None for one that reports nothing.
     :param says: texts that the logs of task and trigger hold.
-    :param auth: how the connection authenticates: ``api_token`` or ``password``.
+    :param auth: how the connection authenticates: ``api_token``, which is ``client_api_key`` on the installer
+        edition, or ``password``.
+    :param edition: which edition of AtScale is played against.
     :param injury: what is done to Airflow's own components, once for all cases that have it.
     :param seconds: roughly how long it takes; the longest begin first.
     """
@@ -57,13 +59,19 @@ class Case:
     came: tuple[str | None, ...] = ("started",)
     says: tuple[str, ...] = ()
     auth: str = "api_token"
+    edition: str = "container"
     injury: Injury | None = None
     seconds: int = 30
 
     @property
     def id(self) -> str:
         """The name on the command line."""
-        return f"{self.title}-{self.mode}".translate(_PLAIN)
+        return f"{self.full_title}-{self.mode}".translate(_PLAIN)
+
+    @property
+    def full_title(self) -> str:
+        """The title, with the edition where it is not the usual one."""
+        return self.title if self.edition == "container" else f"{self.title} ({self.edition})"
 
     def differences(self, seen: Observed) -> list[str]:
         """Say what was seen otherwise than expected."""
@@ -411,4 +419,22 @@ def airflow_itself() -> Iterable[Case]:
     )
 
 
-CASES = [*killed_workers(), *troubles(), *credentials(), *people(), *airflow_itself()]
+#: What is played against the installer edition, too: the start of a batch is what the editions differ in.
+_OF_BOTH_EDITIONS = (
+    "undisturbed",
+    "reply to the POST cut in the middle",
+    "worker killed before the reply, both processes",
+    "two runs of the DAG at once on one model, on_running=wait",
+    "triggerer killed while waiting, and restarted",
+)
+
+
+def in_the_installer_edition(cases: Iterable[Case]) -> Iterable[Case]:
+    """Return those cases for the other edition that are worth it; the sync ones with a client API key."""
+    for case in cases:
+        if case.title in _OF_BOTH_EDITIONS:
+            yield replace(case, edition="installer")
+
+
+_CASES = [*killed_workers(), *troubles(), *credentials(), *people(), *airflow_itself()]
+CASES = [*_CASES, *in_the_installer_edition(_CASES)]

@@ -122,7 +122,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _row(outcome: Outcome) -> tuple[str, ...]:
     case, seen = outcome.case, outcome.observed
     return (
-        case.title,
+        case.full_title,
         case.mode,
         str(case.builds),
         str(seen.builds) if seen else "?",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .processes import Stable
 
-CATALOG = "sales_insights_main"
+CATALOG = "Sales Insights"
 #: Builds end when the test says so.
 NEVER = 100_000
 
@@ -28,14 +28,18 @@ class Engine:
 
     :param stable: who starts processes.
     :param name: what to call it.
+    :param edition: which edition it is.
     """
 
-    def __init__(self, stable: Stable, name: str) -> None:
+    def __init__(self, stable: Stable, name: str, edition: str) -> None:
         self.name = name
+        self.edition = edition
         self.port = free_port()
         self.api_token = f"e2e-api-token-{secrets.token_hex(16)}"
         self.password = f"e2e-password-{secrets.token_hex(16)}"
+        self.client_api_key = f"e2e-client-api-key-{secrets.token_hex(16)}"
         self.url = f"http://127.0.0.1:{self.port}"
+        self._engine_port = free_port()
         self.control = EngineControl(self.url, timeout=30)
         self._stable = stable
         self._child: subprocess.Popen[bytes] | None = None
@@ -43,13 +47,16 @@ class Engine:
     def start(self) -> None:
         """Start, and wait until it answers."""
         options: dict[str, Any] = {
+            "--edition": self.edition,
             "--port": self.port,
+            "--engine-port": self._engine_port,
             "--state-file": self._stable.folder / f"{self.name}.state",
             "--build-seconds": NEVER,
             # A second start while a batch runs is let through, so that it would be seen as an overlap.
             "--on-second-start": "allow",
             "--api-token": self.api_token,
             "--password": self.password,
+            "--client-api-key": self.client_api_key,
         }
         words = [str(word) for option in options.items() for word in option]
         command = [sys.executable, "-m", "airflow_provider_atscale.testing", *words]
@@ -59,7 +66,7 @@ class Engine:
 
     def _answers(self) -> bool:
         try:
-            return requests.get(f"{self.url}/engine/version", timeout=5).ok
+            return requests.get(f"{self.url}/_engine/history", timeout=5).ok
         except requests.RequestException:
             return False
 
@@ -71,6 +78,16 @@ class Engine:
     def connection(self, auth: str) -> dict[str, Any]:
         """Return the Airflow connection that leads here."""
         connection: dict[str, Any] = {"conn_type": "atscale", "host": self.url, "extra": {"timeout": 60}}
+        if self.edition == "installer":
+            engine_url = f"http://127.0.0.1:{self._engine_port}"
+            connection["extra"] |= {
+                "edition": self.edition,
+                "design_center_url": self.url,
+                "engine_url": engine_url,
+            }
+            if auth == "api_token":
+                connection["extra"]["auth_type"] = "client_api_key"
+                return {**connection, "login": None, "password": self.client_api_key}
         if auth == "password":
             return {**connection, "login": "etl", "password": self.password}
         # Said, and not left out: a change of a connection keeps what it does not name.

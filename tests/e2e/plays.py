@@ -221,7 +221,7 @@ def reply_fails(action: str | int, when: str = "after") -> Play:
     """Let the reply to the POST go wrong."""
 
     def play(scene: Scene) -> None:
-        scene.control.fault(action, route="start", path=scene.model.id, when=when)
+        scene.control.fault(action, route="start", **scene.in_start, when=when)
         scene.start_run()
         scene.end_builds(timeout=AFTER_THE_WINDOW)
 

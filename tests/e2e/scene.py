@@ -211,7 +211,8 @@ class Scene:
         return [
             each
             for each in self.control.requests
-            if each.route == "start" and any(model.id in each.path for model in self.models)
+            if each.route == "start"
+            and any(model.id in each.path or model.id in each.query_string for model in self.models)
         ]
 
     def wait_batches(self, count: int, timeout: float = SOON) -> None:
@@ -229,6 +230,11 @@ class Scene:
 
     # --- requests that wait for us ---
 
+    @property
+    def in_start(self) -> dict[str, str]:
+        """Where the address of a start names the model."""
+        return {"query" if self.engine.edition == "installer" else "path": self.model.id}
+
     def hold(self, at: str, times: int = 1) -> str:
         """Have the next starts (``start.*``) or reads (``history``, ``instances``) wait for us."""
         if at == "history":
@@ -236,7 +242,7 @@ class Scene:
         elif at == "instances":
             hold = self.control.hold("received", route="instances", query=self.batches()[-1].id, times=times)
         else:
-            hold = self.control.hold(at, path=self.model.id, times=times)
+            hold = self.control.hold(at, **self.in_start, times=times)
         self._holds.append(hold)
         return hold
 

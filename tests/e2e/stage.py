@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .plays import Injury
     from .processes import Stable
 
-#: Cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
-LANES = 7
+#: Of the lanes; so many cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
+EDITIONS = ("container",) * 6 + ("installer",) * 2
 #: From the end of the injuries to the end of the runs.
 TO_THE_END = 90.0
 
@@ -67,10 +67,11 @@ class Lane:
 
     :param stable: who starts processes.
     :param number: which one.
+    :param edition: of the engine.
     """
 
-    def __init__(self, stable: Stable, number: int) -> None:
-        self.engine = Engine(stable, f"engine-{number}")
+    def __init__(self, stable: Stable, number: int, edition: str) -> None:
+        self.engine = Engine(stable, f"engine-{number}", edition)
         self.conn_id = f"lane_{number}"
         self.secrets: set[str] = set()
 
@@ -86,7 +87,7 @@ class Lane:
         control = self.engine.control
         control.reset()
         control.settings(history_delay=0, on_second_start="allow")
-        self.secrets |= {self.engine.api_token, self.engine.password}
+        self.secrets |= {self.engine.api_token, self.engine.password, self.engine.client_api_key}
         for request in control.requests:
             bearer = re.fullmatch(r"Bearer (.+)", request.headers.get("Authorization", ""))
             if bearer:
@@ -109,8 +110,8 @@ class Stage:
     def __init__(self, stable: Stable, home: Path, cases: Iterable[Case]) -> None:
         self.site = Site(stable, home)
         self.scenes: list[Scene] = []
-        self.lanes = [Lane(stable, number) for number in range(LANES)]
-        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        self.lanes = [Lane(stable, number, edition) for number, edition in enumerate(EDITIONS)]
+        self._free: dict[str, queue.SimpleQueue[Lane]] = {name: queue.SimpleQueue() for name in EDITIONS}
         self._futures: dict[str, Future[Outcome]] = {case.id: Future() for case in cases}
         self._cases = list(cases)
         self._director = threading.Thread(target=self._direct, name="director", daemon=True)
@@ -119,7 +120,7 @@ class Stage:
         """Start everything, and begin to play."""
         for lane in self.lanes:
             lane.engine.start()
-            self._free.put(lane)
+            self._free[lane.engine.edition].put(lane)
         self.site.start()
         self._director.start()
 
@@ -159,7 +160,7 @@ class Stage:
         for case in self._cases:
             if case.injury is not None:
                 together[case.injury].append(case)
-        with ThreadPoolExecutor(LANES) as pool:
+        with ThreadPoolExecutor(len(self.lanes)) as pool:
             # Longest first, so that no long one is the last to run alone.
             for case in sorted(alone, key=lambda case: -case.seconds):
                 pool.submit(self._play, case)
@@ -176,7 +177,7 @@ class Stage:
         if STOPPING.is_set():
             self._futures[case.id].set_result(Outcome(case, None, "the suite was stopped", 0))
             return
-        lane = self._free.get()
+        lane = self._free[case.edition].get()
         scene = observed = trouble = None
         try:
             scene = self._set(case, lane)
@@ -191,7 +192,7 @@ class Stage:
 
     def _play_together(self, cases: list[Case]) -> None:
         began = time.monotonic()
-        lanes = [self._free.get() for _ in cases]
+        lanes = [self._free[case.edition].get() for case in cases]
         scenes: list[Scene] = []
         troubles: dict[str, str] = {}
         seen: dict[str, Observed] = {}
@@ -256,4 +257,4 @@ class Stage:
             lane.tidy()
         except Exception:
             traceback.print_exc()
-        self._free.put(lane)
+        self._free[lane.engine.edition].put(lane)

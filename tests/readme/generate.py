@@ -1,0 +1,296 @@
+"""
+Write what the README says of arguments, fields, options, errors and costs from where it is declared.
+
+Each such table stands in the README between two comments that bear its name. Run as a script, this writes them
+anew; a test fails where the README says something else.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+PACKAGE = ROOT / "airflow_provider_atscale"
+RESULTS = ROOT / "tests" / "benchmarks" / "RESULTS.md"
+
+# --- texts ------------------------------------------------------------------------------------------------
+
+
+def markdown(text: str) -> str:
+    """Return a docstring's text as Markdown."""
+    text = " ".join(text.split())
+    text = re.sub(r":ref:`(.+?) <[^>]*>`", r"\1", text)
+    text = re.sub(r"``(.+?)``", r"`\1`", text)
+    return re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"`\1`", text)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], align: str | None = None) -> str:
+    """Return a Markdown table."""
+    head = list(head)
+    marks = {"l": "---", "r": "---:"}
+    lines = [head, [marks[each] for each in align or "l" * len(head)], *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+# --- classes ----------------------------------------------------------------------------------------------
+
+
+def find_class(module: str, name: str) -> ast.ClassDef:
+    """Return a class of the package as it is written; nothing is imported."""
+    tree = ast.parse((PACKAGE / module).read_text())
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def described(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
+    """Return the meanings of the parameters that a docstring describes, in its order."""
+    doc = ast.get_docstring(node) or ""
+    found = re.findall(r"^:param (\w+):(.*?)(?=^:|\Z)", doc, re.MULTILINE | re.DOTALL)
+    return {name: markdown(meaning) for name, meaning in found}
+
+
+def signature(node: ast.ClassDef) -> dict[str, str | None]:
+    """
+    Return the constructor's own parameters with their defaults as they are written, None for none.
+
+    An argument that is not given may get its value only when the task runs, from the class's ``DEFAULTS``.
+    """
+    [init] = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
+    later = assigned(node, "DEFAULTS") or {}
+    found: dict[str, str | None] = {}
+    for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        written = None if default is None else ast.unparse(default)
+        found[argument.arg] = repr(later[argument.arg]) if argument.arg in later else written
+    return found
+
+
+def assigned(node: ast.ClassDef, name: str) -> Any:
+    """Return the value that a class gives to a name, None where it does not."""
+    for each in node.body:
+        targets = [each.target] if isinstance(each, ast.AnnAssign) else getattr(each, "targets", [])
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return ast.literal_eval(each.value)  # type: ignore[attr-defined]
+    return None
+
+
+def template_fields(node: ast.ClassDef) -> tuple[str, ...]:
+    """Return what a class says is templated."""
+    return tuple(assigned(node, "template_fields") or ())
+
+
+def shown_default(written: str | None) -> str:
+    """Return a default as a reader wants it."""
+    if written is None:
+        return "required"
+    if written.startswith("conf.getboolean("):
+        section, option = re.findall(r"'(\w+)'", written)[:2]
+        return f"`[{section}] {option}`"
+    return f"`{written}`".replace("'", '"')
+
+
+def arguments(module: str, name: str) -> str:
+    """Return the table of a class's arguments."""
+    node = find_class(module, name)
+    defaults, templated = signature(node), template_fields(node)
+    rows = []
+    for argument, meaning in described(node).items():
+        default = shown_default(defaults[argument]) if argument in defaults else "every sensor's"
+        mark = " (templated)"
+        if argument in templated and mark not in meaning:
+            raise ValueError(f"{name} does not say that {argument} is templated")
+        cells = [f"`{argument}`", default, meaning.replace(mark, "")]
+        rows.append([*cells, "yes" if argument in templated else ""] if templated else cells)
+    head = ["argument", "default", "meaning"]
+    return table([*head, "templated"] if templated else head, rows)
+
+
+def methods(module: str, name: str, names: Iterable[str]) -> str:
+    """Return the table of a class's methods: arguments, and the first sentence on it."""
+    node = find_class(module, name)
+    functions = {each.name: each for each in node.body if isinstance(each, ast.FunctionDef)}
+    rows = []
+    for each in names:
+        function = functions[each]
+        given = [argument.arg for argument in [*function.args.args[1:], *function.args.kwonlyargs]]
+        first = (ast.get_docstring(function) or "").split("\n\n", 1)[0]
+        rows.append([f"`{each}({', '.join(given)})`", markdown(first)])
+    return table(["method", "what it does"], rows)
+
+
+# --- what Airflow learns ----------------------------------------------------------------------------------
+
+
+def provider_info() -> Mapping[str, Any]:
+    """Return the provider's metadata, from a module that imports nothing."""
+    namespace: dict[str, Any] = {"__name__": "get_provider_info"}
+    exec(compile((PACKAGE / "get_provider_info.py").read_text(), "get_provider_info.py", "exec"), namespace)
+    return {"info": namespace["get_provider_info"](), "fields": namespace["CONNECTION_FIELDS"]}
+
+
+def connection_fields() -> str:
+    """Return the table of the fields that are kept in the extras."""
+    rows = []
+    for name, field in provider_info()["fields"].items():
+        schema = field["schema"]
+        meaning, default = _split_default(field["description"])
+        default = f"`{schema['default']}`" if "default" in schema else default
+        choices = ", ".join(f"`{choice}`" for choice in schema.get("enum", ()))
+        rows.append(
+            [f"`{name}`", field["label"], default, meaning + (f" One of {choices}." if choices else "")]
+        )
+    return table(["field", "in the form", "default", "meaning"], rows)
+
+
+def _split_default(description: str) -> tuple[str, str]:
+    """Return a field's description without its default, and the default."""
+    found = re.search(r"\s*Default: (.+?)\.(?=\s|$)", description)
+    if found:
+        said = found[1]
+        meaning = (description[: found.start()] + description[found.end() :]).strip()
+        return meaning, said if " " in said else f"`{said}`"
+    found = re.match(r"Empty or (\w+): ", description)
+    if found:
+        return description.removeprefix("Empty or "), f"`{found[1]}`"
+    return description, ""
+
+
+def options() -> str:
+    """Return the table of the section ``[atscale]`` of Airflow's configuration."""
+    rows = []
+    for name, option in provider_info()["info"]["config"]["atscale"]["options"].items():
+        meaning = option["description"].removeprefix("Seconds that: ").strip()
+        rows.append([f"`{name}`", option["default"], meaning])
+    return table(["option", "seconds", "for how long"], rows)
+
+
+def errors() -> str:
+    """Return the table that the exceptions' module has of them."""
+    doc = ast.get_docstring(ast.parse((PACKAGE / "exceptions.py").read_text())) or ""
+    rows = re.findall(r"^:class:`(\w+)`\s+(yes|no)\s+(.+)$", doc, re.MULTILINE)
+    return table(
+        ["class", "retried", "what to do"],
+        [[f"`{name}`", retried, markdown(advice)] for name, retried, advice in rows],
+    )
+
+
+# --- examples ---------------------------------------------------------------------------------------------
+
+
+def needs(tree: ast.Module) -> str:
+    """Return the oldest Airflow on which a DAG file can be imported, as its imports tell."""
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imports for alias in node.names}
+    if "ExceptionRetryPolicy" in names:
+        return "3.3"
+    return "3.0" if any(node.module == "airflow.sdk" for node in imports) else "2.11"
+
+
+def examples() -> str:
+    """Return the table of the example DAGs."""
+    rows = []
+    for file in sorted((ROOT / "example_dags").glob("*.py")):
+        tree = ast.parse(file.read_text())
+        first = markdown((ast.get_docstring(tree) or "").split("\n\n", 1)[0])
+        first = re.sub(r" \(Airflow [\d.]+ and newer\)", "", first)
+        name = file.stem.removeprefix("example_atscale_")
+        rows.append([f"[`{name}`](example_dags/{file.name})", needs(tree), first])
+    return table(["example", "Airflow", "what it shows"], rows)
+
+
+# --- costs ------------------------------------------------------------------------------------------------
+
+PEERS = ("AtScale", "dbt Cloud", "Databricks")
+#: Beginnings of a heading and of a row of the results page, and what the README calls them.
+MEASURED = (
+    ("Importing operator and sensor", "CPU, ms", "importing operator and sensor, CPU ms"),
+    ("One poll, 1,000 waiters", "CPU per poll", "one poll of 1,000 waiters, CPU µs"),
+    ("The same over TLS", "CPU per poll", "the same over TLS, CPU µs"),
+    ("The same over TLS", "memory per waiter", "memory per waiter over TLS, KiB"),
+    ("The same over TLS", "connections opened", "TCP connections opened by 1,000 waiters"),
+    ("1,000 waiters begin", "longest turn", "longest turn of the loop as they begin, CPU ms"),
+)
+
+
+def measured(results: str) -> dict[str, list[dict[str, str]]]:
+    """Return the tables of a results page by their headings: one mapping of column to cell for each row."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for part in re.split(r"^## ", results, flags=re.MULTILINE)[1:]:
+        heading, _, text = part.partition("\n")
+        lines = [line.strip().strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+        cells = [[cell.strip() for cell in line] for line in lines]
+        if len(cells) > 2:
+            found[heading.strip()] = [dict(zip(cells[0], row, strict=False)) for row in cells[2:]]
+    return found
+
+
+def costs(results: str | None = None) -> str:
+    """Return the short table of the measured costs, and which goals were missed."""
+    page = RESULTS.read_text() if results is None else results
+    tables = measured(page)
+    rows = []
+    for heading, label, called in MEASURED:
+        row = next(
+            (
+                row
+                for name in tables
+                if name.startswith(heading)
+                for row in tables[name]
+                if row[""].startswith(label)
+            ),
+            {},
+        )
+        if row:
+            rows.append([called, *(re.sub(r" \(.*", "", row.get(peer, "")) for peer in PEERS)])
+    if not rows:
+        raise ValueError(f"{RESULTS.name} has none of the tables that the README shows")
+    short = table(["medians", *PEERS], rows, "lrrr")
+    goals = [
+        (heading.strip(), kind, said)
+        for heading, text in re.findall(r"^## (.+)\n((?:(?!## ).*\n?)*)", page, re.MULTILINE)
+        for kind, said in re.findall(r"^- (MISSED|reached): (.+)$", text, re.MULTILINE)
+    ]
+    missed = [f"- {heading}: {said}" for heading, kind, said in goals if kind == "MISSED"]
+    told = f"Of the {len(goals)} goals that were measured {len(goals) - len(missed)} were reached"
+    return "\n".join(
+        [short, "", f"{told}, and missed:" if missed else f"{told}.", *([""] if missed else []), *missed]
+    )
+
+
+# --- the README -------------------------------------------------------------------------------------------
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "operator": lambda: arguments("operators/atscale.py", "AtScaleAggregateBuildOperator"),
+    "sensor": lambda: arguments("sensors/atscale.py", "AtScaleBatchSensor"),
+    "watcher": lambda: arguments("triggers/builds.py", "AtScaleBuildTrigger"),
+    "hook": lambda: methods(
+        "hooks/atscale.py",
+        "AtScaleHook",
+        ("list_models", "resolve_model", "start_batch", "get_batches", "get_instances", "get_history"),
+    ),
+    "connection": connection_fields,
+    "options": options,
+    "errors": errors,
+    "examples": examples,
+    "costs": costs,
+}
+
+
+def fill(readme: str) -> str:
+    """Return a README with all tables as they should be."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        if readme.count(begin) != 1 or readme.count(end) != 1:
+            raise ValueError(f"The README must have {begin.strip()} and {end} once")
+        before, _, rest = readme.partition(begin)
+        readme = f"{before}{begin}\n{make()}\n\n{end}{rest.partition(end)[2]}"
+    return readme
+
+
+if __name__ == "__main__":
+    README.write_text(fill(README.read_text()))
+    sys.stdout.write(f"{README} is up to date\n")

@@ -1,0 +1,362 @@
+"""Every command and every snippet of the README does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+from dags import runs, stored
+
+from airflow_provider_atscale.connection import Settings, parse_connection
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
+from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
+from airflow_provider_atscale.testing import AtScaleEngine
+from airflow_provider_atscale.testing.__main__ import parser
+from airflow_provider_atscale.version import DISTRIBUTION
+
+from . import generate, page
+
+if TYPE_CHECKING:
+    from .page import Block
+
+if runs.VERSION < (3, 3):
+    pytest.skip("the README's snippets are written for the newest Airflow", allow_module_level=True)
+
+pytestmark = pytest.mark.usefixtures("airflow_home")
+
+BLOCKS = page.blocks()
+
+
+def kind(block: Block) -> str:
+    """Return what a block is, by what it says; each kind has its tests below."""
+    if block.language != "python":
+        return block.language
+    if "pytest_plugins" in block.text:
+        return "conftest"
+    if re.search(r"^def test_", block.text, re.MULTILINE):
+        return "tests"
+    return "DAG file" if "@dag" in block.text else "tasks"
+
+
+def of_kind(wanted: str) -> pytest.MarkDecorator:
+    found = [block for block in BLOCKS if kind(block) == wanted]
+    return pytest.mark.parametrize("block", found, ids=[block.id for block in found])
+
+
+def test_every_block_is_of_a_kind_that_is_run():
+    kinds = {kind(block) for block in BLOCKS}
+    assert kinds == {"bash", "json", "conftest", "tests", "DAG file", "tasks"}
+
+
+# --- DAGs -------------------------------------------------------------------------------------------------
+
+#: The builds of each DAG, and of each section's tasks, as AtScale sees them: whether they are full.
+BUILDS: dict[str, list[bool]] = {
+    "AtScale provider for Apache Airflow": [False],
+    "Builds made elsewhere": [],
+    "The sensor": [False],
+    "Many models": [False, False],
+    "Full once a week, incremental each day": [datetime.now(timezone.utc).isoweekday() == 7],
+    "Skip what is fresh": [False],
+    "Assets": [False],
+    "Retries": [False],
+}
+
+
+def run(engine: AtScaleEngine, heading: str, dag: DAG) -> runs.Run:
+    """Run a DAG, and check that it is green and that AtScale has built what it should."""
+    done = runs.run(dag)
+    assert done.state == "success", done.states
+    assert [(batch.status, batch.is_full_build) for batch in engine.batches] == [
+        ("done", full) for full in BUILDS[heading]
+    ]
+    return done
+
+
+@of_kind("DAG file")
+def test_a_dag_file_is_imported_and_runs_green(block, engine, tmp_path):
+    from airflow.dag_processing.dagbag import DagBag
+
+    (tmp_path / "snippet.py").write_text(block.text)
+    bag = DagBag(str(tmp_path))
+    assert not bag.import_errors
+    [dag] = bag.dags.values()
+    run(engine, block.heading, dag)
+
+
+def waited_for_what_was_started(engine: AtScaleEngine, dag: DAG, done: runs.Run) -> None:
+    assert done["start"].value == done["wait"].value == engine.batches[0].id
+
+
+def named_after_catalog_and_model(engine: AtScaleEngine, dag: DAG, done: runs.Run) -> None:
+    assert stored.labels(dag.dag_id, "build") == [
+        "Sales Insights / Internet Sales",
+        "Sales Insights / Reseller Sales",
+    ]
+
+
+def skipped_while_fresh(engine: AtScaleEngine, dag: DAG, done: runs.Run) -> None:
+    assert runs.run(dag)["build"].state == "skipped"
+    assert len(engine.batches) == 1
+
+
+def event_carries_the_report(engine: AtScaleEngine, dag: DAG, done: runs.Run) -> None:
+    [(uri, events)] = stored.asset_events(dag.dag_id).items()
+    assert uri == "atscale://atscale.example.com/Sales%20Insights/Internet%20Sales"
+    assert events[-1] == done["build"].xcoms["batch_result"]
+
+
+def not_retried_where_atscale_could_not_build(engine: AtScaleEngine, dag: DAG, done: runs.Run) -> None:
+    engine.fail_next("Internet Sales")
+    task = runs.run(dag)["build"]
+    assert (task.state, task.tries) == ("failed", 1)
+
+
+#: What else a section says of its tasks.
+SAYS: dict[str, Callable[[AtScaleEngine, DAG, runs.Run], None]] = {
+    "The sensor": waited_for_what_was_started,
+    "Many models": named_after_catalog_and_model,
+    "Full once a week, incremental each day": lambda engine, dag, done: None,
+    "Skip what is fresh": skipped_while_fresh,
+    "Assets": event_carries_the_report,
+    "Retries": not_retried_where_atscale_could_not_build,
+}
+
+
+@of_kind("tasks")
+def test_tasks_run_green_and_do_what_the_section_says(block, engine):
+    name = re.sub(r"\W+", "_", block.heading).lower()
+    with DAG(name, schedule=None, start_date=datetime(2024, 1, 1, tzinfo=timezone.utc)) as dag:
+        exec(compile(block.text, block.heading, "exec"), {})
+    SAYS[block.heading](engine, dag, run(engine, block.heading, dag))
+
+
+@of_kind("json")
+def test_a_report_has_these_fields(block, engine):
+    engine.fail_next("Internet Sales", status="done", failed_aggregates=1, message="Table not found")
+    with DAG("report", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=timezone.utc)) as dag:
+        AtScaleAggregateBuildOperator(task_id="build", catalog="Sales Insights", model="Internet Sales")
+    report = runs.run(dag)["build"].xcoms["batch_result"]
+    assert shape(json.loads(block.text)) == shape(report)
+
+
+def shape(value: Any) -> Any:
+    """Return names and types of JSON values, and of a list what its first entry is."""
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    return [shape(value[0])] if isinstance(value, list) else type(value)
+
+
+# --- the engine -------------------------------------------------------------------------------------------
+
+
+@of_kind("tests")
+def test_tests_of_ones_own_dags(block, airflow_home, tmp_path):
+    """The three files, as they stand in the README, in a folder of their own."""
+    [conftest] = [each for each in BLOCKS if kind(each) == "conftest"]
+    [dag_file] = [each for each in BLOCKS if each.text.startswith("# dags/sales.py")]
+    for each in (block, conftest, dag_file):
+        file = tmp_path / re.match(r"# ([\w/.]+\.py)", each.text)[1]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(each.text)
+    home = tmp_path / "airflow"
+    home.mkdir()
+    shutil.copy(airflow_home / "airflow.db", home)
+    settings = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        command, env={**os.environ, **settings}, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    count = len(re.findall(r"^def test_", block.text, re.MULTILINE))
+    assert f"{count} passed" in done.stdout, done.stdout
+
+
+def test_what_can_be_done_to_the_engine(engine):
+    """Each call of the table is made, and changes what it says."""
+    calls = [call.strip("`") for call, _ in page.rows("Testing your own DAGs")]
+    assert len(calls) > 5
+    for call in calls:
+        eval(call, {"atscale_engine": engine})
+    named = set(re.findall(r"`(\w+)\(\)`", page.section("Testing your own DAGs")))
+    assert {name for name in named if not callable(getattr(AtScaleEngine, name, None))} == set()
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+def commands(block: Block) -> list[list[str]]:
+    """Return the commands of a block, split as a shell does, comments left out."""
+    text = block.text.replace("\\\n", " ")
+    lines = re.findall(r"(?:[^\n']|'[^']*')+", text)
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+TARGETS = dict(
+    re.findall(r"^([a-z0-9-]+)(?: [a-z ]+)?:.*## (.*)$", (generate.ROOT / "Makefile").read_text(), re.MULTILINE)
+)
+#: What only continuous integration has the time for; the other targets of the README are run by hand.
+IN_CI = ("test", "e2e")
+
+
+def check_make(arguments: list[str], _: Any) -> None:
+    target, *variables = arguments
+    assert target in TARGETS
+    makefile = (generate.ROOT / "Makefile").read_text()
+    for variable in variables:
+        name, _, value = variable.partition("=")
+        assert re.search(rf"^{name} \?=", makefile, re.MULTILINE)
+        assert value in TARGETS[target]
+    done = subprocess.run(
+        ["make", "-n", *arguments], cwd=generate.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for script in re.findall(r"\S+\.py\b", done.stdout):
+        assert (generate.ROOT / script).exists(), script
+    if target in IN_CI:
+        assert re.search(rf"^make {target}\b", (generate.ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+def check_pip(arguments: list[str], _: Any) -> None:
+    verb, requirement = arguments
+    name, _, extra = requirement.rstrip("]").partition("[")
+    assert (verb, name) == ("install", DISTRIBUTION)
+    assert not extra or re.search(
+        rf"^{extra} = \[", (generate.ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
+
+
+def check_airflow(arguments: list[str], _: Any) -> None:
+    """Add the connection as a user would, and read it back as a task would."""
+    from airflow.cli.cli_parser import get_parser
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+
+    assert arguments[:2] == ["connections", "add"]
+    given = get_parser().parse_args([each.replace("$ATSCALE_API_TOKEN", "the-token") for each in arguments])
+    given.func(given)
+    with create_session() as session:
+        stored_one = session.query(Connection).filter(Connection.conn_id == given.conn_id).one()
+        settings = parse_connection(stored_one)
+        session.delete(stored_one)
+    assert (settings.base_url, settings.password) == ("https://atscale.example.com", "the-token")
+    assert (settings.edition, settings.auth_type) == ("container", "api_token")
+
+
+#: What a connection of the README comes to, by its secret.
+CONNECTIONS: dict[str, dict[str, Any]] = {
+    "the-api-token": {
+        "edition": "container",
+        "auth_type": "api_token",
+        "base_url": "https://atscale.example.com",
+        "timeout": 30,
+    },
+    "secret": {
+        "edition": "container",
+        "auth_type": "password",
+        "base_url": "https://atscale.example.com",
+        "login": "etl_user",
+        "realm": "atscale",
+    },
+    "the-client-api-key": {
+        "edition": "installer",
+        "auth_type": "client_api_key",
+        "base_url": "http://atscale.example.com",
+        "organization": "default",
+    },
+}
+
+
+def check_export(arguments: list[str], bundle: str) -> None:
+    """Let Airflow read the variable, and the provider the connection."""
+    settings = read_connection(arguments, bundle)
+    expected = CONNECTIONS[str(settings.password)]
+    assert {name: getattr(settings, name) for name in expected} == expected
+    assert settings.verify in (True, bundle)
+
+
+def read_connection(arguments: list[str], bundle: str) -> Settings:
+    [assignment] = arguments
+    name, _, value = assignment.partition("=")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(name, value.replace("/etc/ssl/certs/company.pem", bundle))
+        return AtScaleHook("atscale_default").settings
+
+
+def check_python(arguments: list[str], _: Any) -> None:
+    """Run the module as it is told, but on a free port, until it says that it is ready."""
+    assert arguments[:2] == ["-m", "airflow_provider_atscale.testing"]
+    command = [sys.executable, *arguments]
+    if "--help" in arguments:
+        assert "usage" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return
+    assert parser().parse_args(arguments[2:]).build_seconds == 20
+    process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    with closing(process.stdout):
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    [variable] = shlex.split(lines[-1])
+    assert read_connection([variable], "").base_url.startswith("http://127.0.0.1:")
+
+
+CHECKS: dict[str, Callable[[list[str], Any], None]] = {
+    "make": check_make,
+    "pip": check_pip,
+    "airflow": check_airflow,
+    "export": check_export,
+    "python": check_python,
+}
+
+
+@of_kind("bash")
+def test_a_command_does_what_it_says(block, tmp_path):
+    (tmp_path / "company.pem").touch()
+    found = commands(block)
+    assert found
+    for program, *arguments in found:
+        CHECKS[program](arguments, str(tmp_path / "company.pem"))
+
+
+def test_every_connection_of_the_table_is_in_the_readme():
+    texts = "".join(block.text for block in BLOCKS if block.language == "bash")
+    assert [secret for secret in CONNECTIONS if secret not in texts] == []
+
+
+# --- the page ---------------------------------------------------------------------------------------------
+
+
+def test_links_lead_somewhere():
+    anchors = {page.slug(heading) for heading in page.headings()}
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.prose()):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (generate.ROOT / target).exists(), target
+
+
+def test_no_heading_is_there_twice():
+    assert len(set(page.headings())) == len(page.headings())
+
+
+@pytest.mark.parametrize(
+    "image", sorted(Path(generate.ROOT / "docs" / "images").glob("*.png")), ids=lambda each: each.name
+)
+def test_a_picture_is_one(image):
+    assert image.read_bytes().startswith(b"\x89PNG\r\n")
