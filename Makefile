@@ -55,6 +55,7 @@ test-matrix: $(READY) ## The suites on every supported Airflow
 
 bench: $(READY) ## Measure the cost beside the peers (QUICK=1 for a short run)
 	@$(RUN) tests/benchmarks/run.py $(if $(QUICK),--quick)
+	@$(if $(QUICK),,$(RUN) tests/readme/generate.py)
 
 screenshots: $(READY) ## Make the pictures of the README in a browser
 	@$(RUN) scripts/screenshots.py

@@ -41,8 +41,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param model: Id, name or caption of the model; on the installer edition of the cube. (templated)
     :param is_full_build: True builds everything anew; False, the default, lets AtScale build incrementally
         where it can. A text is read strictly: ``"False"``, rendered by a template, is false. (templated)
-    :param grace_period_overrides: Dataset names and how far back AtScale looks for changed rows in each, in
-        the units of the model's own grace periods. For incremental builds only. (templated)
+    :param grace_period_overrides: Dataset names and how far back AtScale looks for changed rows in each; the
+        numbers are passed on as they are, for AtScale's pages name no unit. For incremental builds only.
+        (templated)
     :param on_running: What to do where a batch of the model runs already. ``wait``, the default: wait for it
         to end, then build, so that data loaded a minute ago is in it. ``attach``: wait for it instead of
         building; it may lack data loaded since it began. ``skip``: skip the task. ``fail``: fail. (templated)
@@ -50,7 +51,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         the default, ``fail`` or ``ignore``. (templated)
     :param skip_if_built_within: Skip the task, as ``timedelta`` or seconds, if a successful batch of the model
         ended less than that ago: one of the same kind, or a full one where an incremental one is asked for.
-        Asked once, before ``on_running``; not asked by a retry that goes on with its own batch. (templated)
+        Asked once, before ``on_running``; on Airflow 3.3+ not asked by a retry that goes on with its own
+        batch. (templated)
     :param wait_for_completion: Whether to wait until the batch has ended. True, the default. If False, the task
         succeeds as soon as the batch is started; a running batch is met as ``on_running`` says all the same.
         (templated)
