@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.durable import (
@@ -296,7 +296,7 @@ class Builder:
         """Write the intent, or let nothing be started: the last step before the POST."""
         self._check_stopped()
         try:
-            self._memory.intend(intent)
+            self._memory.intend(replace(intent, tells_kind=self._hook.edition.tells_kind))
         except Exception as error:
             raise AtScaleError(
                 f"Nothing was started: the intent to build {self._ref} could not be written to Airflow's task "

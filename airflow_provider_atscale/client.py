@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import html
 import itertools
 import json
 import os
@@ -172,9 +173,17 @@ class _Driver:
         return next(_tokens_of_process) < HIDDEN_BY_AIRFLOW
 
     def _spellings(self) -> Iterator[str]:
-        """Return the secrets as they are, and as a server writes them that sends them back in JSON or a URL."""
+        """Return the secrets as they are, and as servers that send them back write them in JSON, HTML, URLs."""
         for secret in sorted(self._fixed.union(self._tokens), key=len, reverse=True):
-            yield from {secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)}
+            yield from {
+                secret,
+                json.dumps(secret)[1:-1],
+                json.dumps(secret, ensure_ascii=False)[1:-1],
+                html.escape(secret),
+                quote(secret),
+                quote(secret, safe=""),
+                quote_plus(secret),
+            }
 
     def _response(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> Response:
         """Return an answer as a flow sees it."""
@@ -190,7 +199,7 @@ class _Driver:
         text = re.sub(r"(?<=://)[^/@\s]+@", "***@", str(error))
         what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         hint = (
-            "Check the connection's host and port, its verify setting and the network"
+            "Check the connection's host (https or http?) and port, its verify setting and the network"
             if request.repeatable or not sent
             else "The request may have reached AtScale"
         )
@@ -507,12 +516,12 @@ class AsyncAtScaleClient(_Driver):
 
     def _proxy(self, url: str) -> str | None:
         """Return the proxy that the environment names for an address, as requests reads it."""
-        # Not aiohttp's trust_env: it also reads .netrc, in a thread and for each request.
-        from requests.utils import get_environ_proxies, select_proxy
-
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if origin not in self._proxies:
+            # Not aiohttp's trust_env: it also reads .netrc, in a thread and for each request.
+            from requests.utils import get_environ_proxies, select_proxy
+
             self._proxies[origin] = select_proxy(origin, get_environ_proxies(origin))
         return self._proxies[origin]
 

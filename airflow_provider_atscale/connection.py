@@ -126,7 +126,7 @@ def parse_connection(conn: ConnectionLike) -> Settings:
     wrong = partial(_wrong, conn.conn_id)
     extra = _extra(conn, wrong)
     edition = _choice(extra, "edition", EDITIONS, wrong)
-    base_url = _base_url(conn.host, conn.port, "https" if edition == "container" else "http", wrong)
+    base_url = _base_url(conn.host, conn.port, wrong)
     password = conn.password or None
     login = conn.login or None
     auth_type = _choice(extra, "auth_type", AUTH_TYPES, wrong)
@@ -212,11 +212,13 @@ def _flag(extra: Mapping[str, Any], name: str, *, default: bool, wrong: _Wrong) 
         raise wrong(name, f"is {value!r}; it must be true or false") from None
 
 
-def _base_url(host: Any, port: Any, scheme: str, wrong: _Wrong) -> str:
+def _base_url(host: Any, port: Any, wrong: _Wrong) -> str:
     if not isinstance(host, str) or not host.strip():
         raise wrong("host", "is empty; give AtScale's name or address, as in 'atscale.example.com'")
     text = host.strip()
-    text = text if "://" in text else f"{scheme}://{text}"
+    if "://" not in text:
+        # Of an IPv6 address in a URI, Airflow keeps no brackets.
+        text = f"https://[{text}]" if text.count(":") > 1 and "[" not in text else f"https://{text}"
     return _checked_url("host", text, wrong, port)
 
 

@@ -115,12 +115,14 @@ class Intent:
     :param server_time: The server's clock at the read of the history before the start, where it was read.
     :param known: Ids of the batches that the history listed then.
     :param ran: Whether one of them was running, or may have been because no history could be read.
+    :param tells_kind: Whether the start tells the engine which kind to build; else the engine chooses it.
     """
 
     at: float
     server_time: datetime | None = None
     known: frozenset[str] = frozenset()
     ran: bool = False
+    tells_kind: bool = True
 
     @classmethod
     def after(cls, history: History | None, at: float) -> Intent:
@@ -154,7 +156,7 @@ class Intent:
             batch
             for batch in history.batches
             if batch.id not in self.known
-            and batch.is_full_build in (None, is_full_build)
+            and (not self.tells_kind or batch.is_full_build in (None, is_full_build))
             and self._is_new(batch)
         )
 
@@ -170,6 +172,7 @@ class Intent:
             "server_time": iso(self.server_time),
             "known": sorted(self.known),
             "ran": self.ran,
+            "tells_kind": self.tells_kind,
         }
 
 
@@ -228,6 +231,7 @@ def parse_entry(value: Any) -> Entry | None:
             parse_time(server_time) if isinstance(server_time, str) else None,
             frozenset(str(each) for each in known),
             intent.get("ran") is not False,
+            intent.get("tells_kind") is not False,
         ),
         batch_id,
         start,

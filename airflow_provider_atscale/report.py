@@ -25,6 +25,7 @@ from airflow_provider_atscale.protocol.messages import shorten
 from airflow_provider_atscale.protocol.models import (
     AggregateInstance,
     Batch,
+    Instances,
     Phase,
     iso,
     kind_of,
@@ -124,6 +125,21 @@ def conclude(
     return _judge(verdict.batch, subject, read_instances)
 
 
+def _judge_a_part(batch: Batch, subject: Subject, listed: int) -> None:
+    """Say, or raise, that aggregates may be missing which the server does not list."""
+    text = (
+        f"{subject} is {batch.status!r}. AtScale lists {listed} of its aggregates, all of them built, and "
+        "cannot list whether there are more"
+    )
+    if subject.failed_aggregates == "fail":
+        raise AtScaleWaitError(
+            f'{text}, which failed_aggregates="fail" asks for. Look at '
+            f'{subject.history_url or subject.server}, or let "warn" be enough for this model.'
+        )
+    if subject.failed_aggregates == "warn":
+        log.warning("%s", text)
+
+
 def _judge(
     batch: Batch, subject: Subject, read_instances: Callable[[], Sequence[AggregateInstance]]
 ) -> dict[str, Any]:
@@ -150,6 +166,8 @@ def _judge(
         ) from trouble
     if trouble is not None:
         log.warning("%s is %s; its aggregates could not be read: %s", subject, batch.status, trouble)
+    if isinstance(instances, Instances) and instances.is_cut and not failures:
+        _judge_a_part(batch, subject, len(instances))
     if failures and subject.failed_aggregates == "fail":
         raise AtScaleAggregatesFailedError(
             f'{subject} is {batch.status!r}, but not complete. {failures} failed_aggregates="fail" makes this '

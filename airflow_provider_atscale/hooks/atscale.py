@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_atscale.protocol.edition import Edition, StartOutcome
     from airflow_provider_atscale.protocol.messages import Flow
-    from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, History, ModelRef
+    from airflow_provider_atscale.protocol.models import Batch, History, Instances, ModelRef
 
 #: A connection that was refused is looked up again at most this often, in seconds.
 LOOK_UP_AGAIN = 30.0
@@ -227,14 +227,14 @@ class AtScaleHook(BaseHook):
         found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries)
         return found
 
-    def get_instances(self, batch_id: str, ref: ModelRef | None = None) -> tuple[AggregateInstance, ...]:
+    def get_instances(self, batch_id: str, ref: ModelRef | None = None) -> Instances:
         """
-        Read all aggregate instances of a batch.
+        Read all aggregate instances of a batch; ``is_cut`` says that the server may not have listed all.
 
         :param batch_id: The batch.
         :param ref: Its model, where it is known.
         """
-        rows: tuple[AggregateInstance, ...] = self.run(lambda edition: edition.instances(batch_id, ref))
+        rows: Instances = self.run(lambda edition: edition.instances(batch_id, ref))
         return rows
 
     def locate_batch(self, batch_id: str) -> ModelRef | None:

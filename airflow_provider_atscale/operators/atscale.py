@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.durable import Memory
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
     from airflow_provider_atscale.plan import Plan
-    from airflow_provider_atscale.protocol.models import AggregateInstance
+    from airflow_provider_atscale.protocol.models import AggregateInstance, Instances
     from airflow_provider_atscale.report import Verdict
 
 
@@ -281,9 +281,14 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             return
         batch, age = fresh
         about = f"batch {batch.id} ({batch.kind}, {batch.status}) of {plan.ref} ended {iso(batch.ended)}"
-        if plan.failed_aggregates == "fail" and any(map(is_missing, hook.get_instances(batch.id, plan.ref))):
-            self.log.info('Building, though %s: it is not complete, and failed_aggregates is "fail"', about)
-            return
+        if plan.failed_aggregates == "fail":
+            listed = hook.get_instances(batch.id, plan.ref)
+            if listed.is_cut or any(map(is_missing, listed)):
+                self.log.info(
+                    'Building, though %s: it may lack aggregates, and failed_aggregates is "fail"',
+                    about,
+                )
+                return
         raise AirflowSkipException(
             f"Skipped: {about}, {timedelta(seconds=round(age))} ago, and skip_if_built_within is "
             f"{timedelta(seconds=within)}."
@@ -438,9 +443,10 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         )
         built = list(verdict.batch.instances or ()) if isinstance(verdict, Ended) else []
 
-        def read_instances() -> list[AggregateInstance]:
-            built.extend(hook.get_instances(batch_id, plan.ref))
-            return built
+        def read_instances() -> Instances:
+            listed = hook.get_instances(batch_id, plan.ref)
+            built.extend(listed)
+            return listed
 
         try:
             report = conclude(verdict, subject, read_instances)

@@ -247,7 +247,8 @@ def _token_in(response: Response, name: str) -> str:
         # The body may hold secrets under another name, so unlike everywhere else none of it is shown.
         raise AtScaleMalformedAnswerError(
             f"The answer of {response.url} (HTTP {response.status}) carries no {name!r}. "
-            "Check that the connection's host is AtScale itself and not a proxy or a login page.",
+            "Check that the connection's host (installer edition: engine_url and design_center_url, too) is "
+            "AtScale itself and not a proxy or a login page.",
             response.status,
         )
     return token.strip()
@@ -310,7 +311,8 @@ def check(response: Response, what: str, *, role: str | None = None) -> None:
         target = shorten(re.split(r"[?#]", response.headers.get("location", "elsewhere"))[0])
         raise AtScaleApiError(
             f"Could not {what}: {response.url} redirects to {target} and redirects are not followed. "
-            "Put the address (https?) that answers itself into the connection's host.",
+            "Put the address (https?) that answers itself into the connection's host or, where these are set, "
+            "into engine_url and design_center_url.",
             response.status,
         )
     if response.status == 429:

@@ -36,6 +36,7 @@ from airflow_provider_atscale.protocol.models import (
     AggregateInstance,
     Batch,
     History,
+    Instances,
     ModelRef,
     Phase,
     id_of,
@@ -66,6 +67,7 @@ class ContainerEdition:
     """
 
     name = "container"
+    tells_kind = True
     catalog_word = "catalog"
     model_word = "model"
     view_right = f"the role {VIEW}"
@@ -221,11 +223,11 @@ class ContainerEdition:
 
     # --- instances ---
 
-    def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[tuple[AggregateInstance, ...]]:
+    def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[Instances]:
         """Read all instances of a batch (``GET /v1/aggregates/instances?batchId=``)."""
         del ref
-        instances, _ = yield from self._listed_instances(batch_id)
-        return instances
+        instances, is_cut = yield from self._listed_instances(batch_id)
+        return Instances.of(instances, is_cut=is_cut)
 
     def _listed_instances(self, batch_id: str) -> Flow[tuple[tuple[AggregateInstance, ...], bool]]:
         """Return the instances that the server lists, and whether these may not be all."""

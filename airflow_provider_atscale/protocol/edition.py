@@ -27,7 +27,7 @@ from airflow_provider_atscale.protocol.models import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.protocol.models import AggregateInstance, History, ModelRef
+    from airflow_provider_atscale.protocol.models import AggregateInstance, History, Instances, ModelRef
 
 #: A batch that is waited for is nearly always among the newest few.
 NEWEST = 20
@@ -90,6 +90,8 @@ class Edition(Protocol):
     model_word: str
     #: What a user needs to read the build history, as in "the role ...".
     view_right: str
+    #: Whether the start that is about to be posted, or was the last one, tells the engine which kind to build.
+    tells_kind: bool
 
     def resolve(self, catalog: str, model: str) -> Flow[ModelRef]:
         """Find a deployed model by ids, names or captions."""
@@ -122,7 +124,7 @@ class Edition(Protocol):
         """Start a batch, with one POST that is never repeated."""
         ...
 
-    def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[tuple[AggregateInstance, ...]]:
+    def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[Instances]:
         """Read all aggregate instances of a batch."""
         ...
 
@@ -247,8 +249,10 @@ def _pick(rows: Sequence[Any], wanted: Collection[str]) -> dict[str, Batch]:
     """Return the wanted batches among the rows; only their rows are parsed, for a poll reads many."""
     found = {}
     for row in rows:
-        row_id = id_of(row)
-        if row_id in wanted and row_id is not None:
+        # As id_of does, at a fraction of its cost for the many rows that nobody looks for.
+        value = row.get("id") if isinstance(row, dict) else None
+        row_id = value.strip() if isinstance(value, str) else None
+        if row_id and row_id in wanted:
             # A status that cannot be read is one that nobody knows: the batch is there, and not judged by it.
             found[row_id] = parse_batch(row) or Batch(row_id, repr(row.get("status"))[:80])
     return found

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_atscale.exceptions import (
+    AtScaleApiError,
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
     AtScaleError,
@@ -47,8 +48,10 @@ from airflow_provider_atscale.protocol.models import (
     AggregateInstance,
     Batch,
     History,
+    Instances,
     ModelRef,
     Phase,
+    id_of,
     number_of,
     parse_batch,
     parse_instance,
@@ -67,7 +70,7 @@ WHERE_IDS_ARE = "The sample script in Design Center > project > cube > Build > T
 #: No list of AtScale's is known to come in shorter pages than this one when nothing is asked for.
 SHORTEST_PAGE = 10
 #: A list of one of these lengths may go on: what comes where nothing is asked for, and AtScale's longest page.
-CUT_AT = (SHORTEST_PAGE, 101)
+CUT_AT = (SHORTEST_PAGE, PAGE, 101)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class InstallerEdition:
     """
 
     name = "installer"
+    tells_kind = True
     catalog_word = "project"
     model_word = "cube"
     view_right = VIEW
@@ -219,7 +223,7 @@ class InstallerEdition:
             if batch is None:
                 raise response.malformed("has a batch without id or status")
             # A server that ignores the filter must not pass another cube's batches off as this one's.
-            if batch.is_rebuild and row.get("cubeId") in (None, ref.model_id):
+            if batch.is_rebuild and _is(row, ref.model_id, "cubeId", "cube_id") is not False:
                 batches.append(batch)
         if self._hides_kind:
             # The engine chose the kind, so a batch of the other one is not somebody else's for that.
@@ -242,7 +246,17 @@ class InstallerEdition:
             self._check(response, "read the build history", VIEW)
             return _page(response, ref, asked=PAGE)
 
-        return (yield from search(_page(response, ref, asked=NEWEST), read, wanted))
+        first = _page(response, ref, asked=NEWEST)
+        found = yield from search(first, read, wanted)
+        overtaken = [each for each in wanted if each not in found]
+        if self._has_only_latest and first.rows and overtaken:
+            # Another batch of the cube has taken its place; its aggregates are still listed, where any list is.
+            try:
+                found.update((yield from self._batches_by_instances(overtaken, response)))
+            except AtScaleApiError:
+                # Then nothing tells of it, and it is missing.
+                return found
+        return found
 
     def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[dict[str, Batch]]:
         def read(batch_id: str) -> Flow[tuple[AggregateInstance, ...]]:
@@ -322,7 +336,7 @@ class InstallerEdition:
     def _hides_kind(self) -> bool:
         """Whether a batch's kind says nothing, because the start did not tell the engine which one to build."""
         form = _known_forms.get(self._engine)
-        return self._engine_choice if form is None else not form.tells_kind
+        return form is not None and not form.tells_kind
 
     def _forms(self) -> list[StartForm]:
         """Return the spellings to try; the one that worked before comes first."""
@@ -340,6 +354,7 @@ class InstallerEdition:
             project=self._quoted(ref.catalog_id),
         )
         params = {form.cube: ref.model_id}
+        self.tells_kind = form.tells_kind
         if form.tells_kind:
             params["isFullBuild"] = "true" if is_full_build else "false"
         request = Request("POST", self.base_url + path, params, _ACCEPT, repeatable=False)
@@ -377,7 +392,7 @@ class InstallerEdition:
 
     # --- instances ---
 
-    def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[tuple[AggregateInstance, ...]]:
+    def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[Instances]:
         """
         Read all instances of a batch (``GET /aggregates/orgId/<org>/instances?batchId=``).
 
@@ -386,8 +401,8 @@ class InstallerEdition:
         batch are filtered here, whatever the server does.
         """
         del ref
-        instances, _ = yield from self._listed_instances(batch_id)
-        return instances
+        instances, is_cut = yield from self._listed_instances(batch_id)
+        return Instances.of(instances, is_cut=is_cut)
 
     def _listed_instances(self, batch_id: str) -> Flow[tuple[tuple[AggregateInstance, ...], bool]]:
         """Return the instances that the server lists, and whether these may not be all."""
@@ -575,8 +590,14 @@ def _page(response: Response, ref: ModelRef, *, asked: int) -> Page:
 
 def _latest_batch(rows: Sequence[Any], ref: ModelRef) -> list[Any]:
     """Return the batch that the old list has of a cube, if it has one."""
-    of_cube = [row for row in rows if isinstance(row, Mapping) and row.get("cubeId") == ref.model_id]
+    of_cube = [row for row in rows if isinstance(row, Mapping) and _is(row, ref.model_id, "cubeId")]
     # Versions of a project may share a cube.
-    of_project = [row for row in of_cube if row.get("projectId") == ref.catalog_id]
+    of_project = [row for row in of_cube if _is(row, ref.catalog_id, "projectId")]
     batches = [row.get("batch") for row in of_project or of_cube]
     return [batch for batch in batches if batch is not None]
+
+
+def _is(row: Mapping[str, Any], wanted: str, *names: str) -> bool | None:
+    """Whether a row's id is the wanted one, in whichever case somebody wrote it; None where it has none."""
+    found = id_of(row, *names)
+    return None if found is None else found.lower() == wanted.lower()

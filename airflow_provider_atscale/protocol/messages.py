@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias, TypeVar
@@ -67,7 +67,8 @@ class Request:
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return the same request with more headers."""
-        return replace(self, headers={**self.headers, **headers})
+        merged = {**self.headers, **headers}
+        return Request(self.method, self.url, self.params, merged, self.json, self.form, self.repeatable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,8 @@ class Response:
         """Return the error for an answer that is not what the call promises."""
         return AtScaleMalformedAnswerError(
             f"The answer of {self.url} (HTTP {self.status}) {reason}. It begins with: {self.excerpt!r}. "
-            "Check that the connection's host is AtScale itself and not a proxy or a login page.",
+            "Check that the connection's host (installer edition: engine_url and design_center_url, too) is "
+            "AtScale itself and not a proxy or a login page.",
             self.status,
         )
 

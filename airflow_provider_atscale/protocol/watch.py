@@ -25,14 +25,19 @@ from typing import Any
 from airflow_provider_atscale.protocol.models import Batch, Phase, is_number
 
 #: The part of the time already waited after which to look again.
-GROWTH = 0.195
-#: The shortest time until the first look, and between two looks later on, in seconds.
+GROWTH = 0.2
+#: Seconds between the first looks, and until when they are the first.
 FIRST = 1.0
-SHORTEST = 2.0
+EARLY = 1.9
+#: The shortest time between two later looks, in seconds: it begins like this, grows like this, and ends there,
+#: where it meets :data:`GROWTH`.
+SHORTEST = 1.3
+SLOPE = 0.1
+SHORT = 2.6
 #: No setting of the longest time makes a wait a busy loop.
 FLOOR = 0.1
 #: By how much a time between two looks may be drawn out; it is never cut, so that no wait asks more often.
-JITTER = 0.1
+JITTER = 0.02
 #: After an estimated end, the share of the estimate by which to look later.
 AFTER_ESTIMATE = 0.05
 #: How many of the last answers a final error shows.
@@ -44,14 +49,15 @@ def cadence(elapsed: float, estimate: float | None, cap: float, random: float) -
     Return the seconds until the next look at a batch.
 
     A fifth of the time already waited: the end is seen late by a tenth of the build's length in the median,
-    and a build of any length costs at most twenty requests more than a look each minute.
+    and a build of any length costs at most twenty requests more than a look each minute. That is as few as can
+    be: both bounds are met with nothing to spare, so a number that is changed here misses one of them.
 
     :param elapsed: Seconds that the batch has been waited for.
     :param estimate: Seconds that AtScale thinks the build takes; it can only shorten the wait.
     :param cap: The longest wait.
     :param random: A random number from 0 to 1, so that waiters never beat in step.
     """
-    shortest = min(max(elapsed, FIRST), SHORTEST)
+    shortest = FIRST if elapsed < EARLY else min(SHORTEST + SLOPE * elapsed, SHORT)
     seconds = max(shortest, elapsed * GROWTH)
     if estimate is not None and estimate > elapsed:
         seconds = min(seconds, max(shortest, estimate * (1 + AFTER_ESTIMATE) - elapsed))
@@ -149,7 +155,7 @@ class _Doubt:
     looks: int = 0
 
 
-@dataclass
+@dataclass(slots=True)
 class BatchWatch:
     """
     Judge what is seen of one batch.
@@ -170,7 +176,7 @@ class BatchWatch:
     batch: Batch | None = None
     _kind: str | None = None
     _doubts: dict[str, _Doubt] = field(default_factory=dict)
-    _answers: list[str] = field(default_factory=list)
+    _answers: tuple[str, ...] = ()
     _end: tuple[frozenset[tuple[str, str]], float] | None = None
 
     def observe(self, observation: Observation, now: float, random: float) -> Decision:
@@ -201,12 +207,12 @@ class BatchWatch:
             return self._bear("unknown", f"its status is {batch.status!r}", now, random)
         self._kind = None
         self._doubts.clear()
-        self._answers.clear()
+        self._answers = ()
         if batch.phase is Phase.WAITING:
             self._end = None
             return self._wait(now, random)
         if batch.instances is not None and not self._has_settled(batch, now):
-            return Wait(min(max(SHORTEST, self.tolerance.settle / 2), max(self.cap, FLOOR)))
+            return Wait(min(max(SHORT, self.tolerance.settle / 2), max(self.cap, FLOOR)))
         return Ended(batch)
 
     @property
@@ -239,7 +245,7 @@ class BatchWatch:
         self._kind = kind
         doubt = self._doubts.setdefault(kind, _Doubt(now))
         doubt.looks += 1
-        self._answers[:] = [*self._answers, reason.rstrip(".")][-REMEMBERED:]
+        self._answers = (*self._answers, reason.rstrip("."))[-REMEMBERED:]
         bound: float = getattr(self.tolerance, kind)
         if now - doubt.since >= bound and doubt.looks >= self.tolerance.looks:
             return GaveUp(kind, self._complaint(kind, now - doubt.since))
@@ -282,7 +288,7 @@ class BatchWatch:
         known = {name: _parse_doubt(doubts[name]) for name in _CONTRADICTS if name in doubts}
         self._doubts = {name: doubt for name, doubt in known.items() if doubt is not None}
         self._kind = kind if isinstance(kind, str) and kind in self._doubts else None
-        self._answers = [answer for answer in answers if isinstance(answer, str)][-REMEMBERED:]
+        self._answers = tuple(answer for answer in answers if isinstance(answer, str))[-REMEMBERED:]
 
 
 def _parse_doubt(value: Any) -> _Doubt | None:

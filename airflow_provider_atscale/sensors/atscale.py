@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
     from airflow_provider_atscale.plan import Plan
-    from airflow_provider_atscale.protocol.models import AggregateInstance, ModelRef
+    from airflow_provider_atscale.protocol.models import AggregateInstance, Instances, ModelRef
     from airflow_provider_atscale.protocol.watch import BatchWatch, Observation
     from airflow_provider_atscale.report import Verdict
     from airflow_provider_atscale.waiting import Progress
@@ -404,9 +404,10 @@ class AtScaleBatchSensor(BaseSensorOperator):
         )
         built = list(verdict.batch.instances or ()) if isinstance(verdict, Ended) else []
 
-        def read_instances() -> list[AggregateInstance]:
-            built.extend(hook.get_instances(str(batch_id), ref))
-            return built
+        def read_instances() -> Instances:
+            listed = hook.get_instances(str(batch_id), ref)
+            built.extend(listed)
+            return listed
 
         try:
             report = conclude(verdict, subject, read_instances)

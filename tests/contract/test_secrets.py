@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import traceback
@@ -102,11 +103,13 @@ def test_settings_show_no_secret(engine):
 
 
 @pytest.mark.parametrize(
-    "spell", [lambda text: json.dumps(text)[1:-1], quote, quote_plus], ids=["json", "path", "form"]
+    "spell",
+    [lambda text: json.dumps(text)[1:-1], quote, lambda text: quote(text, safe=""), quote_plus, html.escape],
+    ids=["json", "path", "part of a path", "form", "html"],
 )
 def test_a_secret_is_hidden_however_the_server_spells_it(engine, make_caller, spell):
-    caller = make_caller("password", password='quo"te & plus+ %')
-    sent = 'quo"te & plus+ %'
+    caller = make_caller("password", password='quo"te & plus+ / <%>')
+    sent = 'quo"te & plus+ / <%>'
     engine.fault(500, body=f"you sent {spell(sent)}", times=None)
     with pytest.raises(AtScaleError) as caught:
         caller.run(lambda edition: edition.models(), tries=1)

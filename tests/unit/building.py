@@ -70,7 +70,7 @@ class AtScale:
 
     @property
     def edition(self) -> Any:
-        return SimpleNamespace(view_right="the role aggregates_view")
+        return SimpleNamespace(view_right="the role aggregates_view", tells_kind=True)
 
     def get_history(self, ref: Any) -> History | str:
         assert ref == REF

@@ -49,12 +49,12 @@ def test_host_and_port_make_the_address(host, port, url):
     assert parsed(host=host, port=port).base_url == url
 
 
+@pytest.mark.parametrize("edition", ["container", "installer", " Container ", ""])
 @pytest.mark.parametrize(
-    ("edition", "scheme"),
-    [("container", "https"), ("installer", "http"), (" Container ", "https"), ("", "https")],
+    ("host", "url"), [("h", "https://h"), ("::1", "https://[::1]"), ("h:1", "https://h:1")]
 )
-def test_a_bare_host_has_the_editions_usual_scheme(edition, scheme):
-    assert parsed(host="h", edition=edition).base_url == f"{scheme}://h"
+def test_credentials_go_to_a_bare_host_by_tls_alone(edition, host, url):
+    assert parsed(host=host, edition=edition).base_url == url
 
 
 @pytest.mark.parametrize(

@@ -248,6 +248,12 @@ def test_which_batch_may_be_the_one_that_was_started(new, is_candidate):
     assert found == ((new,) if is_candidate else ())
 
 
+@pytest.mark.parametrize("full", [True, False, None])
+def test_where_the_engine_chooses_the_kind_it_tells_nothing(full):
+    intent = replace(INTENT, tells_kind=False)
+    assert intent.candidates(History((batch(full=full),), T), is_full_build=True) == (batch(full=full),)
+
+
 def test_several_batches_may_be_the_one():
     first, second = batch("a"), batch("b", 7)
     assert INTENT.candidates(History((second, batch("old"), first)), is_full_build=False) == (second, first)

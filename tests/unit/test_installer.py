@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,7 @@ from .flows import NOW, Journal, Reply, connection, perform, reply
 if TYPE_CHECKING:
     from airflow_provider_atscale.protocol.messages import Request
 
-ENGINE, CENTER = "http://atscale:10502", "http://atscale:10500"
+ENGINE, CENTER = "https://atscale:10502", "https://atscale:10500"
 PROJECT, CUBE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
 DRAFT, OLDER = "33333333-3333-4333-8333-333333333333", "44444444-4444-4444-8444-444444444444"
 BATCH, OTHER = "55555555-5555-4555-8555-555555555555", "66666666-6666-4666-8666-666666666666"
@@ -113,6 +114,24 @@ class Server:
     @property
     def posts(self) -> list[Request]:
         return [request for request in self.asked if request.method == "POST"]
+
+
+class Endless(Server):
+    """
+    Answers a path in the same way again and again, as soon as the script is over.
+
+    :param script: what comes before that.
+    :param then: the answers by path.
+    """
+
+    def __init__(self, script: list[tuple[str, Any]], then: dict[str, Any]) -> None:
+        super().__init__(script)
+        self.then = then
+
+    def _answer(self, request: Request) -> Any:
+        if self.script:
+            return super()._answer(request)
+        return self.then[f"{request.method} {request.url.removeprefix(CENTER).removeprefix(ENGINE)}"]
 
 
 def edition(auth: Any = None, engine_url: str = ENGINE, **options: Any) -> InstallerEdition:
@@ -709,10 +728,49 @@ def test_the_old_list_has_the_last_batch_of_each_cube(latest, expected):
 
 
 @pytest.mark.parametrize(
+    ("ids", "is_ours"),
+    [
+        ({"cubeId": CUBE}, True),
+        ({"cubeId": CUBE.upper()}, True),
+        ({"cubeId": None}, True),
+        ({"cubeId": None, "cube_id": CUBE}, True),
+        ({"cubeId": OTHER}, False),
+        ({"cubeId": None, "cube_id": OTHER}, False),
+    ],
+)
+def test_whose_batch_a_row_of_the_history_is(ids, is_ours):
+    """Servers may ignore the filter, and people may paste ids in capitals, which AtScale takes."""
+    history = ask(edition().history(REF), (HISTORY, rows(batch_row(**ids))))
+    assert [batch.id for batch in history.batches] == ([BATCH] if is_ours else [])
+
+
+@pytest.mark.parametrize("ref", [REF, replace(REF, catalog_id=PROJECT.upper(), model_id=CUBE.upper())])
+def test_the_old_list_has_the_batch_of_a_cube_however_its_id_is_written(ref):
+    of = edition(environment="prod")
+    history = ask(of.history(ref), (HISTORY, refusal(404)), (LATEST, wrapped({"batches": [latest_row()]})))
+    assert [batch.id for batch in history.batches] == [BATCH]
+
+
+@pytest.mark.parametrize(
+    ("full", "replies", "tells"),
+    [
+        (False, [(BY_PROJECT_ID, CREATED)], True),
+        (True, [(BY_PROJECT_ID, refusal(404)), (LITERAL, CREATED)], False),
+    ],
+    ids=["with isFullBuild", "without it"],
+)
+def test_the_fence_knows_whether_the_start_tells_the_kind(full, replies, tells):
+    """It is stored before the POST, for a retry in another process."""
+    of, known = edition(), []
+    start(Server(replies), of, full=full, fence=lambda: known.append(of.tells_kind))
+    assert known[-1] is tells
+
+
+@pytest.mark.parametrize(
     ("options", "form", "kind"),
     [
         pytest.param({}, None, True, id="kinds are told"),
-        pytest.param({"engine_choice": True}, None, None, id="the engine may have chosen"),
+        pytest.param({"engine_choice": True}, None, True, id="nothing was started yet"),
         pytest.param({"engine_choice": True}, LITERAL, None, id="the engine has chosen"),
         pytest.param({}, LITERAL, None, id="the engine has chosen for a full build"),
         pytest.param({"engine_choice": True}, BY_PROJECT_ID, True, id="the engine was told"),
@@ -773,17 +831,34 @@ def test_batches_are_looked_for_by_id(pages, wanted, found, asked):
 
 
 @pytest.mark.parametrize(
-    ("latest", "expected"),
+    ("latest", "instances", "expected"),
     [
-        pytest.param(latest_row(), [BATCH], id="ours"),
-        pytest.param(latest_row(OTHER), [], id="ours was overtaken: missing, not good"),
+        pytest.param(latest_row(status="inprogress"), [], {BATCH: "inprogress"}, id="ours"),
+        pytest.param(
+            latest_row(OTHER),
+            [(INSTANCES, rows({"id": "i", "status": "active", "batch_id": BATCH}))],
+            {BATCH: "done"},
+            id="ours was overtaken: its aggregates tell",
+        ),
+        pytest.param(
+            latest_row(OTHER),
+            [(INSTANCES, rows({"id": "i", "status": "inprogress", "batch_id": BATCH}))],
+            {BATCH: "inprogress"},
+            id="ours was overtaken and goes on",
+        ),
+        pytest.param(
+            latest_row(OTHER), [(INSTANCES, rows())], {}, id="ours was overtaken, and has no aggregates"
+        ),
+        pytest.param(
+            latest_row(OTHER), [(INSTANCES, refusal(404))], {}, id="ours was overtaken, and nothing tells of it"
+        ),
     ],
 )
-def test_waiting_at_an_old_engine(latest, expected):
-    old = (LATEST, wrapped({"batches": [latest]}))
-    found = ask(edition(environment="prod").batches(REF, [BATCH]), (HISTORY, refusal(404)), old)
-    assert list(found) == expected
-    assert all(batch.progress == 40 for batch in found.values())
+def test_waiting_at_an_old_engine(latest, instances, expected):
+    script = [(HISTORY, refusal(404)), (LATEST, wrapped({"batches": [latest]})), *instances]
+    found = ask(edition(environment="prod").batches(REF, [BATCH]), *script)
+    assert {batch_id: batch.status for batch_id, batch in found.items()} == expected
+    assert all(batch.progress == 40 for batch in found.values() if batch.instances is None)
 
 
 NONE = rows()
@@ -913,9 +988,8 @@ def test_no_history_makes_a_batch_good_that_it_does_not_call_done(body, environm
     script = [(HISTORY, reply(body))]
     if environment:
         script = [(HISTORY, refusal(404)), (LATEST, reply(body))]
-    script += [(HISTORY, reply(body))] * 50
     try:
-        found = Server(script).run(of.batches(REF, [BATCH]))
+        found = Endless(script, {HISTORY: reply(body), INSTANCES: refusal(404)}).run(of.batches(REF, [BATCH]))
     except AtScaleError:
         return
     if any(batch.phase is Phase.SUCCEEDED for batch in found.values()):
@@ -1121,7 +1195,7 @@ def connect(host: str = "atscale", port: Any = None, login: Any = None, **extra:
         pytest.param(
             {"host": "https://lb/base"}, "https://lb:10502/base", "https://lb:10500/base", id="a base path"
         ),
-        pytest.param({"host": "[::1]"}, "http://[::1]:10502", "http://[::1]:10500", id="IPv6"),
+        pytest.param({"host": "[::1]"}, "https://[::1]:10502", "https://[::1]:10500", id="IPv6"),
         pytest.param({"port": 10500}, ENGINE, CENTER, id="port of the Design Center"),
         pytest.param({"host": "atscale:10502"}, ENGINE, CENTER, id="port of the engine"),
         pytest.param({"engine_url": "https://e"}, "https://e", CENTER, id="engine elsewhere"),
@@ -1129,7 +1203,7 @@ def connect(host: str = "atscale", port: Any = None, login: Any = None, **extra:
         pytest.param(
             {"port": 8443, "engine_url": "https://e"},
             "https://e",
-            "http://atscale:8443",
+            "https://atscale:8443",
             id="host is the other one",
         ),
         pytest.param(
@@ -1198,7 +1272,7 @@ def test_credentials_are_secret_in_each_form_in_which_they_are_sent(login, auth_
     ("fields", "text"),
     [
         ({"auth_type": "client_api_key"}, "Triggers shows it"),
-        ({"auth_type": "api_token"}, "http://atscale:10500/jwt/get"),
+        ({"auth_type": "api_token"}, "https://atscale:10500/jwt/get"),
     ],
 )
 def test_refused_credentials_say_where_to_get_others(fields, text):

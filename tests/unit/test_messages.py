@@ -61,7 +61,7 @@ def test_what_is_not_json_is_a_typed_error_that_shows_its_begin(body):
     with pytest.raises(AtScaleMalformedAnswerError, match=re.escape(URL)) as error:
         answer(body).json()
     assert error.value.http_status_code == 200
-    assert "Check that the connection's host is AtScale itself" in str(error.value)
+    assert "is AtScale itself and not a proxy or a login page" in str(error.value)
     assert len(str(error.value)) < 600
 
 

@@ -19,6 +19,7 @@ from airflow_provider_atscale.protocol.models import (
     instance_phase,
     instances_as_batch,
     is_number,
+    iso,
     normalize_status,
     parse_batch,
     parse_instance,
@@ -121,6 +122,20 @@ def test_any_time_can_be_compared_with_any_other(text):
     assert (moment < other) is not (moment >= other)
     assert (Batch("x", "done", started=other, ended=moment).seconds or 0.0) >= 0.0
     assert parse_time(moment.isoformat()) == moment
+
+
+#: Month, day, hour, minute and second, and a little more than there is of each.
+clock = st.tuples(*(st.integers(0, most) for most in (13, 32, 24, 60, 60)))
+
+
+@given(st.integers(0, 9999), clock, st.integers(0, 999_999), st.integers(0, 6))
+def test_the_short_way_and_the_long_one_say_the_same(year, rest, fraction, digits):
+    """AtScale's own form is read without pendulum; with its offset in figures it is read by it."""
+    text = "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(year, *rest)
+    text += f".{fraction:06}"[: digits + 1] if digits else ""
+    short, long = parse_time(text + "Z"), parse_time(text + "+00:00")
+    assert short == long
+    assert iso(short) == iso(long)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from airflow_provider_atscale.exceptions import (
     AtScaleTimeoutError,
     AtScaleWaitError,
 )
-from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, Phase, parse_batch
+from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, Instances, Phase, parse_batch
 from airflow_provider_atscale.protocol.watch import Ended, GaveUp
 from airflow_provider_atscale.report import (
     MESSAGE,
@@ -135,6 +135,31 @@ def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, kno
     assert report["status"] == "done"
     assert (report["instances"] is None) is (instances is None)
     assert bool(log.lines) is (outcome == "warning")
+
+
+@pytest.mark.parametrize(
+    ("policy", "rows", "is_cut", "outcome"),
+    [
+        ("warn", [BUILT], True, "warning"),
+        ("ignore", [BUILT], True, None),
+        ("fail", [BUILT], True, AtScaleWaitError),
+        ("fail", [BUILT, NOT_BUILT], True, AtScaleAggregatesFailedError),
+        ("fail", [BUILT], False, None),
+        ("fail", [], True, None),
+    ],
+    ids=["warn", "ignore", "fail", "fail, one missing among them", "all listed", "a batch without aggregates"],
+)
+def test_what_it_means_that_not_all_aggregates_may_be_listed(policy, rows, is_cut, outcome, log):
+    def listed():
+        return Instances.of(rows, is_cut=is_cut)
+
+    if isinstance(outcome, type):
+        with pytest.raises(outcome) as error:
+            conclude(ended(), replace(SUBJECT, failed_aggregates=policy), listed)
+        assert type(error.value) is outcome
+        return
+    assert conclude(ended(), replace(SUBJECT, failed_aggregates=policy), listed)["status"] == "done"
+    assert any("cannot list whether there are more" in line for line in map(str, log.lines)) is bool(outcome)
 
 
 @pytest.mark.parametrize("word", ["failed", "error", "cancelled", "invalid", "unreliable", "deleted"])
