@@ -207,13 +207,20 @@ class InstallerEdition:
                 "grace periods of the cube's own datasets hold. Nothing was started."
             )
 
+    @property
+    def _of_environment(self) -> str:
+        """Say what the calls of old engines depend on."""
+        if self._environment:
+            return f"for the connection's environment {self._environment!r}, which may be the wrong one"
+        return "for which the connection needs the field environment"
+
     def history(self, ref: ModelRef) -> Flow[History | str]:
         """Read a cube's newest batches, or its last batch where the engine knows no more."""
         response = yield from self._newest_batches(ref, PAGE)
         if response.status in REFUSALS:
             hint = {
                 403: f"it takes {VIEW}",
-                404: "an old engine has another list, which needs the connection's field environment",
+                404: f"an old engine has a list of its own, {self._of_environment}",
             }.get(response.status, self._auth.advice)
             said = f"HTTP {response.status}: {server_message(response)}"
             return f"{response.url} answers {said}; {hint}"
@@ -382,11 +389,12 @@ class InstallerEdition:
                 f"No incremental build of {ref} was started: {answers}. So this engine seems not to have the "
                 "call that says which kind of build is wanted. Older calls leave the choice between full and "
                 "incremental to the engine; set engine_choice to true in the connection to accept that "
-                f"(and environment, for engines whose paths have an envId).{doubt}"
+                f"(old engines also need an environment: {self._of_environment}).{doubt}"
             )
         return AtScaleNotFoundError(
             f"AtScale cannot build {ref}: {answers}. Check that engine_url of the connection is the engine "
-            f"(port 10502), set environment for an old engine, and check the ids. {WHERE_IDS_ARE}.",
+            f"(port 10502), and check the ids. {WHERE_IDS_ARE}. An old engine has calls of its own, "
+            f"{self._of_environment}.",
             404,
         )
 
