@@ -72,7 +72,7 @@ class Recall:
     __slots__ = ("_seen", "_value")
 
     def __init__(self) -> None:
-        self._seen: tuple[object, int] | None = None
+        self._seen: int | None = None
         self._value: Any = None
 
     def over(self, flow: Flow[T], asked: object) -> Flow[T]:
@@ -87,7 +87,7 @@ class Recall:
         """
         outcome: Any = None
         error: AtScaleError | None = None
-        answers: list[tuple[object, int] | None] = []
+        answers: list[int | None] = []
         while True:
             try:
                 effect = flow.send(outcome) if error is None else flow.throw(error)
@@ -103,8 +103,8 @@ class Recall:
                 error = raised
                 continue
             if isinstance(outcome, Response):
-                # The hash of it, for a triggerer may have thousands of models to remember.
-                answers.append((asked, hash(outcome.body)) if outcome.ok else None)
+                # The hash of both, for a triggerer may have thousands of models to remember.
+                answers.append(hash((asked, outcome.body)) if outcome.ok else None)
                 if self._seen is not None and answers == [self._seen]:
                     flow.close()
                     value = self._value
@@ -220,45 +220,54 @@ class Room:
 
 class Seat:
     """
-    One waiter's place: in the room of its model, once it is known which model that is.
+    One waiter's place on the line, and in the room of its model once it is known which model that is.
 
     :param line: The connection.
     :param ref: The model; without ids where they could not be found out yet.
     :param batch_id: The batch; None for whichever is the newest.
     """
 
-    __slots__ = ("_batch_id", "_line", "_room", "ref")
+    __slots__ = ("_batch_id", "_room", "line", "ref")
 
     def __init__(self, line: Line, ref: ModelRef, batch_id: str | None) -> None:
         self.ref = ref
-        self._line = line
+        self.line = line
         self._batch_id = batch_id
         self._room: Room | None = None
 
     async def __aenter__(self) -> Seat:
+        await self.line.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._room is not None:
-            await self._line.leave(self._room)
+        try:
+            if self._room is not None:
+                await self.line.leave(self._room)
+        finally:
+            await self.line.__aexit__(kind, error, trace)
 
-    async def next(self, seconds: float) -> Observation:
+    def next(self, seconds: float) -> Awaitable[Observation]:
         """
         Wait for the next observation of the batch.
 
         :param seconds: When this waiter wants to look.
         """
-        if self._room is None and not self.ref.catalog_id:
-            await asyncio.sleep(seconds)
-            found = await self._line.find(self.ref, self._batch_id)
-            if not isinstance(found, ModelRef):
-                return found
-            self.ref, seconds = found, 0.0
         if self._room is None:
-            self._room = self._line.enter(self.ref)
-        return await self._room.next(self._batch_id, seconds)
+            if not self.ref.catalog_id:
+                return self._find(seconds)
+            self._room = self.line.enter(self.ref)
+        return self._room.next(self._batch_id, seconds)
+
+    async def _find(self, seconds: float) -> Observation:
+        """Find out which model it is, and look."""
+        await asyncio.sleep(seconds)
+        found = await self.line.find(self.ref, self._batch_id)
+        if not isinstance(found, ModelRef):
+            return found
+        self.ref = found
+        return await self.next(0.0)
 
 
 def observe_newest(history: History | str) -> Observation:
@@ -287,6 +296,9 @@ class Line:
         self.members = 0
         # Read once: a thousand waiters of a restarted triggerer begin in the same moment.
         self.tolerance = tolerance()
+        #: The waiters' logger. One for each would be a dozen objects for each collection of garbage to look at;
+        #: which waiter's log a line belongs to is told by the context anyway.
+        self.log: Any = None
         self.context = contextvars.Context()
         self._load = load
         self._connect = connect or (lambda settings: AsyncAtScaleClient(settings, mask=amask_secret))
@@ -302,7 +314,7 @@ class Line:
 
         :param call: Makes the flow from a client.
         """
-        client = await self.client()
+        client = self._client or await self.client()
         try:
             return await client.run(call(client), tries=1)
         except AtScaleAuthenticationError:

@@ -126,7 +126,8 @@ class Progress:
                 self._subject,
             )
         doubt = watch.last_answer if watch.is_in_doubt else None
-        state = (batch.status if batch else None, type(observation))
+        # Of texts alone: a tuple that holds nothing else costs collections of garbage nothing.
+        state = (batch.status if batch else "", type(observation).__name__)
         if state == self._said and now - self._said_at < HEARTBEAT:
             return
         self._said, self._said_at = state, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncIterator
@@ -12,11 +13,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_atscale.hub import line
 from airflow_provider_atscale.protocol.models import ModelRef, batch_to_json
-from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Wait, cadence
-from airflow_provider_atscale.waiting import Deadline, Progress, parse_deadline, timed_out
+from airflow_provider_atscale.protocol.watch import JITTER, BatchWatch, Ended, Wait, cadence
+from airflow_provider_atscale.waiting import Progress, parse_deadline, timed_out
 
-#: Seconds that a wait takes at least. Airflow's scheduler learns of a deferral's end on the worker once per loop.
-#: A task that is queued again before that looks to it like one that was killed, which costs a try.
+#: Seconds that a wait takes at least. Airflow's scheduler learns once per loop that a deferral has ended on its
+#: worker. A task that is queued again before that looks to it like one that was killed, which costs a try.
 LEAST_SECONDS = 2.0
 
 
@@ -98,16 +99,21 @@ class AtScaleBatchTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         ref = ModelRef(self.catalog_id, self.model_id, self.catalog, self.model)
-        deadline = parse_deadline(self.deadline)
-        async with line(self.atscale_conn_id) as shared, shared.seat(ref, self.batch_id) as seat:
+        # Thousands may wait on one loop, and whatever each of them holds while it does is looked at by every
+        # collection of garbage: so nothing is kept here that can be made again.
+        until = _moment(self.deadline)
+        async with line(self.atscale_conn_id).seat(ref, self.batch_id) as seat:
             # Many waiters of a restarted triggerer begin at once: the first look of each is anywhere within
-            # its cadence, and whatever is not needed before it comes after it.
-            seconds = cadence(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
-            seconds *= random.random()  # noqa: S311
-            observation = await seat.next(_at_most(seconds, deadline))
+            # its cadence, and whatever is not needed before it comes after it. No event is wanted any sooner.
+            longest = cadence(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
+            longest = max(longest, LEAST_SECONDS * (1 + JITTER))
+            seconds = random.uniform(LEAST_SECONDS, longest)  # noqa: S311
+            observation = await seat.next(min(seconds, until - time.time()))
             subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
+            shared = seat.line
+            shared.log = shared.log or self.log
             watch = BatchWatch(self.since, self.poll_interval, shared.tolerance, subject, listed=self.listed)
-            progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
+            progress = Progress(shared.log, f"{subject} of {ref}" if self.model else subject, self.since)
             while True:
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
@@ -118,7 +124,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                 if not isinstance(decision, Wait):
                     kind, reason = decision.kind, decision.reason
                     return self._event("gave_up", self.batch_id, seat.ref, kind=kind, reason=reason)
-                if deadline is not None and now >= deadline.at:
+                if now >= until and (deadline := parse_deadline(self.deadline)) is not None:
                     verdict = timed_out(deadline, watch, now)
                     return self._event(
                         "timeout",
@@ -128,7 +134,9 @@ class AtScaleBatchTrigger(BaseTrigger):
                         seconds=verdict.seconds,
                         last_status=verdict.last_status,
                     )
-                observation = await seat.next(_at_most(decision.seconds, deadline))
+                seconds = min(decision.seconds, until - time.time())
+                del observation, decision
+                observation = await seat.next(seconds)
 
     def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
         payload = self.payload
@@ -152,6 +160,7 @@ class AtScaleBatchTrigger(BaseTrigger):
         )
 
 
-def _at_most(seconds: float, deadline: Deadline | None) -> float:
-    """Return the seconds until the next look, which is at the deadline at the latest."""
-    return seconds if deadline is None else min(seconds, deadline.at - time.time())
+def _moment(deadline: dict[str, Any] | None) -> float:
+    """Return the epoch seconds of a deadline; without one, that is never."""
+    parsed = parse_deadline(deadline)
+    return math.inf if parsed is None else parsed.at

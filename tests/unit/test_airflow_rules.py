@@ -8,16 +8,20 @@ import textwrap
 from datetime import datetime
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, AirflowOptionalProviderFeatureException
 
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
-from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+
+try:
+    from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+except AirflowOptionalProviderFeatureException:
+    AtScaleBuildTrigger = None
 
 TASKS = [AtScaleAggregateBuildOperator, AtScaleBatchSensor]
-ALL = [*TASKS, AtScaleBatchTrigger, AtScaleBuildTrigger]
+ALL = [*TASKS, AtScaleBatchTrigger, *filter(None, [AtScaleBuildTrigger])]
 
 
 def constructor(cls) -> ast.FunctionDef:
