@@ -17,8 +17,12 @@ REQUIREMENTS = ROOT / "requirements"
 VENVS = ROOT / ".venvs"
 #: What the suites need besides the package; the constraints say which versions.
 TEST_REQUIREMENTS = ("pytest", "hypothesis", "jsonschema", "cryptography")
-#: What an Airflow version needs besides. On 3.0 a provider's connection form shows only beside FAB.
-VERSION_REQUIREMENTS = {"3.0": ("apache-airflow-providers-fab",)}
+#: What an Airflow version needs besides. On 3.0 a provider's connection form shows only beside FAB. 2.11 comes
+#: with OpenLineage, so that lineage is tested on the oldest version and the newest.
+VERSION_REQUIREMENTS = {
+    "3.0": ("apache-airflow-providers-fab",),
+    "3.3": ("apache-airflow-providers-openlineage",),
+}
 DISTRIBUTION = "airflow-provider-atscale"
 
 

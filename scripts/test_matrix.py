@@ -7,7 +7,7 @@ imported is the installed wheel.
 
     python scripts/test_matrix.py                     # each Airflow on one Python, so that each Python is used
     python scripts/test_matrix.py --all               # each Airflow on each Python that it allows
-    python scripts/test_matrix.py --smoke             # install, contract and one DAG per version
+    python scripts/test_matrix.py --smoke             # install, contract, one DAG per version and lineage
     python scripts/test_matrix.py --only 2.11 3.3-py3.11 --suite unit
 """
 
@@ -20,12 +20,24 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from environments import ROOT, VENVS, CannotMakeError, Target, build_wheel, environment, make, targets
+from environments import (
+    ROOT,
+    VENVS,
+    CannotMakeError,
+    Target,
+    build_wheel,
+    environment,
+    find_python,
+    make,
+    targets,
+)
 
+#: Each Airflow once, each Python at least once.
 DEFAULT = (
     Target("2.11", "3.10"),
     Target("3.0", "3.11"),
@@ -35,11 +47,15 @@ DEFAULT = (
 )
 #: In the order in which they run; each is a folder of ``tests/``.
 SUITES = ("install", "unit", "contract", "dags")
-SMOKE = ("install", "contract")
+Suites = Mapping[str, tuple[str, ...]]
+#: With what pytest is given for each: one edition shows what differs between versions, and the lineage of real
+#: DAGs is seen nowhere else, for only these environments have the OpenLineage provider.
+SMOKE: Suites = {"install": (), "contract": ("-k", "not installer"), "dags": ("-k", "openlineage")}
 #: What the suites read besides themselves.
 COPIED = ("tests", "example_dags", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml")
-#: Seconds that one suite may take on one version.
+#: Seconds that one suite may take on one version, and one test until all threads' stacks are in the log.
 LIMIT = 1500
+STUCK = 240
 
 
 @dataclass(frozen=True)
@@ -66,7 +82,8 @@ def main() -> int:
     """Run the matrix, print its table, and return 0 where all is green."""
     options = parse()
     chosen = choose(options)
-    suites = tuple(options.suite or (SMOKE if options.smoke else SUITES))
+    selected = SMOKE if options.smoke else dict.fromkeys(SUITES, ())
+    suites = {name: selected.get(name, ()) for name in options.suite or selected}
     began = time.monotonic()
     try:
         wheel = build_wheel(VENVS / "dist")
@@ -89,7 +106,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--all", action="store_true", help="every Python that each Airflow allows")
-    add("--smoke", action="store_true", help=f"only {', '.join(SMOKE)}")
+    add("--smoke", action="store_true", help="only what shows within minutes that a version works")
     add("--only", nargs="+", metavar="VERSION", help="Airflow versions, as in 3.3 or 3.3-py3.12")
     add("--suite", nargs="+", choices=SUITES, help="only these suites")
     add("--jobs", type=int, default=min(os.cpu_count() or 1, 2), help="at a time (%(default)s)")
@@ -102,7 +119,7 @@ def choose(options: argparse.Namespace) -> list[Target]:
 
     :param options: The command line.
     """
-    pool = targets() if options.all else list(DEFAULT)
+    pool = targets() if options.all else [on_this_machine(target) for target in DEFAULT]
     if not options.only:
         return pool
     chosen: list[Target] = []
@@ -115,14 +132,31 @@ def choose(options: argparse.Namespace) -> list[Target]:
     return chosen
 
 
-def run_target(target: Target, wheel: Path, source: Path, suites: tuple[str, ...]) -> dict[str, Outcome]:
+def on_this_machine(target: Target) -> Target:
+    """
+    Return a target, or where its Python is missing, the same Airflow on another one; say so.
+
+    :param target: The target.
+    """
+    for each in (target, *(other for other in targets() if other.airflow == target.airflow)):
+        try:
+            find_python(each.python)
+        except CannotMakeError:
+            continue
+        if each != target:
+            say(f"==> There is no Python {target.python} here: Airflow {target.airflow} runs on {each.python}")
+        return each
+    return target
+
+
+def run_target(target: Target, wheel: Path, source: Path, suites: Suites) -> dict[str, Outcome]:
     """
     Run the suites on one version; an environment that cannot be made is a failure of all of them.
 
     :param target: The version.
     :param wheel: The built wheel.
     :param source: The copy of the suites.
-    :param suites: The suites.
+    :param suites: The suites, and what pytest is given for each.
     """
     began = time.monotonic()
     work = target.folder / "work"
@@ -135,8 +169,8 @@ def run_target(target: Target, wheel: Path, source: Path, suites: tuple[str, ...
         return {suite: Outcome(ok=False, text="no environment") for suite in suites}
     say(f"    {target}: Airflow {target.version} is ready after {time.monotonic() - began:.0f} s")
     outcomes = {}
-    for suite in suites:
-        outcomes[suite] = outcome = run_suite(target, work, suite)
+    for suite, arguments in suites.items():
+        outcomes[suite] = outcome = run_suite(target, work, suite, arguments)
         say(f"    {target}: {suite}: {outcome.text}")
     return outcomes
 
@@ -158,20 +192,22 @@ def copy(folder: Path) -> Path:
     return folder
 
 
-def run_suite(target: Target, work: Path, suite: str) -> Outcome:
+def run_suite(target: Target, work: Path, suite: str, arguments: tuple[str, ...]) -> Outcome:
     """
     Run one suite on one version.
 
     :param target: The version.
     :param work: The copy to run in.
     :param suite: The suite.
+    :param arguments: What pytest is given besides.
     """
     log = target.folder / f"{suite}.log"
     began = time.monotonic()
     if not (work / "tests" / suite).is_dir():
         return Outcome(ok=False, text="missing", log=log)
     # Not "python -m pytest", which would look for packages in the working folder first.
-    command = [str(target.bin / "pytest"), "-q", "-rfEs", "-p", "no:cacheprovider", f"tests/{suite}"]
+    command = [str(target.bin / "pytest"), "-q", "-rfEs", "--durations=10", "-p", "no:cacheprovider"]
+    command += ["-o", f"faulthandler_timeout={STUCK}", *arguments, f"tests/{suite}"]
     env = environment(target, work / "airflow_home") | {"EXPECTED_AIRFLOW": target.version}
     with log.open("w") as out:
         try:
@@ -203,7 +239,7 @@ def summarize(output: str, code: int, seconds: float) -> str:
     return f"{', '.join(parts)} ({seconds:.0f} s)"
 
 
-def show(results: dict[Target, dict[str, Outcome]], suites: tuple[str, ...]) -> bool:
+def show(results: dict[Target, dict[str, Outcome]], suites: Suites) -> bool:
     """
     Print what failed, then the table; return whether anything failed.
 

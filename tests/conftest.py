@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 # Airflow reads its configuration when it is imported, so this comes before any test module.
 AIRFLOW_HOME = Path(tempfile.mkdtemp(prefix="atscale-airflow-"))
 DAGS_FOLDER = AIRFLOW_HOME / "dags"
+PACKAGE = "airflow_provider_atscale"
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _TLS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC")
 
@@ -50,9 +52,35 @@ def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str])
 
     def logged() -> str:
         captured = capsys.readouterr()
-        return captured.out + captured.err + caplog.text
+        # Those of older versions do not, and print besides what pytest has heard.
+        heard = tuple({line for record in caplog.records for line in record.getMessage().splitlines() if line})
+        printed = [line for line in (captured.out + captured.err).splitlines() if not line.endswith(heard)]
+        return "\n".join([*printed, caplog.text])
 
     return logged
+
+
+_warnings_of_ours: list[str] = []
+
+
+def pytest_warning_recorded(warning_message: warnings.WarningMessage, nodeid: str) -> None:
+    """Note what the package's own code is warned of, in whatever test: that it uses what Airflow is to drop."""
+    if PACKAGE in Path(warning_message.filename).parts:
+        place = f"{warning_message.filename}:{warning_message.lineno}"
+        text = f"{place}: {warning_message.category.__name__}: {warning_message.message} ({nodeid})"
+        _warnings_of_ours.append(text)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where the package's own code was warned, also of what only real runs of DAGs come to."""
+    if _warnings_of_ours and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _warnings_of_ours:
+        terminalreporter.section("FAILED: the package's own code was warned")
+        terminalreporter.write_line("\n".join(_warnings_of_ours))
 
 
 def pytest_unconfigure() -> None:

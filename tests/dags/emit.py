@@ -1,7 +1,7 @@
 """
 Build and wait in real Airflow, in a process of its own: OpenLineage reads its settings once per process.
 
-Prints the states of the tasks as its last line.
+Prints the states of the tasks in a line of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
             task_id="failing", catalog="Finance", model="General Ledger", **QUICK
         )
         sync >> deferrable >> start >> wait >> failing
-    print(json.dumps(runs.run(dag).states))
+    print(json.dumps(runs.run(dag).states, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Everything that differs between Airflow's versions is here; the tests only see :
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import airflow
+from packaging.version import Version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import DAG
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 VERSION = tuple(int(part) for part in airflow.__version__.split(".")[:2])
 #: Whether a retry knows what the try before it has stored.
 HAS_TASK_STATE = VERSION >= (3, 3)
+
+#: Whether a retry is resumed with the event of the try before it, rather than executed.
+RETRIES_ARE_RESUMED = (3, 0, 0) <= Version(airflow.__version__).release < (3, 1, 1)
 
 _BUNDLE = "dags-folder"
 
@@ -30,10 +35,36 @@ def prepare() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+    _keep_the_api_server()
+    _let_dates_be_dates()
     if VERSION >= (3, 0):
         from airflow.dag_processing.bundles.manager import DagBundlesManager
 
         DagBundlesManager().sync_bundles_to_db()
+
+
+def _keep_the_api_server() -> None:
+    """Let all tasks ask one API server, as since Airflow 3.3; to make a new one for each takes long."""
+    if not (3, 0) <= VERSION < (3, 3):
+        return
+    from airflow.sdk.execution_time import supervisor
+
+    supervisor.in_process_api_server = functools.lru_cache(maxsize=1)(supervisor.in_process_api_server)
+
+
+def _let_dates_be_dates() -> None:
+    """Tell a rescheduled sensor when it poked first; ``dag.test()`` of 3.0 alone gives it the bare text."""
+    if VERSION != (3, 0):
+        return
+    from airflow.sdk.api.client import TaskInstanceOperations
+    from airflow.sdk.execution_time.comms import TaskRescheduleStartDate
+
+    ask = TaskInstanceOperations.get_reschedule_start_date
+
+    def get(self: Any, *arguments: Any, **named: Any) -> TaskRescheduleStartDate:
+        return TaskRescheduleStartDate(start_date=ask(self, *arguments, **named).start_date)
+
+    TaskInstanceOperations.get_reschedule_start_date = get
 
 
 def _register(dag: DAG) -> None:
@@ -157,8 +188,8 @@ def _one_second_at_most() -> Iterator[None]:
 
 @contextmanager
 def _callbacks_hear_of_errors() -> Iterator[None]:
-    """Tell callbacks what went wrong, as Airflow does; only ``dag.test()`` of 3.0 and 3.1 forgets it."""
-    if not (3, 0) <= VERSION < (3, 2):
+    """Tell callbacks what went wrong, as Airflow does; only ``dag.test()`` of 3.0 to 3.2 forgets it."""
+    if not (3, 0) <= VERSION < (3, 3):
         yield
         return
     from unittest import mock

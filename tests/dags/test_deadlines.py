@@ -18,7 +18,7 @@ from .runs import HAS_TASK_STATE
 
 @pytest.fixture
 def engine(engine):
-    engine.settings(build_seconds=60)
+    engine.settings(build_seconds=3600)
     return engine
 
 
@@ -30,7 +30,7 @@ def engine(engine):
 def test_timeout(engine, mode, timeout):
     began = time.monotonic()
     task = run_task(AtScaleAggregateBuildOperator, timeout=timeout, **MODEL, **QUICK, **mode)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120
     assert task.state == "failed"
     assert type(task.error) is AtScaleTimeoutError
     said = str(task.error)
@@ -161,6 +161,6 @@ def test_poke_interval_does_not_draw_out_the_timeout(engine):
     """The last look is at the timeout, not a poke interval later."""
     batch = engine.start_batch("Sales Insights", "Internet Sales")
     began = time.monotonic()
-    task = run_task(AtScaleBatchSensor, **MODEL, batch_id=batch.id, timeout=0.5, poke_interval=30)
+    task = run_task(AtScaleBatchSensor, **MODEL, batch_id=batch.id, timeout=0.5, poke_interval=600)
     assert type(task.error) is AtScaleSensorTimeoutError
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 120

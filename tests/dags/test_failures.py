@@ -16,7 +16,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 
-from .conftest import MODEL, QUICK, SENSORS, WAITS, run_task
+from .conftest import MODEL, QUICK, RETRIED_WAITS, SENSORS, WAITS, run_task, whatever_the_edition
 
 
 def build(**arguments):
@@ -59,7 +59,8 @@ def test_failed_batch_that_is_waited_for(engine, mode):
     assert "disk quota exceeded" in str(task.error)
 
 
-@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+@whatever_the_edition
+@pytest.mark.parametrize("mode", RETRIED_WAITS)
 def test_failed_batch_is_built_again_by_a_retry(engine, mode):
     engine.fail_next("Internet Sales", "failed")
     task = build(retries=1, **mode)
@@ -90,6 +91,7 @@ def test_failed_aggregates(engine, logged, mode, choice, state):
         assert {each["message"] for each in report["failures"]} == {"disk quota exceeded"}
 
 
+@whatever_the_edition
 @pytest.mark.parametrize(("choice", "state"), PARTIAL.items())
 @pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
 def test_failed_aggregates_of_a_batch_that_is_waited_for(engine, mode, choice, state):
@@ -97,7 +99,8 @@ def test_failed_aggregates_of_a_batch_that_is_waited_for(engine, mode, choice, s
     assert wait(engine, failed_aggregates=choice, **mode).state == state
 
 
-@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+@whatever_the_edition
+@pytest.mark.parametrize("mode", RETRIED_WAITS)
 def test_incomplete_batch_is_built_again_by_a_retry(engine, mode):
     engine.fail_next("Internet Sales", "done", failed_aggregates=1)
     task = build(failed_aggregates="fail", retries=1, **mode)
@@ -109,9 +112,8 @@ def test_incomplete_batch_is_built_again_by_a_retry(engine, mode):
 
 
 def wrong_token(engine, env):
+    env.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json("api_token"))
     engine.rotate_api_token()
-    if engine.edition.name == "installer":
-        env.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json("api_token").replace("local", "x"))
 
 
 INCURABLE = {
@@ -161,24 +163,29 @@ def test_what_no_retry_can_cure_ends_a_sensor_too(engine, monkeypatch, mode, spo
     assert text in str(task.error)
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
-def test_missing_role_to_build(engine):
+#: What each edition calls the rights to start builds and to see them.
+RIGHTS = {
+    "container": ("the role aggregates_manage", "the role aggregates_view"),
+    "installer": ('a role with the permission "Manage Aggregates"', 'the permission "View Aggregates"'),
+}
+
+
+def test_missing_right_to_build(engine, edition):
     engine.settings(can_manage=False)
     task = build(retries=3)
     assert (task.state, task.tries) == ("failed", 1)
     assert isinstance(task.error, AtScalePermissionError)
-    assert "aggregates_manage" in str(task.error)
+    assert RIGHTS[edition][0] in str(task.error)
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
 @pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
-def test_newest_batch_needs_the_history(engine, mode):
+def test_newest_batch_needs_the_history(engine, edition, mode):
     """No other call tells which batch is the newest, so there is nothing to wait for."""
     engine.settings(history_mode="forbidden")
     task = run_task(AtScaleBatchSensor, **MODEL, **mode)
     assert task.state == "failed"
     assert isinstance(task.error, AtScalePermissionError)
-    assert "aggregates_view, or the sensor a batch_id" in str(task.error)
+    assert f"{RIGHTS[edition][1]}, or the sensor a batch_id" in str(task.error)
 
 
 # --- what a retry can cure --------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from . import runs
-from .conftest import EDITIONS, MODEL, SENSORS, new_dag, run_task
+from .conftest import MODEL, SENSORS, listing, new_dag, of_both_editions, run_task
 
 in_each_mode = pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
 
@@ -76,10 +76,10 @@ def situations(engine):
     return {name: {"catalog": "Finance", **case} for name, case in cases.items()}
 
 
-@pytest.fixture(scope="module", params=EDITIONS)
-def done(request):
+@pytest.fixture(scope="module")
+def done():
     """Run all of them in all modes, side by side in one run."""
-    with AtScaleEngine(request.param) as engine, pytest.MonkeyPatch.context() as env:
+    with AtScaleEngine() as engine, pytest.MonkeyPatch.context() as env:
         env.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
         env.setenv("AIRFLOW_CONN_WRONG_CONFIG", engine.connection_json(timeout="soon"))
         wrong = engine.connection_json().replace("local-engine-", "wrong-")
@@ -159,7 +159,7 @@ def test_batch_that_shows_late(engine, mode):
     assert (task.state, task.value) == ("success", batch.id)
 
 
-@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@of_both_editions
 @in_each_mode
 def test_batch_that_only_its_instances_show(engine, monkeypatch, logged, mode):
     """Second best: an end must be seen twice, and the log says which role is missing."""
@@ -175,6 +175,7 @@ def test_batch_that_only_its_instances_show(engine, monkeypatch, logged, mode):
 # --- which batch ------------------------------------------------------------------------------------------
 
 
+@of_both_editions
 @in_each_mode
 def test_newest_batch(engine, mode):
     engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)
@@ -185,6 +186,7 @@ def test_newest_batch(engine, mode):
     assert task.xcoms["batch_result"]["batch_id"] == newest.id
 
 
+@of_both_editions
 @in_each_mode
 def test_batch_alone(engine, mode):
     """Its model is found through its instances."""
@@ -194,11 +196,12 @@ def test_batch_alone(engine, mode):
     assert task.xcoms["batch_result"]["model_id"] == batch.model_id
 
 
+@of_both_editions
 @in_each_mode
-def test_batch_alone_that_has_no_instances_yet(engine, mode):
+def test_batch_alone_that_has_no_instances_yet(engine, edition, mode):
     batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0.5)
-    engine.fault(404, route="history", query="modelId=($|&)", times=None)
-    engine.fault(200, route="instances", body={"data": [], "total": 0}, times=2)
+    engine.fault(404, route="history", query="(modelId|cubeId)=($|&)", times=None)
+    engine.fault(200, route="instances", body=listing(edition, []), times=2)
     task = wait(batch.id, catalog=None, model=None, **mode)
     assert (task.state, task.value) == ("success", batch.id), task.errors
     assert batch.id in next(iter(task.links.values()))

@@ -93,9 +93,9 @@ def test_it_is_asked_before_on_running(engine):
     assert build(skip_if_built_within=HOUR, on_running="fail").state == SKIPPED
 
 
-def test_it_is_not_asked_again_after_waiting_for_somebody_elses_batch(engine):
+def test_it_is_not_asked_again_after_waiting_for_somebody_elses_batch(running, engine):
     """That batch may lack what was loaded since it began, which is why the task waits and builds."""
-    other = engine.start_batch(None, "Internet Sales")
+    other = running()
     task = build(skip_if_built_within=HOUR, on_running="wait", deferrable=True)
     assert task.state == BUILT
     assert task.value != other.id

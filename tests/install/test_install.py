@@ -42,7 +42,9 @@ def site(tmp_path_factory):
 
 def run_in(env, *arguments):
     """Run this Python in the site, and return what it printed."""
-    done = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, f"{' '.join(arguments)}:\n{done.stdout[-6000:]}{done.stderr[-6000:]}"
     return done.stdout
 
