@@ -10,13 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.exceptions import AtScaleEventError
 from airflow_provider_atscale.protocol.models import Batch, ModelRef, is_number, parse_batch
 from airflow_provider_atscale.protocol.watch import Ended, GaveUp
 from airflow_provider_atscale.report import TimedOut, Verdict
 from airflow_provider_atscale.waiting import LIMITS, Deadline, parse_deadline
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Plan:
     :param on_running: What to do where a batch of the model runs already.
     :param waits: Whether the task waits for its batch.
     :param start: How the task came to its batch.
+    :param attempt: Which try of the task it is.
     """
 
     conn_id: str
@@ -48,6 +53,7 @@ class Plan:
     on_running: str = "wait"
     waits: bool = True
     start: str = "started"
+    attempt: int = 1
 
     def come_by(self, start: str) -> Plan:
         """Return the plan of a task that came to its batch in this way."""
@@ -79,6 +85,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "on_running": lambda value: value in ("wait", "attach", "skip", "fail"),
     "waits": lambda value: isinstance(value, bool),
     "start": _is_text,
+    "attempt": is_number,
 }
 
 
@@ -115,6 +122,22 @@ class Resumed:
     plan: Plan
     verdict: Verdict
     batch_id: str | None
+
+
+def is_of_another_try(next_kwargs: Mapping[str, Any] | None, context: Context) -> bool:
+    """
+    Return whether a task is resumed with the event of another try, as a retry is by Airflow 3.0 to 3.1.0.
+
+    :param next_kwargs: What Airflow resumes the task with.
+    :param context: The task's context.
+    """
+    event = (next_kwargs or {}).get("event")
+    payload = event.get("payload") if isinstance(event, Mapping) else None
+    if not isinstance(payload, Mapping) or payload.get("attempt") in (None, context["ti"].try_number):
+        return False
+    # Airflow has left that of the other try, and execution_timeout counts from it.
+    context["ti"].start_date = datetime.now(timezone.utc)
+    return True
 
 
 def read_event(event: Any, *, needs_batch: bool = True) -> Resumed:

@@ -152,6 +152,24 @@ class AtScaleAggregateBuildOperator(BaseOperator):
 
         :param context: The task's context.
         """
+        return self._begin(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Go on after a wait in the triggerer; in another try than the one that waited, begin anew.
+
+        :param next_method: The method to go on with.
+        :param next_kwargs: Its arguments.
+        :param context: The task's context.
+        """
+        from airflow_provider_atscale.plan import is_of_another_try
+
+        if is_of_another_try(next_kwargs, context):
+            self.log.info("Airflow resumes this try with the event of another one; beginning anew")
+            return self._begin(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _begin(self, context: Context) -> str:
         from airflow_provider_atscale.hooks.atscale import AtScaleHook
         from airflow_provider_atscale.parsing import parse_name, parse_seconds
 
@@ -243,6 +261,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             overrides=overrides,
             on_running=on_running,
             waits=waits,
+            attempt=context["ti"].try_number,
         )
 
     def _given(self, name: str) -> Any:

@@ -103,17 +103,25 @@ class AtScaleBatchSensor(BaseSensorOperator):
         :param context: The task's context.
         """
         with self._one_rule():
-            batch_id = self._wanted()
+            if self.deferrable:
+                return self._begin(context)
+            self._wanted()
             try:
-                if not self.deferrable:
-                    return super().execute(context)
-                verdict = self._look(context, batch_id)
-                if verdict is not None:
-                    return self._conclude(context, batch_id, verdict)
-                return self._defer(context, batch_id)
+                return super().execute(context)
             finally:
                 if self._hook is not None:
                     self._hook.close()
+
+    def _begin(self, context: Context) -> Any:
+        batch_id = self._wanted()
+        try:
+            verdict = self._look(context, batch_id)
+            if verdict is not None:
+                return self._conclude(context, batch_id, verdict)
+            return self._defer(context, batch_id)
+        finally:
+            if self._hook is not None:
+                self._hook.close()
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """
@@ -142,7 +150,12 @@ class AtScaleBatchSensor(BaseSensorOperator):
         :param next_kwargs: Its arguments.
         :param context: The task's context.
         """
+        from airflow_provider_atscale.plan import is_of_another_try
+
         with self._one_rule():
+            if is_of_another_try(next_kwargs, context):
+                self.log.info("Airflow resumes this try with the event of another one; beginning anew")
+                return self._begin(context)
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Any = None) -> str:
@@ -345,6 +358,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
             deadline=Deadline.earlier(now, self.timeout, began.timestamp() if began else now, limit),
             failed_aggregates=self.failed_aggregates.strip().lower(),
             start="watched",
+            attempt=context["ti"].try_number,
         )
 
     def _defer(self, context: Context, batch_id: str | None) -> None:

@@ -39,18 +39,6 @@ of_both_editions = pytest.mark.parametrize("edition", EDITIONS, indirect=True)
 whatever_the_edition = pytest.mark.parametrize("edition", EDITIONS[:1], indirect=True)
 #: The two ways in which an operator waits.
 WAITS = {"sync": {}, "deferrable": {"deferrable": True}}
-#: The same, for tests of retries of tries that were resumed.
-RETRIED_WAITS = [
-    pytest.param(WAITS["sync"], id="sync"),
-    pytest.param(
-        WAITS["deferrable"],
-        id="deferrable",
-        marks=pytest.mark.skipif(
-            runs.RETRIES_ARE_RESUMED,
-            reason="Airflow before 3.1.1 resumes a retry with the event of the try before it",
-        ),
-    ),
-]
 #: The three in which a sensor does.
 SENSORS = {
     "poke": {"mode": "poke"},

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import airflow
-from packaging.version import Version
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import DAG
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 VERSION = tuple(int(part) for part in airflow.__version__.split(".")[:2])
 #: Whether a retry knows what the try before it has stored.
 HAS_TASK_STATE = VERSION >= (3, 3)
-
-#: Whether a retry is resumed with the event of the try before it, rather than executed.
-RETRIES_ARE_RESUMED = (3, 0, 0) <= Version(airflow.__version__).release < (3, 1, 1)
 
 _BUNDLE = "dags-folder"
 

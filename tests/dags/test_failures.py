@@ -16,7 +16,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 
-from .conftest import MODEL, QUICK, RETRIED_WAITS, SENSORS, WAITS, run_task, whatever_the_edition
+from .conftest import MODEL, QUICK, SENSORS, WAITS, run_task, whatever_the_edition
 
 
 def build(**arguments):
@@ -60,7 +60,7 @@ def test_failed_batch_that_is_waited_for(engine, mode):
 
 
 @whatever_the_edition
-@pytest.mark.parametrize("mode", RETRIED_WAITS)
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
 def test_failed_batch_is_built_again_by_a_retry(engine, mode):
     engine.fail_next("Internet Sales", "failed")
     task = build(retries=1, **mode)
@@ -100,7 +100,7 @@ def test_failed_aggregates_of_a_batch_that_is_waited_for(engine, mode, choice, s
 
 
 @whatever_the_edition
-@pytest.mark.parametrize("mode", RETRIED_WAITS)
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
 def test_incomplete_batch_is_built_again_by_a_retry(engine, mode):
     engine.fail_next("Internet Sales", "done", failed_aggregates=1)
     task = build(failed_aggregates="fail", retries=1, **mode)

@@ -12,7 +12,7 @@ from airflow_provider_atscale.exceptions import (
 )
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
-from .conftest import MODEL, QUICK, RETRIED_WAITS, WAITS, run_task
+from .conftest import MODEL, QUICK, WAITS, run_task
 from .runs import HAS_TASK_STATE
 
 
@@ -29,7 +29,7 @@ def assert_one_build_or_one_after_the_other(engine, task):
         assert task.value == engine.batches[0].id
 
 
-@pytest.mark.parametrize("mode", RETRIED_WAITS)
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
 def test_after_a_timeout(engine, when, mode):
     """Each try looks the model up, so the second look-up is the retry's."""
     engine.settings(build_seconds=600)
@@ -101,7 +101,7 @@ def test_a_batch_that_was_judged_good_is_reported_again(engine):
     assert task.xcoms["batch_result"]["instances"] == {"active": 6}
 
 
-@pytest.mark.parametrize("mode", RETRIED_WAITS)
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
 def test_after_trouble_that_lasted_too_long(engine, monkeypatch, mode):
     monkeypatch.setenv("AIRFLOW__ATSCALE__TROUBLE_TOLERANCE", "0.2")
     engine.settings(build_seconds=1.0)

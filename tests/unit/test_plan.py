@@ -66,7 +66,7 @@ def test_a_plan_has_no_secret():
     assert API_TOKEN not in json.dumps(PLAN.to_json())
     assert PLAN.to_json().keys() == {
         "conn_id", "ref", "began", "poll_interval", "deadline", "failed_aggregates", "is_full_build",
-        "overrides", "on_running", "waits", "start",
+        "overrides", "on_running", "waits", "start", "attempt",
     }  # fmt: skip
 
 
