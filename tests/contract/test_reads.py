@@ -68,7 +68,7 @@ def test_server_that_is_away_is_an_error_in_the_end(engine, caller):
     read(caller)
     engine.stop()
     caller.notice()
-    with pytest.raises(AtScaleConnectionError, match="Check the connection's host and port"):
+    with pytest.raises(AtScaleConnectionError, match="Check the connection's host"):
         read(caller)
     assert len(caller.naps) == TRIES - 1
 

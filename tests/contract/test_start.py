@@ -179,7 +179,7 @@ def test_refused_connection_is_an_error_in_the_end(engine, caller, ref):
     engine.stop()
     caller.notice()
     fences = []
-    with pytest.raises(AtScaleConnectionError, match="Check the connection's host and port") as caught:
+    with pytest.raises(AtScaleConnectionError, match="Check the connection's host") as caught:
         caller.start(ref, before_post=lambda: fences.append(1))
     assert caught.value.sent is False
     assert caller.naps == [0.5, 2.0]
