@@ -48,8 +48,8 @@ DEFAULT = (
 #: In the order in which they run; each is a folder of ``tests/``.
 SUITES = ("install", "unit", "contract", "dags")
 Suites = Mapping[str, tuple[str, ...]]
-#: With what pytest is given for each: one edition shows what differs between versions. Lineage is seen nowhere else,
-#: for only these environments have the OpenLineage provider; not all of them, so real DAGs run beside it.
+#: With what pytest is given for each: one edition shows what differs between versions. Lineage is seen nowhere
+#: else, for only these environments have the OpenLineage provider; not all of them, so real DAGs run beside it.
 SMOKE: Suites = {
     "install": (),
     "contract": ("-k", "not installer"),
