@@ -67,7 +67,7 @@ class Subject:
     """
     What was waited for, and by whom.
 
-    :param server: Address of the AtScale server.
+    :param server: Address of the AtScale server, as the connection has it.
     :param ref: The model, where it is known.
     :param batch_id: The batch, where it is known.
     :param start: How the task came to the batch: started, attached, adopted or watched.
@@ -115,6 +115,11 @@ def conclude(
         )
     if isinstance(verdict, GaveUp):
         if verdict.kind == "missing":
+            if subject.ref is None:
+                raise AtScaleBatchNotFoundError(
+                    f"{subject}: {verdict.reason}, as far as aggregates tell, by which alone its model could "
+                    "be found. A batch may have none: give the sensor catalog and model."
+                )
             raise AtScaleBatchNotFoundError(
                 f"{subject}: {verdict.reason}. Look for it at {subject.history_url or subject.server}: it may "
                 "belong to another model or server, or the history may have dropped it."

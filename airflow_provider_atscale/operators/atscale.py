@@ -51,11 +51,10 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         the default, ``fail`` or ``ignore``. (templated)
     :param skip_if_built_within: Skip the task, as ``timedelta`` or seconds, if a successful batch of the model
         ended less than that ago: one of the same kind, or a full one where an incremental one is asked for.
-        Asked once, before ``on_running``; on Airflow 3.3+ not asked by a retry that goes on with its own
-        batch. (templated)
+        Asked once, before ``on_running``; on Airflow 3.3+ not asked by a retry. (templated)
     :param wait_for_completion: Whether to wait until the batch has ended. True, the default. If False, the task
-        succeeds as soon as the batch is started; a running batch is met as ``on_running`` says all the same.
-        (templated)
+        succeeds as soon as the batch is started, and the events of its outlets say no more than that; a running
+        batch is met as ``on_running`` says all the same. (templated)
     :param deferrable: Whether to wait in the triggerer and hold no worker. Default: Airflow's
         ``[operators] default_deferrable``.
     :param poll_interval: The longest time between two looks at the batch, in seconds; looks begin after a
@@ -280,10 +279,11 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         from airflow_provider_atscale.protocol.models import iso
         from airflow_provider_atscale.report import is_missing
 
-        decision = self._memory(context, hook, plan).recall()
-        if not isinstance(decision, Fresh) or decision.cleared:
-            # A retry has its own batch to go on with, which may be the very one that makes the model fresh; a
-            # clear means: build again.
+        memory = self._memory(context, hook, plan)
+        decision = memory.recall()
+        if (memory.is_kept and plan.attempt > 1) or not isinstance(decision, Fresh) or decision.cleared:
+            # A retry has its own batch to go on with, which may be the very one that makes the model fresh, or
+            # it waited for somebody else's, which may lack its data; a clear means: build again.
             return
         history = hook.get_history(plan.ref)
         if isinstance(history, str):
@@ -451,7 +451,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             verdict = replace(verdict, seconds=max(verdict.seconds, time.time() - plan.began))
         attaches = "on Airflow 3.3+ attaches to it" if not memory.is_kept else "attaches to it"
         subject = Subject(
-            hook.edition.base_url,
+            hook.settings.base_url,
             plan.ref,
             batch_id,
             plan.start,
@@ -488,7 +488,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         try:
             batch = hook.get_batches(plan.ref, (batch_id,)).get(batch_id)
             if batch is not None:
-                subject = Subject(hook.edition.base_url, plan.ref, batch_id, plan.start, plan.is_full_build)
+                subject = Subject(hook.settings.base_url, plan.ref, batch_id, plan.start, plan.is_full_build)
                 built = hook.get_instances(batch_id, plan.ref)
                 self._tell_result(context, make_report(batch, subject, built), built)
         except AtScaleError as error:

@@ -30,6 +30,7 @@ from airflow_provider_atscale.protocol.edition import (
     read_start,
     search,
     title,
+    unmistakable,
 )
 from airflow_provider_atscale.protocol.messages import Flow, Request, Response
 from airflow_provider_atscale.protocol.models import (
@@ -94,11 +95,12 @@ class ContainerEdition:
     def models(self, catalog: str | None = None) -> Flow[list[ModelRef]]:
         """List the deployed models (``GET /v1/catalogs``)."""
         catalogs = yield from self._catalogs()
-        if catalog is not None:
-            catalogs = [matching("catalog", catalog, catalogs, self.base_url)]
+        chosen = catalogs if catalog is None else [matching("catalog", catalog, catalogs, self.base_url)]
         return [
-            ModelRef(outer["id"], inner["id"], title(outer), title(inner))
-            for outer in catalogs
+            ModelRef(
+                outer["id"], inner["id"], unmistakable(outer, catalogs), unmistakable(inner, outer["models"])
+            )
+            for outer in chosen
             for inner in outer["models"]
         ]
 

@@ -179,6 +179,12 @@ def title(row: Mapping[str, Any]) -> str:
     return str(row["caption"] or row["name"] or row["id"])
 
 
+def unmistakable(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what people call one of several rows, or its id where :func:`matching` would find another too."""
+    name = title(row)
+    return name if sum(name in (each["id"], each["name"], each["caption"]) for each in rows) == 1 else row["id"]
+
+
 def post_once(
     request: Request, headers: Mapping[str, str], before_post: Callable[[], None]
 ) -> Flow[Response | LostReply]:

@@ -42,6 +42,7 @@ from airflow_provider_atscale.protocol.edition import (
     read_start,
     search,
     title,
+    unmistakable,
 )
 from airflow_provider_atscale.protocol.messages import Flow, Request, Response
 from airflow_provider_atscale.protocol.models import (
@@ -165,9 +166,12 @@ class InstallerEdition:
     def models(self, catalog: str | None = None) -> Flow[list[ModelRef]]:
         """List the published cubes, of one project or of all."""
         projects = yield from self._projects()
-        chosen = latest(projects) if catalog is None else [choose(catalog, projects, self.base_url)]
+        known = latest(projects)
+        chosen = known if catalog is None else [choose(catalog, projects, self.base_url)]
         return [
-            ModelRef(project["id"], cube["id"], title(project), title(cube))
+            ModelRef(
+                project["id"], cube["id"], unmistakable(project, known), unmistakable(cube, project["cubes"])
+            )
             for project in chosen
             for cube in project["cubes"]
         ]

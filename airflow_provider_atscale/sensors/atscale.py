@@ -39,7 +39,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
 
     :param batch_id: The batch. Left out: whichever batch of the model is the newest. (templated)
     :param catalog: Id, name or caption of the batch's catalog; on the installer edition of the project. Left
-        out together with ``model``: found through the batch's aggregates. (templated)
+        out together with ``model``: found through the batch's aggregates, so a batch that has none is not
+        found. (templated)
     :param model: Id, name or caption of the batch's model; on the installer edition of the cube. (templated)
     :param failed_aggregates: What it means that a batch is done and some aggregates were not built: ``warn``,
         the default, ``fail`` or ``ignore``. (templated)
@@ -407,7 +408,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
             batch_id = verdict.batch.id
         ref = plan.ref if plan.ref.catalog_id else None
         subject = Subject(
-            hook.edition.base_url,
+            hook.settings.base_url,
             ref,
             batch_id,
             plan.start,

@@ -66,6 +66,9 @@ log = logging.getLogger(__name__)
 OUTCOMES = ("any", "succeeded", "failed")
 #: The longest pause, in seconds, while AtScale cannot be read.
 LONGEST_PAUSE = 600.0
+#: How long, in seconds, a name stands for the model that it was found to be: the installer edition gives each
+#: published version of a project an id of its own, and the history of the version before it just ends.
+FIND_AGAIN = 600.0
 #: What a report lacks that comes from the history alone.
 _NOT_KNOWN = ("instances", "rows", "failed_aggregates", "failures")
 
@@ -129,6 +132,7 @@ class AtScaleBuildTrigger(BaseEventTrigger):
         self.poll_interval = parse_seconds(poll_interval, "poll_interval")
         self._mark: Watermark | None = None
         self._stored: Watermark | None = None
+        self._is_over = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all of them JSON values and none of them secret."""
@@ -181,9 +185,14 @@ class AtScaleBuildTrigger(BaseEventTrigger):
 
         :param shared_stream: The looks.
         """
-        async for look in shared_stream:
-            for payload in await self._take(look):
-                yield _event(payload)
+        try:
+            async for look in shared_stream:
+                for payload in await self._take(look):
+                    yield _event(payload)
+        except Exception:
+            # Airflow could not store an event: looks that came after its look must not say that it is stored.
+            self._is_over = True
+            raise
 
     # --- what is news ---
 
@@ -247,6 +256,8 @@ class AtScaleBuildTrigger(BaseEventTrigger):
 
     async def _store(self, mark: Watermark) -> None:
         """Keep a watermark; where that fails, the next look tries again."""
+        if self._is_over:
+            return
         try:
             for store in self._stores():
                 await store.aset(self._key, mark.to_json())
@@ -296,10 +307,13 @@ async def watch(conn_id: str, catalog: str, model: str, poll_interval: float) ->
     from airflow_provider_atscale.waiting import HEARTBEAT
 
     ref: ModelRef | None = None
-    troubles, said_at = 0, 0.0
+    found_at, troubles, said_at = 0.0, 0, 0.0
     async with line(conn_id) as shared:
         while True:
-            answer: Any = ref or await shared.find(ModelRef("", "", catalog, model), None)
+            answer: Any = ref
+            if ref is None or time.monotonic() - found_at >= FIND_AGAIN:
+                answer = await shared.find(ModelRef("", "", catalog, model), None)
+                found_at = time.monotonic()
             if isinstance(answer, ModelRef):
                 ref = answer
                 answer = await shared.ask(partial(_history, ref))
@@ -308,7 +322,7 @@ async def watch(conn_id: str, catalog: str, model: str, poll_interval: float) ->
                     log.info("%s / %s can be watched again", catalog, model)
                 troubles = 0
                 assert ref is not None  # noqa: S101 - without a model there is no history
-                yield Look((await shared.client()).edition.base_url, ref, answer)
+                yield Look((await shared.client()).settings.base_url, ref, answer)
                 await asyncio.sleep(pause(answer, poll_interval, random.random()))  # noqa: S311
                 continue
             troubles += 1

@@ -72,6 +72,13 @@ def test_list_models(hook, catalog, expected):
     assert all(set(row) == {"catalog", "model"} for row in rows)
 
 
+def test_each_model_that_is_listed_can_be_named_so(engine, hook):
+    engine.add_model("Sales Insights", "internet_sales_eu", caption="Internet Sales")
+    engine.add_model("Sales Insights", "Reseller Sales", caption="Resellers")
+    rows = hook.list_models("Sales Insights")
+    assert len({hook.resolve_model(**row).model_id for row in rows}) == len(rows) == 4
+
+
 def test_list_models_of_no_catalog(hook):
     with pytest.raises(AtScaleNotFoundError):
         hook.list_models("Nothing")

@@ -29,7 +29,6 @@ WHATEVER_THE_EDITION = (
     "test_deadlines",
     "test_events",
     "test_mapping",
-    "test_outlets",
     "test_sensor",
     "test_skip_if_built_within",
     "test_watcher",

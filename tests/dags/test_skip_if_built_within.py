@@ -139,3 +139,12 @@ def test_a_retry_goes_on_with_its_own_batch_however_fresh_that_is(engine):
     assert task.state == "success"
     assert len(engine.batches) == 1
     assert task.value == engine.batches[0].id
+
+
+@pytest.mark.skipif(not runs.HAS_TASK_STATE, reason="before Airflow 3.3 no try knows of the one before it")
+def test_a_retry_is_not_asked_again(engine):
+    """What the try before it waited for may lack what was loaded; it had decided to build."""
+    engine.start_batch(None, "Internet Sales", build_seconds=1.0)
+    engine.fault(400, route="start", times=1)
+    task = build(skip_if_built_within=HOUR, retries=1)
+    assert (task.state, task.tries, len(engine.batches)) == ("success", 2, 2)

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from . import runs
-from .conftest import MODEL
+from .conftest import MODEL, of_both_editions
 
 if runs.VERSION < (3, 0):
     pytest.skip("Airflow 2 cannot schedule DAGs on events from elsewhere", allow_module_level=True)
@@ -117,6 +117,18 @@ def test_which_batches_are_events(engine, outcome, expected):
     ended(engine)
     events = play(AtScaleBuildTrigger(**MODEL, **QUICK, outcome=outcome), scene)
     assert [event["status"] for event in events] == expected
+
+
+@of_both_editions
+def test_a_model_is_looked_up_again_and_again(engine, monkeypatch):
+    """Each version of a project that the installer edition publishes has an id of its own."""
+    monkeypatch.setattr("airflow_provider_atscale.triggers.builds.FIND_AGAIN", 0.0)
+
+    async def scene(watcher):
+        await watcher.until(lambda: looks(engine) > 3)
+
+    play(AtScaleBuildTrigger(**MODEL, **QUICK), scene)
+    assert sum(each.route == "catalogs" for each in engine.requests) > 3
 
 
 def test_a_batch_that_ran_already_is_an_event_when_it_ends(engine):

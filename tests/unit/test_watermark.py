@@ -42,7 +42,8 @@ CASES = {
         ["b", "a", "c"],
     ),
     "the end is not told": ([batch("new", ended=None)], ["new"]),
-    "it comes late and had ended before": ([batch("hidden", ended=-0.1)], []),
+    "it ended at the first look, by a clock that is behind the server's": ([batch("new", ended=-0.1)], ["new"]),
+    "it comes late and had ended before others": ([batch("hidden", ended=-6)], []),
 }
 
 
