@@ -79,7 +79,8 @@ def test_report(done):
         "start": "started",
         "catalog": "Sales Insights",
         "model": "Internet Sales",
-        "server": urls.get("engine", urls.get("main")),
+        # As the connection has it, which is where assets and lineage take it from.
+        "server": urls.get("design_center", urls.get("main")),
     }
     assert report["instances"] == {"active": 6}
     assert report["rows"] > 0
