@@ -124,17 +124,21 @@ class Resumed:
     batch_id: str | None
 
 
-def is_of_another_try(next_kwargs: Mapping[str, Any] | None, context: Context) -> bool:
+def begins_anew(next_kwargs: Mapping[str, Any] | None, context: Context, log: Any) -> bool:
     """
-    Return whether a task is resumed with the event of another try, as a retry is by Airflow 3.0 to 3.1.0.
+    Make a try ready to begin anew if it is resumed with the event of another one; return whether it is.
+
+    Airflow 3.0 to 3.1.0 resume a retry like that.
 
     :param next_kwargs: What Airflow resumes the task with.
     :param context: The task's context.
+    :param log: Where to say it.
     """
     event = (next_kwargs or {}).get("event")
     payload = event.get("payload") if isinstance(event, Mapping) else None
     if not isinstance(payload, Mapping) or payload.get("attempt") in (None, context["ti"].try_number):
         return False
+    log.info("Airflow resumes this try with the event of another one; beginning anew")
     # Airflow has left that of the other try, and execution_timeout counts from it.
     context["ti"].start_date = datetime.now(timezone.utc)
     return True

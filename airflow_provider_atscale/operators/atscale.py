@@ -161,10 +161,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         :param next_kwargs: Its arguments.
         :param context: The task's context.
         """
-        from airflow_provider_atscale.plan import is_of_another_try
+        from airflow_provider_atscale.plan import begins_anew
 
-        if is_of_another_try(next_kwargs, context):
-            self.log.info("Airflow resumes this try with the event of another one; beginning anew")
+        if begins_anew(next_kwargs, context, self.log):
             return self._begin(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
@@ -528,12 +527,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
 
     def _publish(self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str) -> None:
         """Let the world know the batch before anything is waited for."""
-        from airflow_provider_atscale.links.atscale import AtScaleBuildHistoryLink
+        from airflow_provider_atscale.links.atscale import XCOM_KEY
 
-        url = hook.history_url(plan.ref, batch_id)
-        for link in self.operator_extra_links:
-            if isinstance(link, AtScaleBuildHistoryLink):
-                context["ti"].xcom_push(key=link.xcom_key, value=url)
+        context["ti"].xcom_push(key=XCOM_KEY, value=hook.history_url(plan.ref, batch_id))
         batch = {"batch_id": batch_id, "catalog": plan.ref.catalog_id, "model": plan.ref.model_id}
         self._push(context, "batch", batch)
 

@@ -23,7 +23,15 @@ from airflow_provider_atscale.exceptions import (
     AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
-from airflow_provider_atscale.protocol.messages import Flow, Once, Request, Response, Secret, shorten
+from airflow_provider_atscale.protocol.messages import (
+    CHECK_ADDRESS,
+    Flow,
+    Once,
+    Request,
+    Response,
+    Secret,
+    shorten,
+)
 from airflow_provider_atscale.protocol.models import is_number
 
 #: How much of the server's own words an error message may show.
@@ -246,9 +254,7 @@ def _token_in(response: Response, name: str) -> str:
     if not isinstance(token, str) or not token.strip() or not (token.isprintable() and token.isascii()):
         # The body may hold secrets under another name, so unlike everywhere else none of it is shown.
         raise AtScaleMalformedAnswerError(
-            f"The answer of {response.url} (HTTP {response.status}) carries no {name!r}. "
-            "Check that the connection's host (installer edition: engine_url and design_center_url, too) is "
-            "AtScale itself and not a proxy or a login page.",
+            f"The answer of {response.url} (HTTP {response.status}) carries no {name!r}. {CHECK_ADDRESS}.",
             response.status,
         )
     return token.strip()

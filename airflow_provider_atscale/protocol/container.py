@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from airflow_provider_atscale.exceptions import AtScaleMalformedAnswerError, AtScaleNotFoundError
+from airflow_provider_atscale.exceptions import AtScaleNotFoundError
 from airflow_provider_atscale.protocol.auth import Area, Auth, call, check, server_message
 from airflow_provider_atscale.protocol.edition import (
     MAX_PAGES,
@@ -26,11 +26,11 @@ from airflow_provider_atscale.protocol.edition import (
     fill_history_url,
     is_id,
     matching,
+    model_refs,
     post_once,
     read_start,
     search,
     title,
-    unmistakable,
 )
 from airflow_provider_atscale.protocol.messages import Flow, Request, Response
 from airflow_provider_atscale.protocol.models import (
@@ -39,7 +39,6 @@ from airflow_provider_atscale.protocol.models import (
     History,
     Instances,
     ModelRef,
-    Phase,
     id_of,
     parse_batch,
     parse_instance,
@@ -96,13 +95,7 @@ class ContainerEdition:
         """List the deployed models (``GET /v1/catalogs``)."""
         catalogs = yield from self._catalogs()
         chosen = catalogs if catalog is None else [matching("catalog", catalog, catalogs, self.base_url)]
-        return [
-            ModelRef(
-                outer["id"], inner["id"], unmistakable(outer, catalogs), unmistakable(inner, outer["models"])
-            )
-            for outer in chosen
-            for inner in outer["models"]
-        ]
+        return model_refs(chosen, catalogs, "models")
 
     def _catalogs(self) -> Flow[list[Mapping[str, Any]]]:
         response = yield from self._read(Area.PUBLIC, f"{self._public}/catalogs")
@@ -151,7 +144,7 @@ class ContainerEdition:
         """Look for batches by their ids: in the history, or in their instances where it may not be read."""
         response = yield from self._history_page(ref, page=1, limit=NEWEST)
         if response.status in (401, 403, 404):
-            return (yield from self._batches_by_instances(ref, wanted, response))
+            return (yield from self._batches_by_instances(wanted, response))
         first = _page(response, seen=0, asked=NEWEST)
 
         def read(number: int, seen: int) -> Flow[Page]:
@@ -176,28 +169,17 @@ class ContainerEdition:
             check(response, "read the build history", role=VIEW)
         return response
 
-    def _batches_by_instances(
-        self, ref: ModelRef, wanted: Collection[str], refusal: Response
-    ) -> Flow[dict[str, Batch]]:
-        said = f"{refusal.url} answered HTTP {refusal.status}: {server_message(refusal)}"
-
-        def read(batch_id: str) -> Flow[list[AggregateInstance]]:
-            instances, is_cut = yield from self._listed_instances(batch_id)
+    def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[dict[str, Batch]]:
+        def read(batch_id: str) -> Flow[Instances]:
+            listed = yield from self.instances(batch_id)
             # A server that ignores the filter must not be able to pass another batch's end off as ours.
-            own = [each for each in instances if each.batch_id == batch_id]
-            if is_cut and own and not any(each.phase is Phase.WAITING for each in own):
-                # Those that are listed are built; those that are not may be under way.
-                raise AtScaleMalformedAnswerError(
-                    f"AtScale lists {len(own)} aggregates of batch {batch_id}, all of them ended, and cannot "
-                    f"list whether there are more, so whether the batch has ended cannot be told. {said}. Give "
-                    f"the user of the connection the role {VIEW}, so that the build history can be read."
-                )
-            return own
+            own = [each for each in listed if each.batch_id == batch_id]
+            return Instances.of(own, is_cut=listed.is_cut)
 
         def refused() -> None:
             check(refusal, "read the build history, and neither the instances", role=VIEW)
 
-        return (yield from batches_by_instances(wanted, read, refused))
+        return (yield from batches_by_instances(wanted, read, refusal, refused, self.view_right))
 
     def start(
         self,
@@ -228,11 +210,6 @@ class ContainerEdition:
     def instances(self, batch_id: str, ref: ModelRef | None = None) -> Flow[Instances]:
         """Read all instances of a batch (``GET /v1/aggregates/instances?batchId=``)."""
         del ref
-        instances, is_cut = yield from self._listed_instances(batch_id)
-        return Instances.of(instances, is_cut=is_cut)
-
-    def _listed_instances(self, batch_id: str) -> Flow[tuple[tuple[AggregateInstance, ...], bool]]:
-        """Return the instances that the server lists, and whether these may not be all."""
         known: dict[str, AggregateInstance] = {}
         seen: set[str] = set()
         is_cut = True
@@ -252,7 +229,7 @@ class ContainerEdition:
             if not fresh:
                 is_cut = len(seen) < total if total is not None else len(rows) == UNASKED_PAGE
                 break
-        return tuple(known.values()), is_cut
+        return Instances.of(tuple(known.values()), is_cut=is_cut)
 
     def _instances_page(self, batch_id: str, *, page: int, size: int) -> Flow[Response]:
         response = yield from self._read(

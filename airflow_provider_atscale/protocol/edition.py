@@ -20,6 +20,8 @@ from airflow_provider_atscale.protocol.auth import check, server_message
 from airflow_provider_atscale.protocol.messages import Flow, Pause, Request, Response
 from airflow_provider_atscale.protocol.models import (
     Batch,
+    ModelRef,
+    Phase,
     id_of,
     instances_as_batch,
     parse_batch,
@@ -27,7 +29,7 @@ from airflow_provider_atscale.protocol.models import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.protocol.models import AggregateInstance, History, Instances, ModelRef
+    from airflow_provider_atscale.protocol.models import History, Instances
 
 #: A batch that is waited for is nearly always among the newest few.
 NEWEST = 20
@@ -179,7 +181,24 @@ def title(row: Mapping[str, Any]) -> str:
     return str(row["caption"] or row["name"] or row["id"])
 
 
-def unmistakable(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def model_refs(
+    chosen: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], inside: str
+) -> list[ModelRef]:
+    """
+    Return the models of some catalogs, each by a name that finds it again.
+
+    :param chosen: The catalogs.
+    :param known: All catalogs among which they are looked for.
+    :param inside: Under which key a catalog has its models.
+    """
+    return [
+        ModelRef(outer["id"], inner["id"], _unmistakable(outer, known), _unmistakable(inner, outer[inside]))
+        for outer in chosen
+        for inner in outer[inside]
+    ]
+
+
+def _unmistakable(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what people call one of several rows, or its id where :func:`matching` would find another too."""
     name = title(row)
     return name if sum(name in (each["id"], each["name"], each["caption"]) for each in rows) == 1 else row["id"]
@@ -266,15 +285,19 @@ def _pick(rows: Sequence[Any], wanted: Collection[str]) -> dict[str, Batch]:
 
 def batches_by_instances(
     wanted: Collection[str],
-    read: Callable[[str], Flow[Sequence[AggregateInstance]]],
+    read: Callable[[str], Flow[Instances]],
+    refusal: Response,
     refused: Callable[[], None],
+    right: str,
 ) -> Flow[dict[str, Batch]]:
     """
     Look for batches by their ids where no history may be read: in their aggregate instances.
 
     :param wanted: Ids of the batches.
     :param read: Reads the instances that are a batch's beyond doubt.
+    :param refusal: The answer instead of the history.
     :param refused: Raises the error for instances that may not be read either.
+    :param right: What a user needs to read the history, as in "the role ...".
     """
     found = {}
     for batch_id in wanted:
@@ -284,6 +307,14 @@ def batches_by_instances(
             if error.http_status_code in REFUSALS:
                 refused()
             raise
+        if instances.is_cut and not any(each.phase is Phase.WAITING for each in instances):
+            # Those that are listed are built; those that are not may be under way.
+            raise AtScaleMalformedAnswerError(
+                f"AtScale lists {len(instances)} aggregates of batch {batch_id}, all of them ended, and cannot "
+                "list whether there are more, so whether the batch has ended cannot be told. "
+                f"{refusal.url} answered HTTP {refusal.status}: {server_message(refusal)}. Give the user of "
+                f"the connection {right}, so that the build history can be read."
+            )
         batch = instances_as_batch(batch_id, instances)
         if batch is not None:
             found[batch_id] = batch

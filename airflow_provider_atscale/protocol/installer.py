@@ -38,11 +38,11 @@ from airflow_provider_atscale.protocol.edition import (
     fill_history_url,
     is_id,
     matching,
+    model_refs,
     post_once,
     read_start,
     search,
     title,
-    unmistakable,
 )
 from airflow_provider_atscale.protocol.messages import Flow, Request, Response
 from airflow_provider_atscale.protocol.models import (
@@ -51,7 +51,6 @@ from airflow_provider_atscale.protocol.models import (
     History,
     Instances,
     ModelRef,
-    Phase,
     id_of,
     number_of,
     parse_batch,
@@ -168,13 +167,7 @@ class InstallerEdition:
         projects = yield from self._projects()
         known = latest(projects)
         chosen = known if catalog is None else [choose(catalog, projects, self.base_url)]
-        return [
-            ModelRef(
-                project["id"], cube["id"], unmistakable(project, known), unmistakable(cube, project["cubes"])
-            )
-            for project in chosen
-            for cube in project["cubes"]
-        ]
+        return model_refs(chosen, known, "cubes")
 
     def _projects(self) -> Flow[list[Version]]:
         """Read all published versions of all projects, but for those that were published softly."""
@@ -270,22 +263,10 @@ class InstallerEdition:
         return found
 
     def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[dict[str, Batch]]:
-        def read(batch_id: str) -> Flow[tuple[AggregateInstance, ...]]:
-            instances, is_cut = yield from self._listed_instances(batch_id)
-            if is_cut and instances and not any(each.phase is Phase.WAITING for each in instances):
-                # Those that are listed are built; those that are not may be under way.
-                raise AtScaleMalformedAnswerError(
-                    f"AtScale lists {len(instances)} aggregates of batch {batch_id}, all of them ended, and "
-                    "cannot list whether there are more, so whether the batch has ended cannot be told. "
-                    f"{refusal.url} answered HTTP {refusal.status}: {server_message(refusal)}. Give the user "
-                    f"of the connection {VIEW}, so that the build history can be read."
-                )
-            return instances
-
         def refused() -> None:
             self._check(refusal, "read the build history, and neither the instances", VIEW)
 
-        return (yield from batches_by_instances(wanted, read, refused))
+        return (yield from batches_by_instances(wanted, self.instances, refusal, refused, self.view_right))
 
     def _newest_batches(self, ref: ModelRef, limit: int) -> Flow[Response]:
         """Read the history or, of an old engine that has none, the last batch of each cube."""
@@ -413,11 +394,6 @@ class InstallerEdition:
         batch are filtered here, whatever the server does.
         """
         del ref
-        instances, is_cut = yield from self._listed_instances(batch_id)
-        return Instances.of(instances, is_cut=is_cut)
-
-    def _listed_instances(self, batch_id: str) -> Flow[tuple[tuple[AggregateInstance, ...], bool]]:
-        """Return the instances that the server lists, and whether these may not be all."""
         known: dict[str, AggregateInstance] = {}
         seen = 0
         is_cut = True
@@ -441,7 +417,8 @@ class InstallerEdition:
                 break
         if any(each.batch_id is None for each in known.values()) and not self._filters_instances:
             yield from self._prove_filter(batch_id)
-        return tuple(each for each in known.values() if each.batch_id in (None, batch_id)), is_cut
+        own = [each for each in known.values() if each.batch_id in (None, batch_id)]
+        return Instances.of(own, is_cut=is_cut)
 
     def _instances_page(self, batch_id: str, offset: int | None = None) -> Flow[Response]:
         params = {"batchId": batch_id}

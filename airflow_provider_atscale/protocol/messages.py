@@ -23,6 +23,11 @@ T = TypeVar("T")
 
 #: How much of an answer's text an error message may show.
 EXCERPT = 200
+#: What to do about an answer that is not AtScale's.
+CHECK_ADDRESS = (
+    "Check that the connection's host (installer edition: engine_url and design_center_url, too) is AtScale "
+    "itself and not a proxy or a login page"
+)
 #: The characters of which tokens consist.
 _CUT_TOKEN = re.compile(r"[\w.~+/=-]+$")
 
@@ -123,8 +128,7 @@ class Response:
         """Return the error for an answer that is not what the call promises."""
         return AtScaleMalformedAnswerError(
             f"The answer of {self.url} (HTTP {self.status}) {reason}. It begins with: {self.excerpt!r}. "
-            "Check that the connection's host (installer edition: engine_url and design_center_url, too) is "
-            "AtScale itself and not a proxy or a login page.",
+            f"{CHECK_ADDRESS}.",
             self.status,
         )
 

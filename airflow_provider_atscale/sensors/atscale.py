@@ -151,11 +151,10 @@ class AtScaleBatchSensor(BaseSensorOperator):
         :param next_kwargs: Its arguments.
         :param context: The task's context.
         """
-        from airflow_provider_atscale.plan import is_of_another_try
+        from airflow_provider_atscale.plan import begins_anew
 
         with self._one_rule():
-            if is_of_another_try(next_kwargs, context):
-                self.log.info("Airflow resumes this try with the event of another one; beginning anew")
+            if begins_anew(next_kwargs, context, self.log):
                 return self._begin(context)
             return super().resume_execution(next_method, next_kwargs, context)
 
