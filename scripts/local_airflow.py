@@ -18,8 +18,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--edition", choices=["container", "installer"], default="container")
     parser.add_argument("--port", type=int, default=8080, help="port of the web UI (%(default)s)")
+    parser.add_argument("--home", default=".airflow", help="its folder, which is emptied first (%(default)s)")
     options = parser.parse_args()
-    home = fresh_home(".airflow")
+    home = fresh_home(options.home)
     address = f"http://localhost:{options.port}"
     env = environment(home) | {
         "AIRFLOW__API__PORT": str(options.port),

@@ -42,6 +42,7 @@ def constructs(rounds: int) -> dict[str, dict[str, list[float]]]:
     from airflow.providers.dbt.cloud.operators.dbt import DbtCloudRunJobOperator
     from airflow.sdk import DAG, BaseOperator
     from airflow.serialization.serialized_objects import DagSerialization
+    from floor.operators.templated import Keeping
 
     from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
@@ -54,6 +55,9 @@ def constructs(rounds: int) -> dict[str, dict[str, list[float]]]:
             project_name="Sales Insights",
             environment_name="Production",
             job_name="Load",
+        ),
+        "as many arguments": lambda n: Keeping(
+            task_id=f"task_{n:04d}", one="Sales Insights", two="Internet Sales"
         ),
         "BaseOperator": lambda n: BaseOperator(task_id=f"task_{n:04d}"),
     }

@@ -32,7 +32,6 @@ class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
         self._began = time.thread_time()
         self._collected = self._collecting = 0.0
         self._turns: list[tuple[float, float]] = []
-        self.collections: list[float] = []
         gc.callbacks.append(self._collect)
 
     def _collect(self, phase: str, info: dict[str, int]) -> None:
@@ -41,7 +40,6 @@ class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
             self._collecting = time.thread_time()
         else:
             self._collected += time.thread_time() - self._collecting
-            self.collections.append(round((time.thread_time() - self._collecting) * 1000))
 
     def select(self, timeout: float | None = None) -> Any:
         self._turns.append((time.thread_time() - self._began, self._collected))
@@ -54,10 +52,8 @@ class Turns(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
         """Return the longest turns in milliseconds: all in all, without, and only garbage collection."""
         turns, self._turns = self._turns, []
         return {
-            "count": len(turns),
             "longest": max((turn for turn, _ in turns), default=0.0) * 1000,
             "longest_without_gc": max((turn - gc_time for turn, gc_time in turns), default=0.0) * 1000,
-            "gcs": [x for x in self.collections if x > 20],
             "longest_gc": max((gc_time for _, gc_time in turns), default=0.0) * 1000,
         }
 

@@ -244,17 +244,17 @@ class Store:
 class Triggerer:
     """Airflow's own manager of shared streams, its confirmations in the test's hands."""
 
-    def __init__(self) -> None:
+    def __init__(self, **limits: float) -> None:
         from airflow.triggers.shared_stream import SharedStreamManager
 
-        self.manager = SharedStreamManager()
+        self.manager = SharedStreamManager(**limits)
         self.events: dict[int, list[str]] = {}
         self.unconfirmed: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def run(self, trigger: AtScaleBuildTrigger, store: Any) -> list[str]:
         """Run a trigger, and return the list to which it adds the batches it reports."""
-        number = len(self._tasks)
+        number = len(self.events)
         trigger.asset_state_store = store
         events = self.events[number] = []
         self._tasks.append(asyncio.create_task(self._run(number, trigger, events)))
@@ -281,6 +281,7 @@ class Triggerer:
             assert time.monotonic() < deadline, f"it never happened; the events: {self.events}"
             for task in self._tasks:
                 if task.done():
+                    self._tasks.remove(task)
                     task.result()
             await asyncio.sleep(0.01)
 
@@ -351,6 +352,36 @@ def test_who_died_before_airflow_confirmed_says_it_once_more(engine):
     first = asyncio.run(watch(lambda: ended(engine), confirms=False))
     second = asyncio.run(watch(lambda: None, confirms=True))
     assert first == second == [engine.batches[0].id]
+
+
+@needs_shared_streams
+def test_what_airflow_could_not_store_is_said_once_more(engine):
+    """Another watcher of the model goes on looking meanwhile, and Airflow confirms those looks."""
+    from airflow.triggers.shared_stream import AckTimeout
+
+    store = Store()
+
+    async def main():
+        async with Triggerer(ack_timeout=2.0) as triggerer:
+            triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK, outcome="failed"), Store())
+            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            await triggerer.until(lambda: store.kept)
+            batch = ended(engine)
+            with pytest.raises(AckTimeout):
+                await triggerer.until(lambda: False)
+            assert events == [batch]
+            seen = looks(engine)
+            await triggerer.until(lambda: looks(engine) > seen + 3)
+            assert known(store) == []
+            triggerer.unconfirmed.clear()
+            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            await triggerer.until(lambda: events)
+            triggerer.confirm()
+            await triggerer.until(lambda: known(store) == [batch])
+        return events, batch
+
+    events, batch = asyncio.run(main())
+    assert events == [batch]
 
 
 @needs_shared_streams

@@ -211,8 +211,9 @@ def commands(block: Block) -> list[list[str]]:
 TARGETS = dict(
     re.findall(r"^([a-z0-9-]+)(?: [a-z ]+)?:.*## (.*)$", (generate.ROOT / "Makefile").read_text(), re.MULTILINE)
 )
-#: What only continuous integration has the time for; the other targets of the README are run by hand.
-IN_CI = ("test", "e2e")
+#: What only continuous integration has the time for; ``tests/e2e`` runs what ``make airflow`` does, and the
+#: other targets of the README are run by hand.
+IN_CI = ("demo", "test", "e2e", "test-matrix")
 
 
 def check_make(arguments: list[str], _: Any) -> None:

@@ -1,0 +1,63 @@
+"""The command ``make airflow``: a whole Airflow beside a local engine, and nothing of it after Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+from .processes import free_port, wait_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPT = "scripts/local_airflow.py"
+#: Seconds; usually a tenth of it.
+PATIENCE = 300.0
+
+
+def read(address: str) -> str:
+    with urllib.request.urlopen(address, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def test_it_comes_up_as_it_says_and_leaves_nothing_behind(folder: Path, request) -> None:
+    home, output = folder / "local-airflow", folder / "local-airflow.out"
+    command = [sys.executable, SCRIPT, "--home", str(home), "--port", str(free_port())]
+    with output.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=request.config.rootpath, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    started: list[psutil.Process] = [psutil.Process(process.pid)]
+    try:
+        wait_for(
+            lambda: "Ctrl-C ends everything" in output.read_text() or process.poll() is not None,
+            "Airflow",
+            PATIENCE,
+        )
+        said = output.read_text()
+        assert process.poll() is None, said
+        # By their parents: Airflow's components rename themselves, and with that lose their environment.
+        started += started[0].children(recursive=True)
+        assert len(started) > 5
+        [web] = re.findall(r"(http://localhost:\d+)  \(everybody is admin", said)
+        [engine] = re.findall(r"AtScale's build history: (\S+)", said)
+        assert json.loads(read(f"{web}/api/v2/version"))["version"].startswith("3.")
+        assert "<title>Build history<" in read(engine)
+        # A terminal sends it to the whole group.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(PATIENCE) == 0
+        _, left = psutil.wait_procs(started, PATIENCE)
+        assert left == []
+    finally:
+        for each in started:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
