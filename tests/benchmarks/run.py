@@ -84,12 +84,12 @@ FULL = Plan(
         "import": 50,
         "construct": 20,
         "poll": 155,
-        "tls": 50,
-        "in-step": 45,
-        "models": 25,
-        "crowd": 140,
-        "long": 85,
-        "airflow": 310,
+        "tls": 85,
+        "in-step": 60,
+        "models": 20,
+        "crowd": 150,
+        "long": 70,
+        "airflow": 270,
     },
     rounds=3,
     seconds=3.0,
@@ -244,14 +244,10 @@ class Table:
             if name not in middle:
                 cells.append("")
                 continue
-            low, high = min(values[name]), max(values[name])
-            text = f"{middle[name]:,.{digits}f}"
-            cells.append(text if low == high else f"{text} ({low:,.{digits}f} to {high:,.{digits}f})")
+            cells.append(_range(values[name], digits))
         self.rows.append([label, *cells])
-        if ratio and middle.get(OURS):
-            shares = [
-                f"{ratio_of(values, OURS, name):.2f}" if middle.get(name) else "" for name in self.columns
-            ]
+        if ratio and middle.get(OURS) and len(self.columns) > 1:
+            shares = [_range(ratios(values, OURS, name)) if middle.get(name) else "" for name in self.columns]
             self.rows.append(["AtScale / this", *shares])
 
     def goal(self, text: str, reached: bool) -> None:
@@ -270,6 +266,12 @@ class Table:
         return [*lines, *("| " + " | ".join(row) + " |" for row in self.rows), ""]
 
 
+def _range(found: Sequence[float], digits: int = 2) -> str:
+    """Write the median, with the range where there is one."""
+    middle, low, high = (f"{each:,.{digits}f}" for each in (statistics.median(found), min(found), max(found)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
 def values(found: dict[str, list[Any]], *path: str) -> dict[str, list[float]]:
     """Pick one number of each result."""
     picked: dict[str, list[float]] = {}
@@ -286,9 +288,13 @@ def middle(found: dict[str, list[Any]], name: str, *path: str) -> float:
     return statistics.median(values(found, *path)[name])
 
 
-def ratio_of(found: dict[str, Sequence[float]], name: str, other: str) -> float:
+def ratios(found: dict[str, Sequence[float]], name: str, other: str) -> list[float]:
     """Compare two contestants within each round, for the machine itself is faster in one than in another."""
-    return statistics.median(a / b for a, b in zip(found[name], found[other], strict=False))
+    return [a / b for a, b in zip(found[name], found[other], strict=False)]
+
+
+def ratio_of(found: dict[str, Sequence[float]], name: str, other: str) -> float:
+    return statistics.median(ratios(found, name, other))
 
 
 def table_import(plan: Plan) -> Table:
@@ -337,9 +343,10 @@ def table_poll(plan: Plan) -> Table:
         to_peer, to_bare = (ratio_of(cpu, name, each) for each in ("dbt Cloud", "shared aiohttp"))
         table.goal(f"{name}: at most 0.5x dbt Cloud's CPU: {to_peer:.2f}x", to_peer <= 0.5)
         table.goal(f"{name}: at most 1.2x a bare shared aiohttp session: {to_bare:.2f}x", to_bare <= 1.2)
-    most = max(values(found, "steady", "most_open")[OURS]) - 1
+    # One is that of whoever asks for the counts.
+    most = max(each[part]["most_open"] for each in found[OURS] for part in ("start", "steady")) - 1
     table.goal(f"at most 10 TCP connections: {most:.0f}", most <= 10)
-    exchanges = max(values(found, "start", "exchanges")[OURS])
+    exchanges = max(_sums(found, "exchanges")[OURS])
     table.goal(f"one token exchange: {exchanges:.0f}", exchanges == 1)
     table.notes.append(
         "`answers differ`: every single answer is another one. While a batch runs AtScale answers the same "
@@ -395,7 +402,7 @@ def table_in_step(plan: Plan) -> Table:
     }
     table.add("longest turn of the loop, CPU ms", longest, 1)
     table.add("connections opened", _sums(found, "connections"), ratio=False)
-    most = statistics.median(longest[OURS])
+    most = max(longest[OURS])
     table.goal(f"the loop never stands still for 50 ms, start included: {most:.0f} ms", most < 50)
     return table
 
@@ -407,8 +414,7 @@ def table_models(plan: Plan) -> Table:
         options = ["--models", 50, "--interval", interval, "--seconds", seconds, "--warm-up", 50]
         found = {OURS: [wait(plan, OURS, to, *options)]}
     polls = found[OURS][0]["steady"]["requests"]
-    # A round is as long as the shortest cadence of any waiter: jitter makes it up to a tenth shorter.
-    rounds = seconds / (interval * 0.9) + 1
+    rounds = seconds / interval + 1
     table.add(
         f"requests in {seconds:.0f} s at an interval of {interval:.0f} s", values(found, "steady", "requests")
     )
@@ -501,6 +507,7 @@ def table_airflow(plan: Plan) -> Table:
         ("of them waiting in the triggerer at once", "most_deferred"),
         ("requests in 20 s of waiting", "trigger_requests"),
         ("TCP connections open while they wait", "trigger_connections"),
+        ("requests at once, at the most", "most_at_once"),
         ("token exchanges in these 20 s", "trigger_exchanges"),
         ("seconds", "seconds"),
     ):
@@ -548,9 +555,9 @@ def page(tables: Sequence[Table], versions: dict[str, str], took: float) -> str:
 Written by `make bench` in {took:.1f} minutes, of which much is Airflow's own time for the tasks of the last table. Run
 it to repeat everything: it makes its own environment with the peers from the package index, once, and then ends
 within 15 minutes (`make bench QUICK=1` prints the most telling columns within 3, and writes no page). All servers
-are on the same machine. The contestants take turns; numbers are medians (with their range), CPU time is that of the
-measured process, and ratios are medians of the rounds' ratios. Compare columns, not pages: the ratios travel from
-machine to machine, the numbers do not.
+are on the same machine. The contestants take turns; numbers are medians (with their range where there was more
+than one round), CPU time is that of the measured process, and ratios are taken within each round. Compare columns,
+not pages: the ratios travel from machine to machine, the numbers do not.
 
 {os.cpu_count()} cores; Python {platform.python_version()}; {packages}.
 """
