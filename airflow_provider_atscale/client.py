@@ -26,11 +26,12 @@ from urllib.parse import quote, quote_plus, urlsplit
 import tenacity
 
 from airflow_provider_atscale.exceptions import (
+    AtScaleAuthenticationError,
     AtScaleConfigurationError,
     AtScaleConnectionError,
     AtScaleError,
 )
-from airflow_provider_atscale.protocol.messages import Effect, Flow, Pause, Request, Response, Secret
+from airflow_provider_atscale.protocol.messages import Effect, Flow, Once, Pause, Request, Response, Secret
 from airflow_provider_atscale.version import user_agent
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ T = TypeVar("T")
 TRANSIENT = (429, 502, 503, 504)
 #: How often a read is tried.
 TRIES = 5
+#: How long, in seconds, it stands for everybody that credentials were refused, or that no token was received
+#: for another reason. A thousand waiters that each try to log in on their own would have the user locked out.
+REFUSED_FOR, NO_TOKEN_FOR = 30.0, 5.0
 #: The longest pause that a server's Retry-After is granted.
 LONGEST_PAUSE = 60.0
 #: Bytes of an answer that are read at once.
@@ -398,6 +402,7 @@ class AsyncAtScaleClient(_Driver):
         self._context: ssl.SSLContext | bool | None = None
         self._proxies: dict[str, str | None] = {}
         self._under_way: dict[str, _Work] = {}
+        self._failed: dict[str, tuple[AtScaleError, float]] = {}
 
     async def prepare(self) -> None:
         """Load, in a thread, what would hold up everything else on the event loop if the first request did."""
@@ -436,7 +441,20 @@ class AsyncAtScaleClient(_Driver):
             return await self._sleep(effect.seconds)
         if isinstance(effect, Secret):
             return await self._mask(effect.value) if self._learn(effect.value) and self._mask else None
-        return await self.share(effect.key, lambda: self.run(effect.flow(), tries))
+        return await self._once(effect, tries)
+
+    async def _once(self, effect: Once, tries: int) -> Any:
+        """Run a flow for all who want it now; its failure stands for those who want it a little later."""
+        clock = asyncio.get_running_loop().time
+        error, until = self._failed.get(effect.key, (None, 0.0))
+        if error is not None and clock() < until:
+            raise error.with_traceback(None)
+        try:
+            return await self.share(effect.key, lambda: self.run(effect.flow(), tries))
+        except AtScaleError as failure:
+            stands = REFUSED_FOR if isinstance(failure, AtScaleAuthenticationError) else NO_TOKEN_FOR
+            self._failed[effect.key] = failure, clock() + stands
+            raise
 
     async def share(self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """
@@ -479,25 +497,39 @@ class AsyncAtScaleClient(_Driver):
         except OSError as error:
             # A CA bundle that is not there or is none.
             raise self._no_answer(request, error, sent=False) from None
+        await self._take_slot(request)
         try:
-            async with (
-                self._slots,
-                session.request(
-                    request.method,
-                    request.url,
-                    params=request.params or None,
-                    headers=headers,
-                    json=request.json,
-                    data=request.form,
-                    allow_redirects=False,
-                    proxy=self._proxy(request.url),
-                ) as answer,
-            ):
+            async with session.request(
+                request.method,
+                request.url,
+                params=request.params or None,
+                headers=headers,
+                json=request.json,
+                data=request.form,
+                allow_redirects=False,
+                proxy=self._proxy(request.url),
+            ) as answer:
                 return self._response(request, answer.status, answer.headers, await answer.read())
         except (aiohttp.ClientConnectorError, _connect_timeout()) as error:
             raise self._no_answer(request, error, sent=False) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise self._no_answer(request, error, sent=True) from None
+        finally:
+            self._slots.release()
+
+    async def _take_slot(self, request: Request) -> None:
+        """Wait for a free connection, as long as an answer may take: a wait has a deadline to keep."""
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            await asyncio.wait_for(self._slots.acquire(), self.settings.timeout)
+        except asyncio.TimeoutError:
+            raise AtScaleConnectionError(
+                f"{request.method} {request.url} was not sent: all {self._connections} connections to AtScale "
+                f"were busy for {self.settings.timeout:.0f} s. AtScale answers too slowly: look at its load.",
+                sent=False,
+            ) from None
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp

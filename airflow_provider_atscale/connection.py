@@ -126,7 +126,7 @@ def parse_connection(conn: ConnectionLike) -> Settings:
     wrong = partial(_wrong, conn.conn_id)
     extra = _extra(conn, wrong)
     edition = _choice(extra, "edition", EDITIONS, wrong)
-    base_url = _base_url(conn.host, conn.port, wrong)
+    base_url = _without_usual_port(_base_url(conn.host, conn.port, wrong), edition)
     password = conn.password or None
     login = conn.login or None
     auth_type = _choice(extra, "auth_type", AUTH_TYPES, wrong)
@@ -220,6 +220,13 @@ def _base_url(host: Any, port: Any, wrong: _Wrong) -> str:
         # Of an IPv6 address in a URI, Airflow keeps no brackets.
         text = f"https://[{text}]" if text.count(":") > 1 and "[" not in text else f"https://{text}"
     return _checked_url("host", text, wrong, port)
+
+
+def _without_usual_port(url: str, edition: str) -> str:
+    """Return an address in its one spelling: with another one a server would be taken for another server."""
+    parts = urlsplit(url)
+    usual = _INSTALLER_PORTS if edition == "installer" else (_SCHEME_PORTS[parts.scheme],)
+    return _at_port(url, None) if parts.port in usual else url
 
 
 def _url(extra: Mapping[str, Any], name: str, wrong: _Wrong) -> str | None:
@@ -397,7 +404,8 @@ def _installer(settings: Settings, now: Callable[[], float]) -> Edition:
 
 
 #: Where the installer edition listens unless somebody has moved it.
-_DESIGN_CENTER_PORT, _ENGINE_PORT = 10500, 10502
+_INSTALLER_PORTS = _DESIGN_CENTER_PORT, _ENGINE_PORT = 10500, 10502
+_SCHEME_PORTS = {"https": 443, "http": 80}
 
 
 def _installer_urls(settings: Settings) -> tuple[str, str]:
@@ -408,7 +416,7 @@ def _installer_urls(settings: Settings) -> tuple[str, str]:
     the Design Center where the engine has a field of its own; else nobody knows which of the two it is.
     """
     port = urlsplit(settings.base_url).port
-    if port not in (None, _DESIGN_CENTER_PORT, _ENGINE_PORT):
+    if port is not None:
         if settings.engine_url is None:
             raise _wrong(
                 settings.conn_id,
@@ -425,11 +433,11 @@ def _installer_urls(settings: Settings) -> tuple[str, str]:
     )
 
 
-def _at_port(url: str, port: int) -> str:
-    """Return the same address at another port."""
+def _at_port(url: str, port: int | None) -> str:
+    """Return the same address at another port; None: at none that is said."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}:{port}{parts.path}"
+    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
 
 
 _BUILDERS: Mapping[str, Callable[[Settings, Callable[[], float]], Edition]] = {

@@ -28,7 +28,7 @@ from airflow_provider_atscale.exceptions import (
     AtScaleError,
 )
 from airflow_provider_atscale.protocol.messages import Flow, Response
-from airflow_provider_atscale.protocol.models import ModelRef
+from airflow_provider_atscale.protocol.models import ModelRef, Unreadable
 from airflow_provider_atscale.protocol.watch import Missing, Observation, Seen, Trouble, observe_found
 from airflow_provider_atscale.waiting import tolerance
 
@@ -41,6 +41,10 @@ T = TypeVar("T")
 
 #: A connection that was refused is looked up again at most this often, in seconds.
 LOOK_UP_AGAIN = 30.0
+#: How long, in seconds, it stands for all waiters that a connection cannot be read.
+UNREADABLE_FOR = 5.0
+#: How long, in seconds, a name stands for the model that it was found to be: many may wait for one model.
+FOUND_FOR = 60.0
 #: How many waiters are woken in one turn of the event loop.
 _AT_ONCE = 50
 #: Timers are as exact as this, in seconds.
@@ -263,7 +267,7 @@ class Seat:
     async def _find(self, seconds: float) -> Observation:
         """Find out which model it is, and look."""
         await asyncio.sleep(seconds)
-        found = await self.line.find(self.ref, self._batch_id)
+        found = self.line.found(self.ref) or await self.line.find(self.ref, self._batch_id)
         if not isinstance(found, ModelRef):
             return found
         self.ref = found
@@ -305,6 +309,9 @@ class Line:
         self._client: AsyncAtScaleClient | None = None
         self._opening: asyncio.Task[AsyncAtScaleClient] | None = None
         self._looked_up = 0.0
+        self._unreadable: tuple[AtScaleError, float] | None = None
+        self._found: dict[tuple[str, str], tuple[ModelRef, float]] = {}
+        self._users: dict[AsyncAtScaleClient, int] = {}
         self._rooms: dict[tuple[str, str], Room] = {}
         self._retired: list[AsyncAtScaleClient] = []
 
@@ -314,14 +321,35 @@ class Line:
 
         :param call: Makes the flow from a client.
         """
-        client = self._client or await self.client()
+        opened = self._client or await self.client()
+        # It may have been replaced before this waiter's turn came.
+        client = self._client or opened
         try:
-            return await client.run(call(client), tries=1)
+            value = await self._use(client, call)
+            # A history that may not be read is no error: an operator goes on without one.
+            if not isinstance(value, Unreadable) or value.status != 401:
+                return value
+            fresh = await self._look_up_again(client)
+            if fresh is client:
+                return value
         except AtScaleAuthenticationError:
             fresh = await self._look_up_again(client)
             if fresh is client:
                 raise
-            return await fresh.run(call(fresh), tries=1)
+        return await self._use(fresh, call)
+
+    async def _use(self, client: AsyncAtScaleClient, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
+        """Run a call; whoever is the last to use a client that was replaced closes it."""
+        self._users[client] = self._users.get(client, 0) + 1
+        try:
+            return await client.run(call(client), tries=1)
+        finally:
+            self._users[client] -= 1
+            if not self._users[client]:
+                del self._users[client]
+                if client in self._retired:
+                    self._retired.remove(client)
+                    await client.close()
 
     async def ask(self, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
         """
@@ -333,7 +361,7 @@ class Line:
             return await self.run(call)
         except AtScaleError as error:
             return Trouble(str(error))
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             # Airflow's own errors of a triggerer's channel are no Exceptions; a waiter must hear of all.
@@ -353,12 +381,27 @@ class Line:
             return client.edition.locate(str(batch_id))
 
         found: ModelRef | Trouble | None = await self.ask(call)
+        if isinstance(found, ModelRef) and ref.catalog:
+            self._found[ref.catalog, ref.model] = found, time.monotonic() + FOUND_FOR
         return Missing() if found is None else found
+
+    def found(self, ref: ModelRef) -> ModelRef | None:
+        """
+        Return the model that a name was found to be a moment ago.
+
+        :param ref: What is known of the model.
+        """
+        found, until = self._found.get((ref.catalog, ref.model), (None, 0.0))
+        return found if time.monotonic() < until else None
 
     async def client(self) -> AsyncAtScaleClient:
         """Return the client; whoever asks first has the connection looked up."""
         if self._client is not None:
             return self._client
+        if self._opening is None and self._unreadable is not None:
+            error, until = self._unreadable
+            if time.monotonic() < until:
+                raise error.with_traceback(None)
         return await asyncio.shield(self._opening or self._open_in_task(self._open()))
 
     def _open_in_task(self, work: Coroutine[Any, Any, AsyncAtScaleClient]) -> asyncio.Task[AsyncAtScaleClient]:
@@ -373,6 +416,10 @@ class Line:
         try:
             client = self._connect(await self._load(self.conn_id))
             await client.prepare()
+        except AtScaleError as error:
+            self._unreadable = error, time.monotonic() + UNREADABLE_FOR
+            raise
+        else:
             self._looked_up = time.monotonic()
             self._client = client
             return client
@@ -394,9 +441,13 @@ class Line:
             if settings.fingerprint != client.settings.fingerprint:
                 fresh = self._connect(settings)
                 await fresh.prepare()
-                # Others may still be reading over the old one, so it is closed with the line.
-                self._retired.append(client)
                 self._client = fresh
+                self._found.clear()
+                if client in self._users:
+                    # Others are still reading over it; the last of them closes it.
+                    self._retired.append(client)
+                else:
+                    await client.close()
             return self._client or client
         finally:
             self._opening = None

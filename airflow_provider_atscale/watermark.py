@@ -63,6 +63,16 @@ class Watermark:
         after = (*self.known, *(batch.id for batch in news))[-REMEMBERED:]
         return replace(self, known=after), tuple(news)
 
+    def merge(self, other: Watermark) -> Watermark:
+        """
+        Return what both know: one of them may have been kept for an asset that was not watched for a while.
+
+        :param other: Another watermark of the same server.
+        """
+        known = tuple(dict.fromkeys((*self.known, *other.known)))
+        moments = [each.since for each in (self, other) if each.since is not None]
+        return replace(self, since=max(moments, default=None), known=known)
+
     def _is_news(self, batch: Batch, known: frozenset[str]) -> bool:
         if not has_ended(batch) or batch.id in known:
             return False

@@ -89,6 +89,7 @@ with DAG(
         triggering = context.get("triggering_dataset_events") or context.get("triggering_asset_events") or {}
         for events in triggering.values():
             for event in events:
-                log.info("Batch %s built %s rows", event.extra["batch_id"], event.extra["rows"])
+                # An event that was made by hand in the web UI has no report.
+                log.info("Batch %s built %s rows", event.extra.get("batch_id"), event.extra.get("rows"))
 
     refresh_dashboards()

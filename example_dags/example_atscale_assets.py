@@ -57,7 +57,13 @@ with DAG(
         """Stand for work on the new aggregates; events that came close together share one run."""
         for events in (triggering_asset_events or {}).values():
             for event in events:
+                # An event that was made by hand in the web UI has no report.
                 batch = event.extra
-                log.info("Batch %s built %s rows in %s s", batch["batch_id"], batch["rows"], batch["seconds"])
+                log.info(
+                    "Batch %s built %s rows in %s s",
+                    batch.get("batch_id"),
+                    batch.get("rows"),
+                    batch.get("seconds"),
+                )
 
     refresh_dashboards()

@@ -6,7 +6,7 @@ the batch's id. Whatever does not need the aggregates runs beside the build. The
 batch, found by its id: a batch that somebody else starts in the meantime is not taken for it.
 
 The sensor may as well stand in another DAG. There it has no batch id: given only catalog and model it waits
-until the model's newest batch has ended well.
+until the model's newest batch has ended well, and does not wait at all where that has ended long ago.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 AtScale models as Airflow's assets: ``atscale://<host>/<catalog>/<model>``.
 
 Catalog and model are written as people know them, percent-encoded where a URI needs it. An asset is its URI, so
-the task that produces it and the DAG that is scheduled on it must spell it alike; the functions here do.
+the task that produces it and the DAG that is scheduled on it must spell it alike. Give :func:`create_asset` and
+:func:`model_asset` the caption, or the name of what has no caption: an asset alias resolves to that.
 
 Asset events carry JSON values in ``extra``. Where a task of this package has an asset of any kind among its
 ``outlets``, the event carries the report of the batch; where it has an asset alias, the alias resolves to the
-model's own asset, and the report's lists and mappings are JSON texts in that event. Airflow emits events only
-for tasks that succeed.
+model's own asset, and the report's lists and mappings are JSON texts in that event. A task that was given ids,
+as a sensor from XCom ``batch``, knows no names, and its alias resolves to an asset of ids. Airflow emits events
+only for tasks that succeed.
 """
 
 from __future__ import annotations

@@ -224,7 +224,10 @@ class AtScaleHook(BaseHook):
         :param wanted: Ids of the batches.
         :param tries: How often a read is tried at the most.
         """
+        from airflow_provider_atscale.protocol.edition import raise_errors
+
         found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries)
+        raise_errors(found)
         return found
 
     def get_instances(self, batch_id: str, ref: ModelRef | None = None) -> Instances:

@@ -374,7 +374,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         if plan.deadline is not None:
             # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
             left = max(plan.deadline.at - time.time(), 0.0)
-            slack = max(120.0, 2 * plan.poll_interval, 2 * hook.settings.timeout)
+            # A look that begins before it may wait for a connection, for an answer, and once more for both.
+            slack = max(120.0, 2 * plan.poll_interval, 5 * hook.settings.timeout)
             backstop = timedelta(seconds=left + slack)
         self.defer(
             trigger=AtScaleBatchTrigger(

@@ -19,6 +19,7 @@ from airflow_provider_atscale.protocol.edition import (
     MAX_PAGES,
     NEWEST,
     PAGE,
+    Found,
     LostReply,
     Page,
     StartOutcome,
@@ -35,10 +36,10 @@ from airflow_provider_atscale.protocol.edition import (
 from airflow_provider_atscale.protocol.messages import Flow, Request, Response
 from airflow_provider_atscale.protocol.models import (
     AggregateInstance,
-    Batch,
     History,
     Instances,
     ModelRef,
+    Unreadable,
     id_of,
     parse_batch,
     parse_instance,
@@ -133,14 +134,15 @@ class ContainerEdition:
         """Read a model's newest batches (``GET /wapi/p/aggregate/batch-history``)."""
         response = yield from self._history_page(ref, page=1, limit=PAGE)
         if response.status in (401, 403, 404):
-            return f"{response.url} answers HTTP {response.status}: {server_message(response)}"
+            said = f"{response.url} answers HTTP {response.status}: {server_message(response)}"
+            return Unreadable(said, response.status)
         rows = _rows(response)
         batches = [batch for batch in map(parse_batch, rows) if batch is not None]
         if len(batches) < len(rows):
             raise response.malformed("has a batch without id or status")
         return History(tuple(batch for batch in batches if batch.is_rebuild), response.date)
 
-    def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[dict[str, Batch]]:
+    def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[Found]:
         """Look for batches by their ids: in the history, or in their instances where it may not be read."""
         response = yield from self._history_page(ref, page=1, limit=NEWEST)
         if response.status in (401, 403, 404):
@@ -169,7 +171,7 @@ class ContainerEdition:
             check(response, "read the build history", role=VIEW)
         return response
 
-    def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[dict[str, Batch]]:
+    def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[Found]:
         def read(batch_id: str) -> Flow[Instances]:
             listed = yield from self.instances(batch_id)
             # A server that ignores the filter must not be able to pass another batch's end off as ours.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import quote
 
 from airflow_provider_atscale.exceptions import (
@@ -41,6 +41,9 @@ MAX_PAGES = 50
 SHOWN = 50
 #: Answers that say that a read is not allowed or not there.
 REFUSALS = (401, 403, 404)
+
+#: Batches by their ids, and in the place of one that cannot be judged why it cannot.
+Found: TypeAlias = Mapping[str, "Batch | AtScaleError"]
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -111,8 +114,12 @@ class Edition(Protocol):
         """Read a model's newest batches; return the reason as text where that is not possible."""
         ...
 
-    def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[dict[str, Batch]]:
-        """Look for batches of a model by their ids; those not listed yet are not in the answer."""
+    def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[Found]:
+        """
+        Look for batches of a model by their ids; those not listed yet are not in the answer.
+
+        Where several are wanted, one that cannot be judged has its error there and is not the others' trouble.
+        """
         ...
 
     def start(
@@ -289,7 +296,7 @@ def batches_by_instances(
     refusal: Response,
     refused: Callable[[], None],
     right: str,
-) -> Flow[dict[str, Batch]]:
+) -> Flow[Found]:
     """
     Look for batches by their ids where no history may be read: in their aggregate instances.
 
@@ -299,7 +306,7 @@ def batches_by_instances(
     :param refused: Raises the error for instances that may not be read either.
     :param right: What a user needs to read the history, as in "the role ...".
     """
-    found = {}
+    found: dict[str, Batch | AtScaleError] = {}
     for batch_id in wanted:
         try:
             instances = yield from read(batch_id)
@@ -309,16 +316,26 @@ def batches_by_instances(
             raise
         if instances.is_cut and not any(each.phase is Phase.WAITING for each in instances):
             # Those that are listed are built; those that are not may be under way.
-            raise AtScaleMalformedAnswerError(
+            found[batch_id] = AtScaleMalformedAnswerError(
                 f"AtScale lists {len(instances)} aggregates of batch {batch_id}, all of them ended, and cannot "
                 "list whether there are more, so whether the batch has ended cannot be told. "
                 f"{refusal.url} answered HTTP {refusal.status}: {server_message(refusal)}. Give the user of "
                 f"the connection {right}, so that the build history can be read."
             )
+            continue
         batch = instances_as_batch(batch_id, instances)
         if batch is not None:
             found[batch_id] = batch
+    if len(wanted) == 1:
+        raise_errors(found)
     return found
+
+
+def raise_errors(found: Found) -> None:
+    """Raise the error that a batch has in its place."""
+    for each in found.values():
+        if isinstance(each, AtScaleError):
+            raise each
 
 
 def read_start(response: Response, ref: ModelRef, role: str) -> StartOutcome:

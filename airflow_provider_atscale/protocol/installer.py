@@ -31,6 +31,7 @@ from airflow_provider_atscale.protocol.edition import (
     NEWEST,
     PAGE,
     REFUSALS,
+    Found,
     LostReply,
     Page,
     StartOutcome,
@@ -51,6 +52,7 @@ from airflow_provider_atscale.protocol.models import (
     History,
     Instances,
     ModelRef,
+    Unreadable,
     id_of,
     number_of,
     parse_batch,
@@ -220,7 +222,7 @@ class InstallerEdition:
                 404: f"an old engine has a list of its own, {self._of_environment}",
             }.get(response.status, self._auth.advice)
             said = f"HTTP {response.status}: {server_message(response)}"
-            return f"{response.url} answers {said}; {hint}"
+            return Unreadable(f"{response.url} answers {said}; {hint}", response.status)
         batches = []
         for row in _page(response, ref, asked=PAGE).rows:
             batch = parse_batch(row)
@@ -234,7 +236,7 @@ class InstallerEdition:
             batches = [replace(batch, is_full_build=None) for batch in batches]
         return History(tuple(batches), response.date)
 
-    def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[dict[str, Batch]]:
+    def batches(self, ref: ModelRef, wanted: Collection[str]) -> Flow[Found]:
         """
         Look for batches by their ids: in the history, or in their instances where it may not be read.
 
@@ -256,13 +258,14 @@ class InstallerEdition:
         if self._has_only_latest and first.rows and overtaken:
             # Another batch of the cube has taken its place; its aggregates are still listed, where any list is.
             try:
-                found.update((yield from self._batches_by_instances(overtaken, response)))
+                others = yield from self._batches_by_instances(overtaken, response)
             except AtScaleApiError:
                 # Then nothing tells of it, and it is missing.
                 return found
+            found.update({key: each for key, each in others.items() if isinstance(each, Batch)})
         return found
 
-    def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[dict[str, Batch]]:
+    def _batches_by_instances(self, wanted: Collection[str], refusal: Response) -> Flow[Found]:
         def refused() -> None:
             self._check(refusal, "read the build history, and neither the instances", VIEW)
 

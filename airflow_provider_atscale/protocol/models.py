@@ -199,6 +199,24 @@ class Instances(tuple[AggregateInstance, ...]):
         return listed
 
 
+class Unreadable(str):
+    """
+    Why a build history may not be read, in words.
+
+    :param text: The words.
+    :param status: HTTP status of the answer that said so.
+    """
+
+    __slots__ = ("status",)
+    status: int
+
+    def __new__(cls, text: str, status: int) -> Unreadable:
+        """Make the text."""
+        made = super().__new__(cls, text)
+        made.status = status
+        return made
+
+
 @dataclass(frozen=True, slots=True)
 class History:
     """

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from airflow_provider_atscale.exceptions import AtScaleError
 from airflow_provider_atscale.protocol.models import Batch, Phase, is_number
 
 #: The part of the time already waited after which to look again.
@@ -48,13 +49,14 @@ def cadence(elapsed: float, estimate: float | None, cap: float, random: float) -
     """
     Return the seconds until the next look at a batch.
 
-    A fifth of the time already waited: the end is seen late by a tenth of the build's length in the median,
-    and a build of any length costs at most twenty requests more than a look each minute. That is as few as can
-    be: both bounds are met with nothing to spare, so a number that is changed here misses one of them.
+    A fifth of the time already waited: over builds of all lengths the end is seen late by a tenth of the length
+    in the median, at the most by a fifth, and a build of any length costs at most twenty requests more than a
+    look each minute. That is as few as can be: both bounds are met with nothing to spare, so a number that is
+    changed here misses one of them.
 
     :param elapsed: Seconds that the batch has been waited for.
     :param estimate: Seconds that AtScale thinks the build takes; it can only shorten the wait.
-    :param cap: The longest wait.
+    :param cap: The longest wait, to which chance adds up to 2 %.
     :param random: A random number from 0 to 1, so that waiters never beat in step.
     """
     shortest = FIRST if elapsed < EARLY else min(SHORTEST + SLOPE * elapsed, SHORT)
@@ -252,7 +254,7 @@ class BatchWatch:
         wait = self._wait(now, random).seconds
         if kind == "trouble":
             # Whatever ails the server, asking it more often as time goes on does not help.
-            wait = max(wait, min(2.0 ** min(doubt.looks, 10), self.cap))
+            wait = max(wait, min(2.0 ** min(doubt.looks, 10), self.cap) * (1 + random / 5))
         left = doubt.since + bound - now
         return Wait(min(wait, max(left, FIRST)))
 
@@ -300,7 +302,9 @@ def _parse_doubt(value: Any) -> _Doubt | None:
     return _Doubt(float(since), looks)
 
 
-def observe_found(found: Mapping[str, Batch], batch_id: str) -> Observation:
+def observe_found(found: Mapping[str, Batch | AtScaleError], batch_id: str) -> Observation:
     """Return the observation that an answer of ``Edition.batches`` is for one batch."""
     batch = found.get(batch_id)
+    if isinstance(batch, AtScaleError):
+        return Trouble(str(batch))
     return Missing() if batch is None or batch.id != batch_id else Seen(batch)

@@ -37,7 +37,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
     ``soft_fail`` means the same in every mode: a timeout or a batch that failed is skipped; wrong
     configuration or credentials are not.
 
-    :param batch_id: The batch. Left out: whichever batch of the model is the newest. (templated)
+    :param batch_id: The batch. Left out: whichever batch of the model is the newest, also one that ended long
+        ago. (templated)
     :param catalog: Id, name or caption of the batch's catalog; on the installer edition of the project. Left
         out together with ``model``: found through the batch's aggregates, so a batch that has none is not
         found. (templated)
@@ -371,7 +372,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
         backstop = None
         if plan.deadline is not None:
             # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
-            slack = max(120.0, 2 * plan.poll_interval, 2 * hook.settings.timeout)
+            # A look that begins before it may wait for a connection, for an answer, and once more for both.
+            slack = max(120.0, 2 * plan.poll_interval, 5 * hook.settings.timeout)
             backstop = timedelta(seconds=plan.deadline.at - plan.began + slack)
         self.defer(
             trigger=AtScaleBatchTrigger(

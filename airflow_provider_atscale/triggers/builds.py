@@ -22,6 +22,8 @@ Airflow          each batch that ends is an event
 
 Builds that ended before a model was watched for the first time are not reported, on any version. One look sees
 the newest hundred batches of a model: should more of them end while no triggerer runs, the oldest are missed.
+Airflow watches nothing for a paused DAG: once it is unpaused, 3.3 and newer report what ended meanwhile.
+Where the build history may not be read nothing is reported, and the triggerer's log says why.
 Airflow itself may start one DAG run for several events that come close together.
 """
 
@@ -45,7 +47,7 @@ try:
 except ImportError:
     raise AirflowOptionalProviderFeatureException(
         "AtScaleBuildTrigger needs Airflow 3.0 or newer: older versions cannot schedule DAGs on events from "
-        "elsewhere. Schedule the DAG by time and let an AtScaleBatchSensor wait for the batch."
+        "elsewhere. Schedule the DAG by time and let an AtScaleBatchSensor look at the model's newest batch."
     ) from None
 try:
     from airflow.triggers.shared_stream import SharedStreamProducer
@@ -248,11 +250,12 @@ class AtScaleBuildTrigger(BaseEventTrigger):
     async def _recall(self) -> Watermark | None:
         from airflow_provider_atscale.watermark import parse_watermark
 
+        newest: Watermark | None = None
         for store in self._stores():
             mark = parse_watermark(await store.aget(self._key))
             if mark is not None:
-                return mark
-        return None
+                newest = mark.merge(newest) if newest and newest.server == mark.server else mark
+        return newest
 
     async def _store(self, mark: Watermark) -> None:
         """Keep a watermark; where that fails, the next look tries again."""

@@ -218,7 +218,7 @@ class TestWithoutHistory:
             other: ("inprogress", 6),
         }
 
-    def test_a_list_that_may_go_on_judges_no_batch(self, engine, look, refusal):
+    def test_a_list_that_may_go_on_judges_no_batch(self, engine, look, ref, refusal):
         """Ten are listed, as always where a server does not page, and all of them are built."""
         engine.settings(instances_paging="ignored")
         model = engine.add_model("Finance", "wide", aggregates=25)
@@ -227,6 +227,11 @@ class TestWithoutHistory:
         engine.advance(50)
         with pytest.raises(AtScaleMalformedAnswerError, match="cannot list whether there are more"):
             look(batch_id)
+        # Nor is it another's trouble, who is asked for in the same breath.
+        other = engine.start_batch(None, ref.model_id).id
+        found = look(batch_id, other)
+        assert isinstance(found[batch_id], AtScaleMalformedAnswerError)
+        assert found[other].status == "inprogress"
 
 
 @pytest.mark.parametrize("status", [500, 502])

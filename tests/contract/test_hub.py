@@ -8,11 +8,13 @@ import contextvars
 import gc
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 
 from airflow_provider_atscale import hub
 from airflow_provider_atscale.client import AsyncAtScaleClient
+from airflow_provider_atscale.exceptions import AtScaleConnectionError
 from airflow_provider_atscale.hub import Line
 from airflow_provider_atscale.protocol.models import ModelRef
 from airflow_provider_atscale.protocol.watch import Missing, Seen, Trouble
@@ -262,6 +264,25 @@ def test_shared_read_says_nothing_and_knows_nobody(engine, lookup, ref, batch, c
     assert [r for r in ours if r.name.startswith("airflow_provider_atscale")] == []
 
 
+def test_the_read_itself_knows_nobody(engine, lookup, ref, batch):
+    whose = contextvars.ContextVar("whose", default="nobody's")
+    seen = []
+
+    class Client(AsyncAtScaleClient):
+        async def _send(self, request):
+            seen.append(whose.get())
+            return await super()._send(request)
+
+    async def test():
+        whose.set("a trigger's")
+        shared = Line("test", load=lookup, connect=Client)
+        await look(shared, ref, batch)
+        await shared.close()
+
+    run(test)
+    assert set(seen) == {"nobody's"}
+
+
 def test_finding_a_model_knows_nobody_either(engine, lookup, ref, batch):
     """A trigger that does not know its model asks by itself, and is the first to open the connection."""
     whose = contextvars.ContextVar("whose", default="nobody's")
@@ -373,6 +394,28 @@ def test_cancelled_waiter_leaves_at_once_and_takes_nobody_along(engine, lookup, 
         assert engine.stats.routes["history"] == 1
 
     run(test)
+
+
+def test_who_leaves_while_the_connection_is_looked_up(engine, lookup, ref, batch):
+    other = ref_of(engine.model("General Ledger"))
+    may_go_on = asyncio.Event()
+
+    async def load(conn_id):
+        await may_go_on.wait()
+        return await lookup(conn_id)
+
+    async def test():
+        async with entered(load) as shared:
+            first = asyncio.ensure_future(look(shared, ref, batch))
+            second = asyncio.ensure_future(look(shared, other, "nobody"))
+            await until(lambda: shared._opening is not None)
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            may_go_on.set()
+            assert isinstance(await second, Missing)
+
+    run(test)
+    assert lookup.count == 1
 
 
 @pytest.mark.parametrize("others", [1, 0], ids=["others wait for it", "nobody else does"])
@@ -561,13 +604,49 @@ class TestRotatedToken:
 
         run(test)
 
-    def test_old_connections_are_closed_with_the_line(self, engine, lookup, ref, batch):
+    @pytest.mark.parametrize("who", ["a batch", "the newest"])
+    def test_reaches_whoever_waits(self, engine, lookup, ref, batch, who):
+        """A history that may not be read is no error; on the installer edition not even with a wrong token."""
+        wanted = batch if who == "a batch" else None
+
+        async def test():
+            async with entered(lookup) as shared:
+                assert isinstance(await look(shared, ref, wanted), Seen)
+                self.rotate(engine, lookup)
+                assert isinstance(await look(shared, ref, wanted), Seen)
+
+        run(test)
+
+    def test_old_connections_are_closed_when_the_last_read_over_them_has_ended(
+        self, engine, lookup, ref, batch
+    ):
+        other = ref_of(engine.model("General Ledger"))
+
         async def test():
             async with entered(lookup) as shared:
                 await look(shared, ref, batch)
+                hold = engine.hold("received", route="history", query=other.model_id)
+                slow = asyncio.ensure_future(look(shared, other, "nobody"))
+                await until(lambda: engine.hold_status(hold)["held"])
+                old = shared._client
                 self.rotate(engine, lookup)
                 assert isinstance(await look(shared, ref, batch), Seen)
+                assert (shared._client is not old, shared._retired) == (True, [old])
+                engine.release(hold)
+                await slow
+                assert (shared._retired, old._session) == ([], None)
             await until(lambda: engine.stats.connections_open == 0)
+
+        run(test)
+
+    def test_a_connection_that_has_not_changed_is_kept(self, engine, lookup, ref, batch):
+        async def test():
+            async with entered(lookup) as shared:
+                await look(shared, ref, batch)
+                old = shared._client
+                self.rotate(engine, lookup, is_known=False)
+                assert isinstance(await look(shared, ref, batch), Trouble)
+                assert (lookup.count, shared._client is old, shared._retired) == (2, True, [])
 
         run(test)
 
@@ -597,7 +676,58 @@ class TestRotatedToken:
         run(test)
 
 
+def test_refused_credentials_are_tried_by_one_for_all(engine, edition, ref, batch):
+    """A thousand logins in a row would have the user locked out."""
+    lookup = Lookup(engine)
+    models = [engine.add_model("Finance", f"model {number}") for number in range(10)]
+    engine.fault(401, route=TOKEN_ROUTE[edition], times=None)
+
+    async def test():
+        async with entered(lookup) as shared:
+            for model in models:
+                assert isinstance(await look(shared, ref_of(model), batch), Trouble)
+            assert routes(engine).count(TOKEN_ROUTE[edition]) == 1
+
+    run(test)
+
+
+def test_connection_that_cannot_be_read_is_looked_up_by_one_for_all(engine, ref, batch):
+    tries = []
+
+    async def load(conn_id):
+        tries.append(conn_id)
+        raise AtScaleConnectionError("the secrets backend is away", sent=False)
+
+    async def test():
+        async with entered(load) as shared:
+            for _ in range(10):
+                assert (await look(shared, ref, batch)).reason == "the secrets backend is away"
+
+    run(test)
+    assert len(tries) == 1
+
+
+def test_nobody_waits_for_a_connection_longer_than_for_an_answer(engine, lookup, ref):
+    """A wait has a deadline to keep, whatever ails the server."""
+    settings = replace(settings_of(engine.connection()), timeout=0.5)
+    engine.hold("received", route="history", times=None)
+
+    async def test():
+        async with AsyncAtScaleClient(settings, connections=1) as client:
+            began = time.monotonic()
+            reads = [client.run(client.edition.history(ref), tries=1) for _ in range(6)]
+            errors = await asyncio.gather(*reads, return_exceptions=True)
+            assert time.monotonic() - began < 5
+        assert {type(each) for each in errors} == {AtScaleConnectionError}
+        assert sum("all 1 connections to AtScale were busy" in str(each) for each in errors) >= 3
+
+    run(test)
+    engine.reset()
+
+
 def test_connection_that_cannot_be_read_is_trouble_and_read_again(engine, monkeypatch, ref, batch):
+    monkeypatch.setattr(hub, "UNREADABLE_FOR", 0.0)
+
     async def test():
         async with hub.line("not_there") as shared:
             seen = await look(shared, ref, batch)
@@ -637,6 +767,17 @@ def test_seat_finds_the_model_first(engine, connected, ref, batch, catalog, mode
             assert (seat.ref.catalog_id, seat.ref.model_id) == (ref.catalog_id, ref.model_id)
         for request in engine.requests:
             assert request.query.get("modelId", "-") != "", "a history of no model is one of all models"
+
+    run(test)
+
+
+def test_many_seats_find_a_model_by_one_look(engine, connected, ref, batch):
+    async def test():
+        async with hub.line(connected) as shared:
+            for _ in range(10):
+                async with shared.seat(ModelRef("", "", "Sales Insights", "Internet Sales"), batch) as seat:
+                    assert isinstance(await seat.next(0.0), Seen)
+        assert routes(engine).count("catalogs") == 1
 
     run(test)
 

@@ -34,10 +34,11 @@ BATCHES = {
     "example_atscale_asset_consumer": 0,
     "example_atscale_asset_producer": 1,
     "example_atscale_build_after_etl": 1,
-    "example_atscale_every_model": 4,
+    "example_atscale_every_model": 2,
     "example_atscale_fire_and_wait": 1,
     "example_atscale_on_running": None,
     "example_atscale_retry_policy": 1,
+    "example_atscale_start_every_model": 2,
     "example_atscale_task_group": 2,
     "example_atscale_watcher": 0,
     "example_atscale_weekly_full_daily_incremental": 1,
@@ -159,14 +160,28 @@ def test_weekly_full_daily_incremental(engine, asked):
 
 
 def test_every_model(engine):
-    done = run("example_atscale_every_model")
-    assert sorted(batch.model for batch in engine.batches) == ["internet_sales"] * 2 + ["reseller_sales"] * 2
-    started = [done[f"start_all_then_wait.start[{number}]"].value for number in range(2)]
-    for name in ("wait_for_id", "wait_for_batch"):
-        assert [done[f"start_all_then_wait.{name}[{number}]"].value for number in range(2)] == started
+    run("example_atscale_every_model")
+    assert sorted(batch.model for batch in engine.batches) == ["internet_sales", "reseller_sales"]
     assert stored.labels("example_atscale_every_model", "build") == [
         "Sales Insights / Internet Sales",
         "Sales Insights / Reseller Sales",
+    ]
+
+
+def test_every_model_with_the_waiting_apart(engine):
+    done = run("example_atscale_every_model", "example_atscale_start_every_model")
+    started = [done[f"start[{number}]"].value for number in range(2)]
+    assert started == [batch.id for batch in engine.batches]
+    for name in ("wait_for_id", "wait_for_batch"):
+        assert [done[f"{name}[{number}]"].value for number in range(2)] == started
+    labels = {
+        name: stored.labels("example_atscale_start_every_model", name)
+        for name in ("wait_for_id", "wait_for_batch")
+    }
+    assert labels["wait_for_id"] == started
+    assert labels["wait_for_batch"] == [
+        f"{batch['catalog']} / {batch['model']}"
+        for batch in (done[f"start[{number}]"].xcoms["batch"] for number in range(2))
     ]
 
 
@@ -184,7 +199,8 @@ def test_the_consumer_reads_what_the_producers_event_carries(engine, name, pair,
     [(uri, events)] = stored.asset_events(producer).items()
     assert uri == "atscale://atscale.example.com/Sales%20Insights/Internet%20Sales"
     assert events[-1] == report
-    assert uri in str(dags[consumer].timetable.asset_condition if runs.VERSION >= (3, 0) else uri)
+    timetable = dags[consumer].timetable
+    assert uri in str(timetable.asset_condition if runs.VERSION >= (3, 0) else timetable.dataset_condition)
     _consume(dags[consumer], uri, events[-1], caplog)
     assert f"Batch {report['batch_id']} built {report['rows']} rows" in caplog.text
 

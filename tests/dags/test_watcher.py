@@ -421,6 +421,35 @@ def test_a_store_that_is_out_of_order_loses_nothing(engine, logged):
 
 
 @needs_shared_streams
+def test_an_asset_that_was_not_watched_for_a_while_brings_nothing_back(engine):
+    """Two assets with the same watcher are one trigger; Airflow watches none of a paused DAG."""
+
+    class Stores:
+        def __init__(self, *stores: Store) -> None:
+            self._by_name = dict(enumerate(stores))
+
+    async def watch(store, until, act=lambda: None):
+        async with Triggerer() as triggerer:
+            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            await triggerer.until(lambda: looks(engine) > seen)
+            act()
+            await triggerer.until(lambda: until(events))
+            triggerer.confirm()
+            now = looks(engine)
+            await triggerer.until(lambda: looks(engine) > now + 3)
+        return events
+
+    paused, watched = Store(), Store()
+    seen = 0
+    asyncio.run(watch(Stores(paused, watched), lambda events: paused.kept and watched.kept))
+    seen = looks(engine)
+    events = asyncio.run(watch(Stores(watched), lambda events: events, lambda: ended(engine)))
+    assert events == known(watched) == [engine.batches[0].id]
+    seen = looks(engine)
+    assert asyncio.run(watch(Stores(paused, watched), lambda events: True)) == []
+
+
+@needs_shared_streams
 def test_another_server_is_watched_from_the_beginning(engine, monkeypatch):
     """Its batches have nothing to do with those of the server before it."""
     store = Store()

@@ -37,7 +37,11 @@ def test_host_and_token_are_enough():
         ("atscale.example.com", "8443", f"{HOST}:8443"),
         ("atscale.example.com", "", HOST),
         ("https://atscale.example.com/", None, HOST),
-        ("http://atscale.example.com", 80, "http://atscale.example.com:80"),
+        ("atscale.example.com", 443, HOST),
+        ("https://atscale.example.com:443/base", None, f"{HOST}/base"),
+        ("http://atscale.example.com", 80, "http://atscale.example.com"),
+        ("http://atscale.example.com", 443, "http://atscale.example.com:443"),
+        ("https://[::443]:443", None, "https://[::443]"),
         ("https://atscale.example.com:8443", None, f"{HOST}:8443"),
         ("https://atscale.example.com:8443", 8443, f"{HOST}:8443"),
         ("https://atscale.example.com/base/", None, f"{HOST}/base"),
@@ -47,6 +51,19 @@ def test_host_and_token_are_enough():
 )
 def test_host_and_port_make_the_address(host, port, url):
     assert parsed(host=host, port=port).base_url == url
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "url"),
+    [
+        ("atscale.example.com", 10502, HOST),
+        ("http://atscale.example.com:10500", None, "http://atscale.example.com"),
+        ("atscale.example.com", 443, f"{HOST}:443"),
+    ],
+)
+def test_the_installers_usual_ports_make_no_other_server(host, port, url):
+    """443 does: where the engine has a field of its own, it is the Design Center's port."""
+    assert parsed(host=host, port=port, edition="installer").base_url == url
 
 
 @pytest.mark.parametrize("edition", ["container", "installer", " Container ", ""])

@@ -179,7 +179,7 @@ def test_a_thousand_looks_in_trouble_are_looks_like_any_others():
 
 def test_trouble_is_asked_about_less_and_less_often():
     judge = watch()
-    waits = [judge.observe(DOWN, NOW + 1, 0.5).seconds for _ in range(8)]
+    waits = [judge.observe(DOWN, NOW + 1, 0.0).seconds for _ in range(8)]
     assert waits[:5] == [2, 4, 8, 16, 32]
     assert waits[5:] == [60, 60, 60]
 

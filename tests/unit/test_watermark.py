@@ -65,6 +65,15 @@ def test_a_history_that_is_empty_for_once_makes_nothing_news_again():
     assert mark.advance(history(batch("a")))[1] == ()
 
 
+def test_two_that_were_kept_know_what_either_knew():
+    """An asset that was not watched for a while has an old one."""
+    old = Watermark(SERVER, at(0), ("a",))
+    new = Watermark(SERVER, at(0), ("a", "b"))
+    for merged in (old.merge(new), new.merge(old)):
+        assert merged.advance(history(batch("b"), batch("a")))[1] == ()
+        assert [each.id for each in merged.advance(history(batch("c")))[1]] == ["c"]
+
+
 def test_no_more_is_remembered_than_needed():
     mark = Watermark.begin(SERVER, history())
     for number in range(2 * REMEMBERED):
