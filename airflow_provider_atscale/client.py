@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     import aiohttp
     import requests
+    from yarl import URL
 
     from airflow_provider_atscale.connection import Settings
 
@@ -366,6 +368,14 @@ def _connect_timeout() -> type[Exception]:
     return found
 
 
+@lru_cache(maxsize=4096)
+def _address(url: str, query: tuple[tuple[str, str], ...]) -> URL:
+    """Return an address with its query; the same ones are read again and again."""
+    from yarl import URL
+
+    return URL(url).with_query(query or None)
+
+
 class _Work:
     """A task that several await, and how many do."""
 
@@ -497,12 +507,14 @@ class AsyncAtScaleClient(_Driver):
         except OSError as error:
             # A CA bundle that is not there or is none.
             raise self._no_answer(request, error, sent=False) from None
-        await self._take_slot(request)
+        if self._slots.locked():
+            await self._wait_for_slot(request)
+        else:
+            await self._slots.acquire()
         try:
             async with session.request(
                 request.method,
-                request.url,
-                params=request.params or None,
+                _address(request.url, tuple(request.params.items())),
                 headers=headers,
                 json=request.json,
                 data=request.form,
@@ -517,11 +529,8 @@ class AsyncAtScaleClient(_Driver):
         finally:
             self._slots.release()
 
-    async def _take_slot(self, request: Request) -> None:
+    async def _wait_for_slot(self, request: Request) -> None:
         """Wait for a free connection, as long as an answer may take: a wait has a deadline to keep."""
-        if not self._slots.locked():
-            await self._slots.acquire()
-            return
         try:
             await asyncio.wait_for(self._slots.acquire(), self.settings.timeout)
         except asyncio.TimeoutError:
