@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from functools import lru_cache
 from typing import Any, TypeGuard
 
 
@@ -48,7 +47,6 @@ _INSTANCE_PHASES = {**_BATCH_PHASES, "active": Phase.SUCCEEDED}
 _AT_WORK = ("new", "pending", "inprogress", "running")
 
 
-@lru_cache(maxsize=64)
 def normalize_status(word: str) -> str:
     """Return a status word without case and separators: ``In_Progress`` is ``inprogress``."""
     return re.sub(r"[\s_-]+", "", word).lower()
