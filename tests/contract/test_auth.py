@@ -152,6 +152,7 @@ def test_no_token_is_a_typed_error(engine, caller, history, token_route, fault, 
     assert "history" not in routes(engine)
 
 
+@pytest.mark.usefixtures("a_while_later")
 def test_failed_fetch_is_tried_again_by_the_next_call(engine, history, token_route):
     engine.fault(500, route=token_route)
     with pytest.raises(AtScaleApiError):
@@ -203,6 +204,7 @@ class TestApiToken:
         assert isinstance(history(), History)
         assert routes(engine) == ["token", "history", "history"]
 
+    @pytest.mark.usefixtures("a_while_later")
     def test_an_exchange_that_comes_back_is_found(self, engine, history):
         engine.settings(exchanges_tokens=False)
         assert "HTTP 401" in history()

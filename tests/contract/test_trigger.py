@@ -181,10 +181,9 @@ def test_status_that_nobody_knows(engine, trigger, ref, tolerance):
     ids=["503", "no answer", "a page", "401", "429"],
 )
 @pytest.mark.parametrize("route", ["history", "token"])
-def test_trouble_that_passes(engine, edition, trigger, ref, fault, route, monkeypatch):
+@pytest.mark.usefixtures("a_while_later")
+def test_trouble_that_passes(engine, edition, trigger, ref, fault, route):
     """Credentials that are refused while a batch is waited for, too: it may be the identity service."""
-    for name in ("REFUSED_FOR", "NO_TOKEN_FOR"):
-        monkeypatch.setattr(f"airflow_provider_atscale.client.{name}", 0.1)
     batch = engine.start_batch(None, ref.model_id, build_seconds=0.3)
     engine.fault(**fault, route=TOKEN_ROUTE[edition] if route == "token" else route, times=2)
     assert read_event(event_of(trigger(batch.id))).verdict.batch.status == "done"
