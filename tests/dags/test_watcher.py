@@ -362,7 +362,7 @@ def test_what_airflow_could_not_store_is_said_once_more(engine):
     store = Store()
 
     async def main():
-        async with Triggerer(ack_timeout=2.0) as triggerer:
+        async with Triggerer(ack_timeout=5.0) as triggerer:
             triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK, outcome="failed"), Store())
             events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: store.kept)
