@@ -16,7 +16,7 @@ import json
 import os
 import re
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -376,6 +376,29 @@ def _address(url: str, query: tuple[tuple[str, str], ...]) -> URL:
     return URL(url).with_query(query or None)
 
 
+class StandingFailure:
+    """A failure that stands for a while, so that not everybody brings it about again."""
+
+    def __init__(self) -> None:
+        self._error: AtScaleError | None = None
+        self._until = 0.0
+
+    def note(self, error: AtScaleError, seconds: float) -> None:
+        """
+        Let a failure stand.
+
+        :param error: The failure.
+        :param seconds: For how long.
+        """
+        self._error, self._until = error, time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise the failure while it stands."""
+        if self._error is not None and time.monotonic() < self._until:
+            # Each raise would lengthen the traceback that it carries.
+            raise self._error.with_traceback(None)
+
+
 class _Work:
     """A task that several await, and how many do."""
 
@@ -412,7 +435,7 @@ class AsyncAtScaleClient(_Driver):
         self._context: ssl.SSLContext | bool | None = None
         self._proxies: dict[str, str | None] = {}
         self._under_way: dict[str, _Work] = {}
-        self._failed: dict[str, tuple[AtScaleError, float]] = {}
+        self._failures: defaultdict[str, StandingFailure] = defaultdict(StandingFailure)
 
     async def prepare(self) -> None:
         """Load, in a thread, what would hold up everything else on the event loop if the first request did."""
@@ -455,15 +478,12 @@ class AsyncAtScaleClient(_Driver):
 
     async def _once(self, effect: Once, tries: int) -> Any:
         """Run a flow for all who want it now; its failure stands for those who want it a little later."""
-        clock = asyncio.get_running_loop().time
-        error, until = self._failed.get(effect.key, (None, 0.0))
-        if error is not None and clock() < until:
-            raise error.with_traceback(None)
+        self._failures[effect.key].check()
         try:
             return await self.share(effect.key, lambda: self.run(effect.flow(), tries))
         except AtScaleError as failure:
             stands = REFUSED_FOR if isinstance(failure, AtScaleAuthenticationError) else NO_TOKEN_FOR
-            self._failed[effect.key] = failure, clock() + stands
+            self._failures[effect.key].note(failure, stands)
             raise
 
     async def share(self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:

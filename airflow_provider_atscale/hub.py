@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_atscale.client import AsyncAtScaleClient
+from airflow_provider_atscale.client import AsyncAtScaleClient, StandingFailure
 from airflow_provider_atscale.compat import aget_connection, amask_secret
 from airflow_provider_atscale.connection import Settings, parse_connection
 from airflow_provider_atscale.exceptions import (
@@ -309,7 +309,7 @@ class Line:
         self._client: AsyncAtScaleClient | None = None
         self._opening: asyncio.Task[AsyncAtScaleClient] | None = None
         self._looked_up = 0.0
-        self._unreadable: tuple[AtScaleError, float] | None = None
+        self._unreadable = StandingFailure()
         self._found: dict[tuple[str, str], tuple[ModelRef, float]] = {}
         self._users: dict[AsyncAtScaleClient, int] = {}
         self._rooms: dict[tuple[str, str], Room] = {}
@@ -398,10 +398,8 @@ class Line:
         """Return the client; whoever asks first has the connection looked up."""
         if self._client is not None:
             return self._client
-        if self._opening is None and self._unreadable is not None:
-            error, until = self._unreadable
-            if time.monotonic() < until:
-                raise error.with_traceback(None)
+        if self._opening is None:
+            self._unreadable.check()
         return await asyncio.shield(self._opening or self._open_in_task(self._open()))
 
     def _open_in_task(self, work: Coroutine[Any, Any, AsyncAtScaleClient]) -> asyncio.Task[AsyncAtScaleClient]:
@@ -417,7 +415,7 @@ class Line:
             client = self._connect(await self._load(self.conn_id))
             await client.prepare()
         except AtScaleError as error:
-            self._unreadable = error, time.monotonic() + UNREADABLE_FOR
+            self._unreadable.note(error, UNREADABLE_FOR)
             raise
         else:
             self._looked_up = time.monotonic()

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleTaskStoppedError
@@ -76,6 +77,20 @@ def parse_deadline(value: Any) -> Deadline | None:
         if is_number(at) and limit in LIMITS:
             return Deadline(float(at), str(limit))
     raise ValueError(f"{value!r} is no deadline")
+
+
+def backstop(seconds: float, poll_interval: float, request_timeout: float) -> timedelta:
+    """
+    Return Airflow's own limit of a deferral, late enough that the trigger's comes first.
+
+    The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
+
+    :param seconds: Seconds from the deferral to the deadline.
+    :param poll_interval: The longest time between two looks, in seconds.
+    :param request_timeout: Seconds that one answer may take.
+    """
+    # A look that begins before it may wait for a connection, for an answer, and once more for both.
+    return timedelta(seconds=seconds + max(120.0, 2 * poll_interval, 5 * request_timeout))
 
 
 def tolerance() -> Tolerance:

@@ -369,14 +369,12 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         import time
 
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+        from airflow_provider_atscale.waiting import backstop
 
-        backstop = None
+        limit = None
         if plan.deadline is not None:
-            # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
             left = max(plan.deadline.at - time.time(), 0.0)
-            # A look that begins before it may wait for a connection, for an answer, and once more for both.
-            slack = max(120.0, 2 * plan.poll_interval, 5 * hook.settings.timeout)
-            backstop = timedelta(seconds=left + slack)
+            limit = backstop(left, plan.poll_interval, hook.settings.timeout)
         self.defer(
             trigger=AtScaleBatchTrigger(
                 atscale_conn_id=plan.conn_id,
@@ -392,7 +390,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
                 payload=plan.to_json(),
             ),
             method_name=method_name,
-            timeout=backstop,
+            timeout=limit,
         )
 
     def _end_other(self, hook: AtScaleHook, plan: Plan, batch_id: str, verdict: Verdict) -> None:

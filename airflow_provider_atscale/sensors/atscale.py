@@ -363,18 +363,15 @@ class AtScaleBatchSensor(BaseSensorOperator):
         )
 
     def _defer(self, context: Context, batch_id: str | None) -> None:
-        from datetime import timedelta
 
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+        from airflow_provider_atscale.waiting import backstop
 
         hook = self._hook_of_connection()
         plan = self._plan(context)
-        backstop = None
+        limit = None
         if plan.deadline is not None:
-            # The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
-            # A look that begins before it may wait for a connection, for an answer, and once more for both.
-            slack = max(120.0, 2 * plan.poll_interval, 5 * hook.settings.timeout)
-            backstop = timedelta(seconds=plan.deadline.at - plan.began + slack)
+            limit = backstop(plan.deadline.at - plan.began, plan.poll_interval, hook.settings.timeout)
         self.defer(
             trigger=AtScaleBatchTrigger(
                 atscale_conn_id=plan.conn_id,
@@ -390,7 +387,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
                 payload=plan.to_json(),
             ),
             method_name="execute_complete",
-            timeout=backstop,
+            timeout=limit,
         )
 
     def _conclude(self, context: Context, batch_id: str | None, verdict: Verdict) -> str:
