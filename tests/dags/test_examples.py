@@ -171,7 +171,8 @@ def test_every_model(engine):
 def test_every_model_with_the_waiting_apart(engine):
     done = run("example_atscale_every_model", "example_atscale_start_every_model")
     started = [done[f"start[{number}]"].value for number in range(2)]
-    assert started == [batch.id for batch in engine.batches]
+    batches = {batch.model: batch.id for batch in engine.batches}
+    assert started == [batches["internet_sales"], batches["reseller_sales"]]
     for name in ("wait_for_id", "wait_for_batch"):
         assert [done[f"{name}[{number}]"].value for number in range(2)] == started
     labels = {
