@@ -58,6 +58,10 @@ REFUSED_FOR, NO_TOKEN_FOR = 30.0, 5.0
 LONGEST_PAUSE = 60.0
 #: Bytes of an answer that are read at once.
 _PIECE = 1024
+#: An answer is slow that took more than this part of the time that it may take.
+_SLOW = 0.5
+#: How many slow addresses of a server are told apart from the others.
+_REMEMBERED_SLOW = 4096
 #: How many tokens of a process Airflow is told to hide in everybody's logs. It keeps each value for ever and
 #: compiles all of them into one expression whenever one is added: a triggerer that renews a token every few
 #: minutes would use up its memory within days, and before Airflow 3.1 get no token any more, because the
@@ -399,6 +403,64 @@ class StandingFailure:
             raise self._error.with_traceback(None)
 
 
+class Gate:
+    """
+    How many requests a server is sent at once by one event loop, whatever the number of connections to it.
+
+    Addresses whose last answer was slow, or did not come, share half of the places: a few models that the
+    server cannot tell about must not keep all others waiting.
+
+    :param places: So many.
+    """
+
+    def __init__(self, places: int = 8) -> None:
+        self.places = places
+        self._free = asyncio.Semaphore(places)
+        self._free_for_slow = asyncio.Semaphore(max(places // 2, 1))
+        self._slow: set[URL] = set()
+
+    async def enter(self, address: URL, seconds: float) -> bool:
+        """
+        Wait for a place, and return whether it is one of those for slow addresses.
+
+        :param address: What is asked.
+        :param seconds: How long to wait at the most; then ``asyncio.TimeoutError`` is raised.
+        """
+        if address not in self._slow:
+            await self._take(self._free, seconds)
+            return False
+        began = time.monotonic()
+        await self._take(self._free_for_slow, seconds)
+        try:
+            await self._take(self._free, seconds - (time.monotonic() - began))
+        except BaseException:
+            self._free_for_slow.release()
+            raise
+        return True
+
+    async def _take(self, places: asyncio.Semaphore, seconds: float) -> None:
+        if places.locked():
+            await asyncio.wait_for(places.acquire(), seconds)
+        else:
+            await places.acquire()
+
+    def leave(self, address: URL, was_slow: bool, is_slow: bool) -> None:
+        """
+        Give a place back.
+
+        :param address: What was asked.
+        :param was_slow: What :meth:`enter` returned.
+        :param is_slow: Whether the answer was slow this time.
+        """
+        self._free.release()
+        if was_slow:
+            self._free_for_slow.release()
+        if not is_slow:
+            self._slow.discard(address)
+        elif len(self._slow) < _REMEMBERED_SLOW:
+            self._slow.add(address)
+
+
 class _Work:
     """A task that several await, and how many do."""
 
@@ -414,7 +476,7 @@ class AsyncAtScaleClient(_Driver):
     :param settings: The connection's settings.
     :param mask: Hides a value from all logs.
     :param sleep: Lets time pass.
-    :param connections: How many TCP connections are opened at the most.
+    :param gate: Bounds the requests that are sent at once, and with them the TCP connections.
     """
 
     def __init__(
@@ -422,15 +484,13 @@ class AsyncAtScaleClient(_Driver):
         settings: Settings,
         mask: Callable[[str], Awaitable[None]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        connections: int = 8,
+        gate: Gate | None = None,
     ) -> None:
         super().__init__(settings)
         self.edition = settings.protocol()
         self._mask = mask
         self._sleep = sleep
-        self._connections = connections
-        # Waiting for a free connection is not the server's doing, so it does not count for the time limit.
-        self._slots = asyncio.Semaphore(connections)
+        self._gate = gate or Gate()
         self._session: aiohttp.ClientSession | None = None
         self._context: ssl.SSLContext | bool | None = None
         self._proxies: dict[str, str | None] = {}
@@ -527,14 +587,14 @@ class AsyncAtScaleClient(_Driver):
         except OSError as error:
             # A CA bundle that is not there or is none.
             raise self._no_answer(request, error, sent=False) from None
-        if self._slots.locked():
-            await self._wait_for_slot(request)
-        else:
-            await self._slots.acquire()
+        address = _address(request.url, tuple(request.params.items()))
+        # Waiting for a place is not the server's doing, so it does not count for the time limit of the answer.
+        was_slow = await self._enter(request, address)
+        began = time.monotonic()
         try:
             async with session.request(
                 request.method,
-                _address(request.url, tuple(request.params.items())),
+                address,
                 headers=headers,
                 json=request.json,
                 data=request.form,
@@ -547,16 +607,17 @@ class AsyncAtScaleClient(_Driver):
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise self._no_answer(request, error, sent=True) from None
         finally:
-            self._slots.release()
+            self._gate.leave(address, was_slow, time.monotonic() - began > _SLOW * self.settings.timeout)
 
-    async def _wait_for_slot(self, request: Request) -> None:
-        """Wait for a free connection, as long as an answer may take: a wait has a deadline to keep."""
+    async def _enter(self, request: Request, address: URL) -> bool:
+        """Wait for a place at the gate, as long as an answer may take: a wait has a deadline to keep."""
         try:
-            await asyncio.wait_for(self._slots.acquire(), self.settings.timeout)
+            return await self._gate.enter(address, self.settings.timeout)
         except asyncio.TimeoutError:
             raise AtScaleConnectionError(
-                f"{request.method} {request.url} was not sent: all {self._connections} connections to AtScale "
-                f"were busy for {self.settings.timeout:.0f} s. AtScale answers too slowly: look at its load.",
+                f"{request.method} {request.url} was not sent: the requests before it, as many as are sent at "
+                f"once, got no answer for {self.settings.timeout:.0f} s. AtScale answers too slowly: look at "
+                "its load.",
                 sent=False,
             ) from None
 
@@ -566,7 +627,7 @@ class AsyncAtScaleClient(_Driver):
         if self._session is None:
             context = self._tls() if self._context is None else self._context
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections, ssl=context),
+                connector=aiohttp.TCPConnector(limit=self._gate.places, ssl=context),
                 # To connect gets a little less: that nothing was sent must be known before all is over.
                 timeout=aiohttp.ClientTimeout(
                     total=self.settings.timeout, sock_connect=0.95 * self.settings.timeout

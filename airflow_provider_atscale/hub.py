@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_atscale.client import AsyncAtScaleClient, StandingFailure
+from airflow_provider_atscale.client import AsyncAtScaleClient, Gate, StandingFailure
 from airflow_provider_atscale.compat import aget_connection, amask_secret
 from airflow_provider_atscale.connection import Settings, parse_connection
 from airflow_provider_atscale.exceptions import (
@@ -288,6 +288,7 @@ class Line:
     :param conn_id: Id of the Airflow connection.
     :param load: Reads the connection.
     :param connect: Makes a client.
+    :param gates: The gates of the servers, by their addresses, which the lines of an event loop share.
     """
 
     def __init__(
@@ -295,6 +296,7 @@ class Line:
         conn_id: str,
         load: Callable[[str], Awaitable[Settings]] = load_settings,
         connect: Callable[[Settings], AsyncAtScaleClient] | None = None,
+        gates: dict[str, Gate] | None = None,
     ) -> None:
         self.conn_id = conn_id
         self.members = 0
@@ -305,7 +307,8 @@ class Line:
         self.log: Any = None
         self.context = contextvars.Context()
         self._load = load
-        self._connect = connect or (lambda settings: AsyncAtScaleClient(settings, mask=amask_secret))
+        self._connect = connect or self._make_client
+        self._gates = {} if gates is None else gates
         self._client: AsyncAtScaleClient | None = None
         self._opening: asyncio.Task[AsyncAtScaleClient] | None = None
         self._looked_up = 0.0
@@ -314,6 +317,10 @@ class Line:
         self._users: dict[AsyncAtScaleClient, int] = {}
         self._rooms: dict[tuple[str, str], Room] = {}
         self._retired: list[AsyncAtScaleClient] = []
+
+    def _make_client(self, settings: Settings) -> AsyncAtScaleClient:
+        gate = self._gates.setdefault(settings.base_url, Gate())
+        return AsyncAtScaleClient(settings, mask=amask_secret, gate=gate)
 
     async def run(self, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
         """
@@ -524,7 +531,17 @@ class Line:
         self._retired.clear()
 
 
-_lines: dict[asyncio.AbstractEventLoop, dict[str, Line]] = {}
+class _Loop:
+    """What the waiters of one event loop share: the lines by the ids of their connections, and the gates."""
+
+    __slots__ = ("gates", "lines")
+
+    def __init__(self) -> None:
+        self.lines: dict[str, Line] = {}
+        self.gates: dict[str, Gate] = {}
+
+
+_loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
 
 
 def line(conn_id: str) -> Line:
@@ -534,22 +551,24 @@ def line(conn_id: str) -> Line:
     :param conn_id: Id of the Airflow connection.
     """
     loop = asyncio.get_running_loop()
-    if loop not in _lines:
+    if loop not in _loops:
         # A loop that was closed without ending its tasks leaves its lines behind.
-        for each in list(_lines):
+        for each in list(_loops):
             if each.is_closed():
-                _lines.pop(each, None)
-    lines = _lines.setdefault(loop, {})
-    shared = lines.get(conn_id)
+                _loops.pop(each, None)
+    here = _loops.setdefault(loop, _Loop())
+    shared = here.lines.get(conn_id)
     if shared is None:
-        shared = lines[conn_id] = Line(conn_id)
+        shared = here.lines[conn_id] = Line(conn_id, gates=here.gates)
     return shared
 
 
 def _forget(left: Line) -> None:
     loop = asyncio.get_running_loop()
-    lines = _lines.get(loop, {})
-    if lines.get(left.conn_id) is left:
-        del lines[left.conn_id]
-    if not lines:
-        _lines.pop(loop, None)
+    here = _loops.get(loop)
+    if here is None:
+        return
+    if here.lines.get(left.conn_id) is left:
+        del here.lines[left.conn_id]
+    if not here.lines:
+        _loops.pop(loop, None)

@@ -133,7 +133,7 @@ class World:
         monkeypatch.setattr(hub, "load_settings", load)
         # On some versions of Airflow it works in a thread, for which a clock that jumps does not wait.
         monkeypatch.setattr(hub, "amask_secret", mask)
-        monkeypatch.setattr(hub.Line.__init__, "__defaults__", (load, None))
+        monkeypatch.setattr(hub.Line.__init__, "__defaults__", (load, None, None))
         monkeypatch.setattr(AsyncAtScaleClient, "_send", send)
         monkeypatch.setattr(AsyncAtScaleClient, "prepare", prepare)
 

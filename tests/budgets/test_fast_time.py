@@ -135,7 +135,7 @@ def test_fortnight_of_waiting_leaves_memory_and_loop_as_they_were(world, monkeyp
     assert max(sizes[7:]) - min(sizes[7:]) < 16 * 1024
     assert max(objects[7:]) - min(objects[7:]) < 50
     assert max(tasks_of) <= 2 * len(models) + 1
-    assert not hub._lines
+    assert not hub._loops
 
 
 @pytest.mark.parametrize("ends", ["all at once", "one by one", "cancelled"])
@@ -160,4 +160,4 @@ def test_last_one_out_leaves_nothing(world, ends):
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
     else:
         assert {result["status"] for result in results} == {"ended"}
-    assert not hub._lines
+    assert not hub._loops

@@ -11,9 +11,10 @@ import time
 from dataclasses import replace
 
 import pytest
+from yarl import URL
 
 from airflow_provider_atscale import hub
-from airflow_provider_atscale.client import AsyncAtScaleClient
+from airflow_provider_atscale.client import AsyncAtScaleClient, Gate
 from airflow_provider_atscale.exceptions import AtScaleConnectionError
 from airflow_provider_atscale.hub import Line
 from airflow_provider_atscale.protocol.models import ModelRef
@@ -79,7 +80,7 @@ def run(test):
         await asyncio.sleep(0)
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert not left
-        assert not hub._lines
+        assert not hub._loops
 
     asyncio.run(main())
     assert not complaints
@@ -203,6 +204,75 @@ def test_slow_model_delays_no_other(engine, lookup, ref, batch):
             assert not slow.done()
             engine.release(hold)
             assert isinstance(await slow, Seen)
+
+    run(test)
+
+
+def test_many_models_that_hang_delay_no_other_for_long(engine, lookup, ref, batch):
+    """Once it is known which they are, half of the places are left for all others."""
+    settings = replace(settings_of(engine.connection()), timeout=0.6)
+    other = ref_of(engine.model("General Ledger"))
+    hold = engine.hold("received", route="history", query=ref.model_id, times=None)
+
+    async def test():
+        async with AsyncAtScaleClient(settings, gate=Gate(4)) as client:
+
+            def batches(ref, batch_id):
+                return asyncio.ensure_future(client.run(client.edition.batches(ref, [batch_id]), tries=1))
+
+            def hang(count):
+                return [batches(replace(ref, catalog_id=f"{ref.catalog_id}-{n}"), batch) for n in range(count)]
+
+            assert await batches(other, "nobody") == {}
+            errors = await asyncio.gather(*hang(4), return_exceptions=True)
+            assert {type(each) for each in errors} == {AtScaleConnectionError}
+            hanging = hang(4)
+            await until(lambda: engine.hold_status(hold)["seen"] - 4 == 2)
+            assert await batches(other, "nobody") == {}
+            assert not any(each.done() for each in hanging)
+            assert engine.hold_status(hold)["seen"] - 4 == 2
+
+            engine.release(hold)
+            await asyncio.gather(*hanging, return_exceptions=True)
+            assert client._gate._slow == set(), "who answers in time again is as good as the others"
+
+    run(test)
+
+
+def test_who_gives_up_at_the_gate_leaves_no_place_taken():
+    async def test():
+        gate = Gate(2)
+        slow, *others = (URL(f"http://127.0.0.1/{number}") for number in range(3))
+        gate.leave(slow, await gate.enter(slow, 1), True)
+        taken = [(other, await gate.enter(other, 1)) for other in others]
+        with pytest.raises(asyncio.TimeoutError):
+            await gate.enter(slow, 0.01)
+        for other, was_slow in taken:
+            gate.leave(other, was_slow, False)
+        assert await gate.enter(slow, 0.01) is True
+
+    asyncio.run(test())
+
+
+def test_all_connections_to_a_server_share_its_gate(engine, monkeypatch, ref):
+    """Twenty requests at once are too many for AtScale, over however many connections they come."""
+    hold = engine.hold("received", route="history", times=None)
+    for number in range(3):
+        monkeypatch.setenv(f"AIRFLOW_CONN_ONE_{number}", engine.connection_json())
+
+    async def test():
+        async with contextlib.AsyncExitStack() as stack:
+            lines = [await stack.enter_async_context(hub.line(f"one_{number}")) for number in range(3)]
+            reads = [
+                asyncio.ensure_future(shared.ask(lambda client: client.edition.history(ref)))
+                for shared in lines
+                for _ in range(8)
+            ]
+            await until(lambda: engine.hold_status(hold)["seen"] == 8)
+            await asyncio.sleep(0.1)
+            assert engine.hold_status(hold)["seen"] == 8
+            engine.release(hold)
+            assert not any(isinstance(each, Trouble) for each in await asyncio.gather(*reads))
 
     run(test)
 
@@ -476,7 +546,7 @@ def test_last_one_out_closes(engine, connected, ref, batch):
                 await look(second, ref, batch)
             assert isinstance(await look(first, ref, batch), Seen)
             assert engine.stats.connections_open > 0
-        assert not hub._lines
+        assert not hub._loops
         await until(lambda: engine.stats.connections_open == 0)
         assert isinstance(await wait_for(connected, ref, batch), Seen)
 
@@ -538,7 +608,7 @@ def test_nothing_is_left_of_a_look_up(lookup, ref, is_cancelled):
 def test_a_loop_that_is_closed_makes_room_for_another(engine, connected, ref, batch):
     for number in (1, 2, 3):
         assert isinstance(asyncio.run(wait_for(connected, ref, batch)), Seen)
-        assert not hub._lines
+        assert not hub._loops
         assert engine.stats.token_exchanges == number
 
 
@@ -549,9 +619,9 @@ def test_a_loop_that_dies_is_forgotten(engine, connected, ref, batch):
     task = loop.create_task(wait_for(connected, ref, batch, LATER))
     loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
-    assert loop in hub._lines
+    assert loop in hub._loops
     assert isinstance(asyncio.run(wait_for(connected, ref, batch)), Seen)
-    assert loop not in hub._lines
+    assert loop not in hub._loops
     task._log_destroy_pending = False
 
 
@@ -713,13 +783,13 @@ def test_nobody_waits_for_a_connection_longer_than_for_an_answer(engine, lookup,
     engine.hold("received", route="history", times=None)
 
     async def test():
-        async with AsyncAtScaleClient(settings, connections=1) as client:
+        async with AsyncAtScaleClient(settings, gate=Gate(1)) as client:
             began = time.monotonic()
             reads = [client.run(client.edition.history(ref), tries=1) for _ in range(6)]
             errors = await asyncio.gather(*reads, return_exceptions=True)
             assert time.monotonic() - began < 5
         assert {type(each) for each in errors} == {AtScaleConnectionError}
-        assert sum("all 1 connections to AtScale were busy" in str(each) for each in errors) >= 3
+        assert sum("was not sent: the requests before it" in str(each) for each in errors) >= 3
 
     run(test)
     engine.reset()

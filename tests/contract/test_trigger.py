@@ -67,7 +67,7 @@ async def first_event(trigger):
 
 def event_of(trigger):
     event = asyncio.run(first_event(trigger))
-    assert not hub._lines
+    assert not hub._loops
     return event
 
 
@@ -251,7 +251,7 @@ def test_many_triggers_are_cheap(engine, connected, trigger):
     assert engine.stats.token_exchanges == 1
     assert engine.stats.connections_opened <= 10
     assert engine.stats.max_in_flight <= 8
-    assert not hub._lines
+    assert not hub._loops
 
 
 def test_restarted_triggerer_does_not_ask_all_at_once(trigger, monkeypatch):
@@ -303,7 +303,7 @@ def test_cancelled_trigger_leaves_nothing(engine, trigger, ref):
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
-    assert not hub._lines
+    assert not hub._loops
 
 
 @pytest.mark.parametrize(("batch_id", "text"), [("b1", "batch b1"), (None, "the newest batch")])
