@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080, help="port of the web UI (%(default)s)")
     parser.add_argument("--home", default=".airflow", help="its folder, which is emptied first (%(default)s)")
     options = parser.parse_args()
+    # Without it Airflow would outlive a command that was ended by kill, or whose terminal was closed.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     home = fresh_home(options.home)
     address = f"http://localhost:{options.port}"
     env = environment(home) | {

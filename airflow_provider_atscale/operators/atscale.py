@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_atscale.fields import KeepsFields
 from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.mapping import BUILD_NAME, NamedPartial
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.report import Verdict
 
 
-class AtScaleAggregateBuildOperator(BaseOperator):
+class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
     """
     Build all aggregates of an AtScale model, and wait until they are built.
 
@@ -105,6 +106,19 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         "poll_interval": 60,
     }
 
+    catalog: str
+    model: str
+    is_full_build: bool | str | None
+    grace_period_overrides: Mapping[str, int | float] | str | None
+    on_running: str | None
+    failed_aggregates: str | None
+    skip_if_built_within: timedelta | float | str | None
+    wait_for_completion: bool | str | None
+    deferrable: bool
+    poll_interval: float | timedelta | str | None
+    timeout: timedelta | float | str | None
+    atscale_conn_id: str
+
     # What only a running task fills in.
     _batch_id: str | None = None
     _is_stopped = False
@@ -129,19 +143,21 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         atscale_conn_id: str = "atscale_default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.catalog = catalog
-        self.model = model
-        self.is_full_build = is_full_build
-        self.grace_period_overrides = grace_period_overrides
-        self.on_running = on_running
-        self.failed_aggregates = failed_aggregates
-        self.skip_if_built_within = skip_if_built_within
-        self.wait_for_completion = wait_for_completion
-        self.deferrable = deferrable
-        self.poll_interval = poll_interval
-        self.timeout = timeout
-        self.atscale_conn_id = atscale_conn_id
+        super().__init__(
+            catalog=catalog,
+            model=model,
+            is_full_build=is_full_build,
+            grace_period_overrides=grace_period_overrides,
+            on_running=on_running,
+            failed_aggregates=failed_aggregates,
+            skip_if_built_within=skip_if_built_within,
+            wait_for_completion=wait_for_completion,
+            deferrable=deferrable,
+            poll_interval=poll_interval,
+            timeout=timeout,
+            atscale_conn_id=atscale_conn_id,
+            base=kwargs,
+        )
 
     # --- the three entrances ---
 

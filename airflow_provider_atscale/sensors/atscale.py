@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
+from airflow_provider_atscale.fields import KeepsFields
 from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.mapping import BATCH_NAME, NamedPartial
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MEMORY_KEY = "atscale_watch"
 
 
-class AtScaleBatchSensor(BaseSensorOperator):
+class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
     """
     Wait until an AtScale batch has ended well.
 
@@ -68,6 +69,22 @@ class AtScaleBatchSensor(BaseSensorOperator):
     ui_color = "#eaf2fa"
     partial: Any = NamedPartial(BATCH_NAME)
 
+    batch_id: str | None
+    catalog: str | None
+    model: str | None
+    failed_aggregates: str
+    atscale_conn_id: str
+    deferrable: bool
+
+    # What only a running task fills in.
+    _hook: AtScaleHook | None = None
+    _ref: ModelRef | None = None
+    _watch: BatchWatch | None = None
+    _progress: Progress | None = None
+    _pause: float | None = None
+    _report: dict[str, Any] | None = None
+    _built: Sequence[AggregateInstance] = ()
+
     def __init__(
         self,
         *,
@@ -79,22 +96,17 @@ class AtScaleBatchSensor(BaseSensorOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.batch_id = batch_id
-        self.catalog = catalog
-        self.model = model
-        self.failed_aggregates = failed_aggregates
-        self.atscale_conn_id = atscale_conn_id
-        self.deferrable = deferrable
+        super().__init__(
+            batch_id=batch_id,
+            catalog=catalog,
+            model=model,
+            failed_aggregates=failed_aggregates,
+            atscale_conn_id=atscale_conn_id,
+            deferrable=deferrable,
+            base=kwargs,
+        )
         # Rendered later, a batch id may come to nothing, which must not mean "whichever is the newest".
         self._wants_newest = batch_id is None
-        self._hook: AtScaleHook | None = None
-        self._ref: ModelRef | None = None
-        self._watch: BatchWatch | None = None
-        self._progress: Progress | None = None
-        self._pause: float | None = None
-        self._report: dict[str, Any] | None = None
-        self._built: Sequence[AggregateInstance] = ()
 
     # --- entrances ---
 

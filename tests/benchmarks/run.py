@@ -323,8 +323,8 @@ def table_construct(plan: Plan) -> Table:
     smaller = size_of[OURS] < size_of["dbt Cloud"]
     table.goal(f"fewer bytes than dbt Cloud: {size_of[OURS]:.0f} and {size_of['dbt Cloud']:.0f}", smaller)
     table.notes.append(
-        "`as many arguments` is an operator that does nothing but keep as many arguments, as many of them "
-        "templated: Airflow runs its own code for each that is set, and again for each template field."
+        "`as many arguments` is an operator that does nothing but set as many arguments one by one, as many of "
+        "them templated: Airflow runs its own code for each that is set. AtScale's keeps them in one go."
     )
     return table
 

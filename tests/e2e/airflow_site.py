@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from .processes import free_port, kill, session_members, wait_for
+from .processes import ask, free_port, kill, session_members, wait_for
 
 if TYPE_CHECKING:
     import subprocess
@@ -25,6 +25,8 @@ DAGS = Path(__file__).parent / "dags"
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 #: After so many seconds without a sign of life a task counts as dead, so this is most of a killed task's time.
 HEARTBEAT_TIMEOUT = 15
+#: Read when nothing runs yet, for pytest changes the environment while the cases are played in threads.
+INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
 
 
 def settings(home: Path, ui_port: int, task_port: int, fernet_key: str) -> dict[str, str]:
@@ -71,8 +73,7 @@ def settings(home: Path, ui_port: int, task_port: int, fernet_key: str) -> dict[
         for section, options in sections.items()
         for name, value in options.items()
     }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    return {**inherited, **env, "AIRFLOW_HOME": str(home), "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
+    return {**INHERITED, **env, "AIRFLOW_HOME": str(home), "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
 
 
 class Site:
@@ -209,14 +210,12 @@ class Api:
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
         if self._token is None:
-            answer = requests.get(f"{self._url}/auth/token", timeout=30)
+            answer = ask("GET", f"{self._url}/auth/token", timeout=30)
             answer.raise_for_status()
             self._token = answer.json()["access_token"]
         headers = {"Authorization": f"Bearer {self._token}"}
         for tries_left in (2, 1, 0):
-            answer = requests.request(
-                method, f"{self._url}/api/v2{path}", headers=headers, timeout=60, **options
-            )
+            answer = ask(method, f"{self._url}/api/v2{path}", headers=headers, timeout=60, **options)
             # SQLite under load; a user would click again.
             if answer.status_code not in (500, 503) or not tries_left:
                 break
@@ -228,13 +227,13 @@ class Api:
     def is_up(self) -> bool:
         """Tell whether the api-server answers."""
         try:
-            return requests.get(f"{self._url}/api/v2/monitor/health", timeout=5).ok
+            return ask("GET", f"{self._url}/api/v2/monitor/health", timeout=5).ok
         except requests.RequestException:
             return False
 
     def healthy(self, *components: str) -> bool:
         """Tell whether components send heartbeats."""
-        health = requests.get(f"{self._url}/api/v2/monitor/health", timeout=30).json()
+        health = ask("GET", f"{self._url}/api/v2/monitor/health", timeout=30).json()
         return all((health.get(name) or {}).get("status") == "healthy" for name in components)
 
     def has_dag(self, dag_id: str) -> bool:

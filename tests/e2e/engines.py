@@ -10,7 +10,7 @@ import requests
 
 from airflow_provider_atscale.testing import EngineControl
 
-from .processes import free_port, wait_for
+from .processes import ask, free_port, wait_for
 
 if TYPE_CHECKING:
     import subprocess
@@ -66,7 +66,7 @@ class Engine:
 
     def _answers(self) -> bool:
         try:
-            return requests.get(f"{self.url}/_engine/history", timeout=5).ok
+            return ask("GET", f"{self.url}/_engine/history", timeout=5).ok
         except requests.RequestException:
             return False
 

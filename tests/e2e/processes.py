@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,6 +50,18 @@ def let_pass(seconds: float) -> None:
     """Let time pass, where a deed needs a duration."""
     if STOPPING.wait(seconds):
         raise TookTooLongError("the suite was stopped")
+
+
+def ask(method: str, url: str, **options: Any) -> requests.Response:
+    """
+    Send a request to a server of this machine.
+
+    Past any proxy: looking for one in the environment fails now and then, for pytest changes that while the
+    cases are played in threads.
+    """
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(method, url, **options)
 
 
 def free_port() -> int:

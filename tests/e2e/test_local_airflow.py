@@ -34,7 +34,13 @@ def test_it_comes_up_as_it_says_and_leaves_nothing_behind(folder: Path, request)
     command = [sys.executable, SCRIPT, "--home", str(home), "--port", str(free_port())]
     with output.open("w") as out:
         process = subprocess.Popen(
-            command, cwd=request.config.rootpath, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=request.config.rootpath,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # Where the suite was started in the background, Ctrl-C is ignored, and by its children too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     started: list[psutil.Process] = [psutil.Process(process.pid)]
     try:

@@ -31,21 +31,39 @@ def constructor(cls) -> ast.FunctionDef:
     return next(each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
 
 
-def plain_assignments(cls) -> set[str]:
-    """Return what the constructor assigns as ``self.name = name``, unconditionally."""
-    return {
-        each.targets[0].attr
-        for each in constructor(cls).body
-        if isinstance(each, ast.Assign)
-        and isinstance(each.targets[0], ast.Attribute)
-        and isinstance(each.value, ast.Name)
-        and each.targets[0].attr == each.value.id
-    }
+def kept(cls) -> set[str]:
+    """Return what the constructor keeps as it is: ``self.name = name``, or ``name=name`` to its parent."""
+    names = set()
+    for each in constructor(cls).body:
+        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Attribute):
+            pairs = [(each.targets[0].attr, each.value)]
+        elif isinstance(each, ast.Expr) and ast.unparse(each).startswith("super().__init__("):
+            pairs = [(keyword.arg, keyword.value) for keyword in each.value.keywords]
+        else:
+            continue
+        names |= {name for name, value in pairs if isinstance(value, ast.Name) and value.id == name}
+    return names
 
 
 @pytest.mark.parametrize("cls", TASKS)
-def test_template_fields_are_assigned_plainly(cls):
-    assert set(cls.template_fields) <= plain_assignments(cls)
+def test_template_fields_are_kept_unconditionally(cls):
+    assert set(cls.template_fields) <= kept(cls)
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_arguments_are_kept_as_they_are_given(cls):
+    """Whatever they are: nothing looks at them before they are rendered."""
+    names = [each.arg for each in constructor(cls).args.kwonlyargs]
+    assert set(cls.template_fields) <= set(names)
+    given = {name: f"{{{{ params.{name} }}}}" for name in names}
+    task = cls(task_id="task", **given)
+    assert {name: getattr(task, name) for name in names} == given
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_arguments_of_nobody_are_refused(cls):
+    with pytest.raises(TypeError, match="base"):
+        cls(task_id="task", catalog="Sales Insights", model="Internet Sales", base=1)
 
 
 @pytest.mark.parametrize("cls", ALL)

@@ -1,4 +1,4 @@
-"""An operator with as many arguments and template fields as this provider's, which it only keeps."""
+"""An operator with as many arguments and template fields as this provider's, which it only keeps, one by one."""
 
 from __future__ import annotations
 
