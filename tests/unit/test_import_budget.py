@@ -33,8 +33,8 @@ with DAG("d", schedule=None, start_date=datetime(2024, 1, 1)):
 """
 
 OURS = {
-    "airflow_provider_atscale.operators.atscale": {"operators", "operators.atscale", "mapping"},
-    "airflow_provider_atscale.sensors.atscale": {"sensors", "sensors.atscale", "mapping"},
+    "airflow_provider_atscale.operators.atscale": {"operators", "operators.atscale", "fields", "mapping"},
+    "airflow_provider_atscale.sensors.atscale": {"sensors", "sensors.atscale", "fields", "mapping"},
 }
 #: The package of the links, and none of them.
 LINKS = {"links"}
