@@ -58,10 +58,10 @@ REFUSED_FOR, NO_TOKEN_FOR = 30.0, 5.0
 LONGEST_PAUSE = 60.0
 #: Bytes of an answer that are read at once.
 _PIECE = 1024
-#: An answer is slow that took more than this part of the time that it may take.
-_SLOW = 0.5
-#: How many slow addresses of a server are told apart from the others.
-_REMEMBERED_SLOW = 4096
+#: An answer is quick that took no more than this part of the time that it may take.
+_QUICK = 0.5
+#: How many addresses of a server are remembered as quick.
+_REMEMBERED_QUICK = 4096
 #: How many tokens of a process Airflow is told to hide in everybody's logs. It keeps each value for ever and
 #: compiles all of them into one expression whenever one is added: a triggerer that renews a token every few
 #: minutes would use up its memory within days, and before Airflow 3.1 get no token any more, because the
@@ -407,34 +407,39 @@ class Gate:
     """
     How many requests a server is sent at once by one event loop, whatever the number of connections to it.
 
-    Addresses whose last answer was slow, or did not come, share half of the places: a few models that the
-    server cannot tell about must not keep all others waiting.
+    A few places are kept for the addresses that were answered quickly the last time: models that the server
+    cannot tell about must not keep waiting those about which it can, however many they are.
 
-    :param places: So many.
+    :param places: So many requests.
+    :param kept: So many of the places.
     """
 
-    def __init__(self, places: int = 8) -> None:
+    def __init__(self, places: int = 8, kept: int = 2) -> None:
         self.places = places
-        self._free = asyncio.Semaphore(places)
-        self._free_for_slow = asyncio.Semaphore(max(places // 2, 1))
-        self._slow: set[URL] = set()
+        self._all = asyncio.Semaphore(places)
+        self._open_to_any = asyncio.Semaphore(max(places - kept, 1))
+        # In the order of the last answers.
+        self._quick: dict[URL, None] = {}
 
     async def enter(self, address: URL, seconds: float) -> bool:
         """
-        Wait for a place, and return whether it is one of those for slow addresses.
+        Wait for a place, and return whether it is one that is open to any address.
 
         :param address: What is asked.
         :param seconds: How long to wait at the most; then ``asyncio.TimeoutError`` is raised.
         """
-        if address not in self._slow:
-            await self._take(self._free, seconds)
-            return False
         began = time.monotonic()
-        await self._take(self._free_for_slow, seconds)
+        if address in self._quick:
+            await self._take(self._all, seconds)
+            # What others learned meanwhile counts as well.
+            if address in self._quick:
+                return False
+            self._all.release()
+        await self._take(self._open_to_any, seconds - (time.monotonic() - began))
         try:
-            await self._take(self._free, seconds - (time.monotonic() - began))
+            await self._take(self._all, seconds - (time.monotonic() - began))
         except BaseException:
-            self._free_for_slow.release()
+            self._open_to_any.release()
             raise
         return True
 
@@ -444,21 +449,24 @@ class Gate:
         else:
             await places.acquire()
 
-    def leave(self, address: URL, was_slow: bool, is_slow: bool) -> None:
+    def leave(self, address: URL, from_any: bool, is_quick: bool | None) -> None:
         """
         Give a place back.
 
         :param address: What was asked.
-        :param was_slow: What :meth:`enter` returned.
-        :param is_slow: Whether the answer was slow this time.
+        :param from_any: What :meth:`enter` returned.
+        :param is_quick: Whether the answer was quick; None where nobody waited for it.
         """
-        self._free.release()
-        if was_slow:
-            self._free_for_slow.release()
-        if not is_slow:
-            self._slow.discard(address)
-        elif len(self._slow) < _REMEMBERED_SLOW:
-            self._slow.add(address)
+        self._all.release()
+        if from_any:
+            self._open_to_any.release()
+        if is_quick is None:
+            return
+        self._quick.pop(address, None)
+        if is_quick:
+            self._quick[address] = None
+            if len(self._quick) > _REMEMBERED_QUICK:
+                del self._quick[next(iter(self._quick))]
 
 
 class _Work:
@@ -502,12 +510,13 @@ class AsyncAtScaleClient(_Driver):
         with contextlib.suppress(OSError):
             self._context = await asyncio.to_thread(self._tls)
 
-    async def run(self, flow: Flow[T], tries: int = TRIES) -> T:
+    async def run(self, flow: Flow[T], tries: int = TRIES, *, past_gate: bool = False) -> T:
         """
         Run a flow to its end.
 
         :param flow: The flow.
         :param tries: How often a read is tried at the most.
+        :param past_gate: Whether its requests wait for no place: what everybody waits for must not queue.
         """
         outcome: Any = None
         error: BaseException | None = None
@@ -520,16 +529,16 @@ class AsyncAtScaleClient(_Driver):
                 return value  # type: ignore[return-value]
             outcome, error = None, None
             try:
-                outcome = await self._perform(effect, tries)
+                outcome = await self._perform(effect, tries, past_gate)
             except AtScaleError as raised:
                 error = raised
 
-    async def _perform(self, effect: Effect, tries: int) -> Any:
+    async def _perform(self, effect: Effect, tries: int, past_gate: bool) -> Any:
         if isinstance(effect, Request):
             if tries <= 1 or not effect.repeatable:
-                return await self._send(effect)
+                return await self._send(effect, past_gate)
             retrying = tenacity.AsyncRetrying(sleep=self._sleep, **_policy(tries))
-            return await retrying(self._send, effect)
+            return await retrying(self._send, effect, past_gate)
         if isinstance(effect, Pause):
             return await self._sleep(effect.seconds)
         if isinstance(effect, Secret):
@@ -540,7 +549,7 @@ class AsyncAtScaleClient(_Driver):
         """Run a flow for all who want it now; its failure stands for those who want it a little later."""
         self._failures[effect.key].check()
         try:
-            return await self.share(effect.key, lambda: self.run(effect.flow(), tries))
+            return await self.share(effect.key, lambda: self.run(effect.flow(), tries, past_gate=True))
         except AtScaleError as failure:
             stands = REFUSED_FOR if isinstance(failure, AtScaleAuthenticationError) else NO_TOKEN_FOR
             self._failures[effect.key].note(failure, stands)
@@ -578,19 +587,36 @@ class AsyncAtScaleClient(_Driver):
             # Marks the error as seen: each waiter raises it, and the last may have gone.
             work.task.exception()
 
-    async def _send(self, request: Request) -> Response:
-        import aiohttp
-
+    async def _send(self, request: Request, past_gate: bool = False) -> Response:
         headers = self._headers(request)
+        address = _address(request.url, tuple(request.params.items()))
         try:
             session = self._open()
         except OSError as error:
             # A CA bundle that is not there or is none.
             raise self._no_answer(request, error, sent=False) from None
-        address = _address(request.url, tuple(request.params.items()))
+        if past_gate:
+            return await self._exchange(session, request, address, headers)
         # Waiting for a place is not the server's doing, so it does not count for the time limit of the answer.
-        was_slow = await self._enter(request, address)
+        from_any = await self._enter(request, address)
         began = time.monotonic()
+        is_quick: bool | None = None
+        try:
+            answer = await self._exchange(session, request, address, headers)
+        except AtScaleConnectionError:
+            is_quick = False
+            raise
+        else:
+            is_quick = time.monotonic() - began <= _QUICK * self.settings.timeout
+            return answer
+        finally:
+            self._gate.leave(address, from_any, is_quick)
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, request: Request, address: URL, headers: Mapping[str, str]
+    ) -> Response:
+        import aiohttp
+
         try:
             async with session.request(
                 request.method,
@@ -606,8 +632,6 @@ class AsyncAtScaleClient(_Driver):
             raise self._no_answer(request, error, sent=False) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise self._no_answer(request, error, sent=True) from None
-        finally:
-            self._gate.leave(address, was_slow, time.monotonic() - began > _SLOW * self.settings.timeout)
 
     async def _enter(self, request: Request, address: URL) -> bool:
         """Wait for a place at the gate, as long as an answer may take: a wait has a deadline to keep."""
@@ -627,7 +651,8 @@ class AsyncAtScaleClient(_Driver):
         if self._session is None:
             context = self._tls() if self._context is None else self._context
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._gate.places, ssl=context),
+                # One more for what goes past the gate.
+                connector=aiohttp.TCPConnector(limit=self._gate.places + 1, ssl=context),
                 # To connect gets a little less: that nothing was sent must be known before all is over.
                 timeout=aiohttp.ClientTimeout(
                     total=self.settings.timeout, sock_connect=0.95 * self.settings.timeout

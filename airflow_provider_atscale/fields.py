@@ -19,4 +19,9 @@ class KeepsFields:
 
     def __init__(self, *, base: dict[str, Any], **fields: Any) -> None:
         super().__init__(**base)
-        vars(self).update(fields)
+        if KeepsFields in type(self).__bases__:
+            vars(self).update(fields)
+            return
+        # A subclass of a user may have made a property of one.
+        for name, value in fields.items():
+            setattr(self, name, value)

@@ -319,7 +319,7 @@ class Line:
         self._retired: list[AsyncAtScaleClient] = []
 
     def _make_client(self, settings: Settings) -> AsyncAtScaleClient:
-        gate = self._gates.setdefault(settings.base_url, Gate())
+        gate = self._gates.setdefault(settings.protocol().base_url, Gate())
         return AsyncAtScaleClient(settings, mask=amask_secret, gate=gate)
 
     async def run(self, call: Callable[[AsyncAtScaleClient], Any]) -> Any:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -90,13 +92,31 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and all of its own where it leads a group."""
-    leads = os.getpgid(process.pid) == process.pid if process.poll() is None else False
+    """End a process and all that it has started, and wait for them."""
+    if process.poll() is not None:
+        return
+    leader = psutil.Process(process.pid)
+    # Before the first signal, for orphans do not know whose they were.
+    left = [*leader.children(recursive=True), leader]
     for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
-        if process.poll() is None:
-            (os.killpg if leads else os.kill)(process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
+        for each in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
+        _, left = psutil.wait_procs(left, seconds)
+
+
+def end_when_killed() -> None:
+    """Let a signal that would end this process at once end it as Ctrl-C does: with all that it has started."""
+
+    def leave(number: int, _: object) -> None:
+        for each in ends:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    # A command that is to outlive its terminal ignores that one is closed.
+    ends = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
+    for each in ends:
+        signal.signal(each, leave)
 
 
 def configure(env: dict[str, str], connection: str, log: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 
-from local import configure, end, engine, environment, fresh_home, say, step
+from local import configure, end, end_when_killed, engine, environment, fresh_home, say, step
 
 
 def main() -> int:
@@ -21,9 +20,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080, help="port of the web UI (%(default)s)")
     parser.add_argument("--home", default=".airflow", help="its folder, which is emptied first (%(default)s)")
     options = parser.parse_args()
-    # Without it Airflow would outlive a command that was ended by kill, or whose terminal was closed.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda received, _: sys.exit(128 + received))
+    end_when_killed()
     home = fresh_home(options.home)
     address = f"http://localhost:{options.port}"
     env = environment(home) | {

@@ -120,7 +120,7 @@ class World:
             fields = {"host": "https://atscale.invalid", "port": None, "login": None, "password": "api-token"}
             return parse_connection(SimpleNamespace(conn_id=conn_id, extra="", **fields))
 
-        async def send(client: AsyncAtScaleClient, request: Request) -> Response:
+        async def send(client: AsyncAtScaleClient, request: Request, past_gate: bool) -> Response:
             del client
             return await self.server.send(request)
 

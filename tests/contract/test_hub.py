@@ -103,7 +103,7 @@ def test_waiters_of_one_model_ride_on_one_read(engine, lookup, ref, batch):
 
 
 def test_many_models_share_connections_and_the_token(engine, lookup):
-    """A thousand waiters over 50 models: one read per model and round, eight connections, one exchange."""
+    """A thousand waiters over 50 models: one read per model and round, nine connections, one exchange."""
     models = [engine.add_model("Finance", f"model {number}") for number in range(50)]
     batches = {model.id: engine.start_batch(None, model).id for model in models}
 
@@ -124,7 +124,7 @@ def test_many_models_share_connections_and_the_token(engine, lookup):
                 assert all(isinstance(each, Seen) for each in seen)
                 assert engine.stats.routes["history"] == 50 * number
             assert engine.stats.token_exchanges == 1
-            assert engine.stats.connections_opened <= 8 * len(engine.urls)
+            assert engine.stats.connections_opened <= 9 * len(engine.urls)
             assert engine.stats.max_in_flight <= 8
 
             engine.expire_tokens()
@@ -132,7 +132,7 @@ def test_many_models_share_connections_and_the_token(engine, lookup):
             assert all(isinstance(each, Seen) for each in seen)
             assert engine.stats.token_exchanges == 2
             assert engine.stats.routes["history"] <= 50 * 3 + 50
-            assert engine.stats.connections_opened <= 8 * len(engine.urls)
+            assert engine.stats.connections_opened <= 9 * len(engine.urls)
         assert lookup.count == 1
 
     run(test)
@@ -208,11 +208,10 @@ def test_slow_model_delays_no_other(engine, lookup, ref, batch):
     run(test)
 
 
-def test_many_models_that_hang_delay_no_other_for_long(engine, lookup, ref, batch):
-    """Once it is known which they are, half of the places are left for all others."""
-    settings = replace(settings_of(engine.connection()), timeout=0.6)
+def test_models_that_hang_delay_no_other_however_many_they_are(engine, ref, batch):
+    """Some places are kept for the models that were answered quickly the last time."""
+    settings = replace(settings_of(engine.connection()), timeout=1.0)
     other = ref_of(engine.model("General Ledger"))
-    hold = engine.hold("received", route="history", query=ref.model_id, times=None)
 
     async def test():
         async with AsyncAtScaleClient(settings, gate=Gate(4)) as client:
@@ -220,36 +219,99 @@ def test_many_models_that_hang_delay_no_other_for_long(engine, lookup, ref, batc
             def batches(ref, batch_id):
                 return asyncio.ensure_future(client.run(client.edition.batches(ref, [batch_id]), tries=1))
 
-            def hang(count):
-                return [batches(replace(ref, catalog_id=f"{ref.catalog_id}-{n}"), batch) for n in range(count)]
-
             assert await batches(other, "nobody") == {}
-            errors = await asyncio.gather(*hang(4), return_exceptions=True)
-            assert {type(each) for each in errors} == {AtScaleConnectionError}
-            hanging = hang(4)
-            await until(lambda: engine.hold_status(hold)["seen"] - 4 == 2)
+            hold = engine.hold("received", route="history", query=ref.model_id, times=None)
+            hanging = [batches(replace(ref, catalog_id=f"{ref.catalog_id}-{n}"), batch) for n in range(12)]
+            await until(lambda: engine.hold_status(hold)["seen"] == 2)
+            # A new token is for everybody, so nobody's requests are before it.
+            engine.expire_tokens()
             assert await batches(other, "nobody") == {}
             assert not any(each.done() for each in hanging)
-            assert engine.hold_status(hold)["seen"] - 4 == 2
-
+            assert engine.hold_status(hold)["seen"] == 2
+            errors = await asyncio.gather(*hanging, return_exceptions=True)
+            assert {type(each) for each in errors} == {AtScaleConnectionError}
             engine.release(hold)
-            await asyncio.gather(*hanging, return_exceptions=True)
-            assert client._gate._slow == set(), "who answers in time again is as good as the others"
 
     run(test)
 
 
+def test_who_waits_at_the_gate():
+    """The last answer of an address, or that there was none, decides which places are open to it."""
+
+    async def test():
+        gate = Gate(3, kept=2)
+        one, two = URL("http://127.0.0.1/1"), URL("http://127.0.0.1/2")
+
+        async def answered(address, is_quick):
+            gate.leave(address, await gate.enter(address, 1), is_quick)
+
+        async def has_a_place_kept(address):
+            occupied = URL("http://127.0.0.1/occupied")
+            taken = await gate.enter(occupied, 1)
+            try:
+                gate.leave(address, await gate.enter(address, 0.01), None)
+            except asyncio.TimeoutError:
+                return False
+            else:
+                return True
+            finally:
+                gate.leave(occupied, taken, None)
+
+        assert not await has_a_place_kept(one), "never asked"
+        await answered(one, True)
+        assert await has_a_place_kept(one)
+        await answered(one, None)
+        assert await has_a_place_kept(one), "a cancelled request is no answer"
+        assert not await has_a_place_kept(two)
+        await answered(one, False)
+        assert not await has_a_place_kept(one)
+        await answered(one, True)
+        assert await has_a_place_kept(one)
+
+    asyncio.run(test())
+
+
+def test_what_is_learned_counts_for_who_is_already_waiting():
+    async def test():
+        gate = Gate(2, kept=1)
+        slow, *others = (URL(f"http://127.0.0.1/{number}") for number in range(3))
+        for address in (slow, *others):
+            gate.leave(address, await gate.enter(address, 1), True)
+        taken = [await gate.enter(address, 1) for address in (slow, others[0])]
+        waiting = asyncio.ensure_future(gate.enter(slow, 1))
+        await asyncio.sleep(0)
+        gate.leave(slow, taken[0], False)
+        assert await waiting is True
+
+    asyncio.run(test())
+
+
+def test_addresses_are_not_remembered_for_ever(monkeypatch):
+    monkeypatch.setattr("airflow_provider_atscale.client._REMEMBERED_QUICK", 3)
+
+    async def test():
+        gate = Gate()
+        addresses = [URL(f"http://127.0.0.1/{number}") for number in range(5)]
+        for address in (addresses[0], *addresses[:3], addresses[0], *addresses[3:]):
+            gate.leave(address, await gate.enter(address, 1), True)
+        assert list(gate._quick) == [addresses[0], *addresses[3:]]
+
+    asyncio.run(test())
+
+
 def test_who_gives_up_at_the_gate_leaves_no_place_taken():
     async def test():
-        gate = Gate(2)
-        slow, *others = (URL(f"http://127.0.0.1/{number}") for number in range(3))
-        gate.leave(slow, await gate.enter(slow, 1), True)
-        taken = [(other, await gate.enter(other, 1)) for other in others]
-        with pytest.raises(asyncio.TimeoutError):
-            await gate.enter(slow, 0.01)
-        for other, was_slow in taken:
-            gate.leave(other, was_slow, False)
-        assert await gate.enter(slow, 0.01) is True
+        gate = Gate(2, kept=0)
+        addresses = [URL(f"http://127.0.0.1/{number}") for number in range(3)]
+        gate.leave(addresses[0], await gate.enter(addresses[0], 1), True)
+        taken = [(address, await gate.enter(address, 1)) for address in addresses[:2]]
+        for address in addresses:
+            with pytest.raises(asyncio.TimeoutError):
+                await gate.enter(address, 0.01)
+        for address, from_any in taken:
+            gate.leave(address, from_any, None)
+        for address in addresses[1:]:
+            assert await gate.enter(address, 0.01) is True
 
     asyncio.run(test())
 
@@ -268,9 +330,9 @@ def test_all_connections_to_a_server_share_its_gate(engine, monkeypatch, ref):
                 for shared in lines
                 for _ in range(8)
             ]
-            await until(lambda: engine.hold_status(hold)["seen"] == 8)
+            await until(lambda: engine.hold_status(hold)["seen"] == 6)
             await asyncio.sleep(0.1)
-            assert engine.hold_status(hold)["seen"] == 8
+            assert engine.hold_status(hold)["seen"] == 6, "and two places are kept for who was answered before"
             engine.release(hold)
             assert not any(isinstance(each, Trouble) for each in await asyncio.gather(*reads))
 
@@ -339,9 +401,9 @@ def test_the_read_itself_knows_nobody(engine, lookup, ref, batch):
     seen = []
 
     class Client(AsyncAtScaleClient):
-        async def _send(self, request):
+        async def _send(self, request, past_gate=False):
             seen.append(whose.get())
-            return await super()._send(request)
+            return await super()._send(request, past_gate)
 
     async def test():
         whose.set("a trigger's")

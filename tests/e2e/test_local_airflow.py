@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from .processes import free_port, wait_for
 
@@ -29,7 +30,16 @@ def read(address: str) -> str:
         return answer.read().decode()
 
 
-def test_it_comes_up_as_it_says_and_leaves_nothing_behind(folder: Path, request) -> None:
+#: How it is ended, and what it returns then.
+ENDS = {
+    # A terminal sends it to the whole group.
+    "Ctrl-C": (os.killpg, signal.SIGINT, 0),
+    "kill": (os.kill, signal.SIGTERM, 128 + signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize(("send", "number", "code"), ENDS.values(), ids=ENDS)
+def test_it_comes_up_as_it_says_and_leaves_nothing_behind(folder: Path, request, send, number, code) -> None:
     home, output = folder / "local-airflow", folder / "local-airflow.out"
     command = [sys.executable, SCRIPT, "--home", str(home), "--port", str(free_port())]
     with output.open("w") as out:
@@ -58,10 +68,9 @@ def test_it_comes_up_as_it_says_and_leaves_nothing_behind(folder: Path, request)
         [engine] = re.findall(r"AtScale's build history: (\S+)", said)
         assert json.loads(read(f"{web}/api/v2/version"))["version"].startswith("3.")
         assert "<title>Build history<" in read(engine)
-        # A terminal sends it to the whole group.
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(PATIENCE) == 0
-        _, left = psutil.wait_procs(started, PATIENCE)
+        send(process.pid, number)
+        assert process.wait(PATIENCE) == code
+        _, left = psutil.wait_procs(started, 1)
         assert left == []
     finally:
         for each in started:

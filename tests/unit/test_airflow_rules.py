@@ -61,6 +61,21 @@ def test_arguments_are_kept_as_they_are_given(cls):
 
 
 @pytest.mark.parametrize("cls", TASKS)
+def test_subclass_may_make_a_property_of_an_argument(cls):
+    class Own(cls):
+        @property
+        def model(self):
+            return self.kept
+
+        @model.setter
+        def model(self, value):
+            self.kept = f"{value} of my own"
+
+    task = Own(task_id="task", catalog="Sales Insights", model="Internet Sales")
+    assert (task.catalog, task.model) == ("Sales Insights", "Internet Sales of my own")
+
+
+@pytest.mark.parametrize("cls", TASKS)
 def test_arguments_of_nobody_are_refused(cls):
     with pytest.raises(TypeError, match="base"):
         cls(task_id="task", catalog="Sales Insights", model="Internet Sales", base=1)
