@@ -220,17 +220,38 @@ def test_models_that_hang_delay_no_other_however_many_they_are(engine, ref, batc
                 return asyncio.ensure_future(client.run(client.edition.batches(ref, [batch_id]), tries=1))
 
             assert await batches(other, "nobody") == {}
+            assert await batches(ref, batch)
             hold = engine.hold("received", route="history", query=ref.model_id, times=None)
             hanging = [batches(replace(ref, catalog_id=f"{ref.catalog_id}-{n}"), batch) for n in range(12)]
-            await until(lambda: engine.hold_status(hold)["seen"] == 2)
-            # A new token is for everybody, so nobody's requests are before it.
-            engine.expire_tokens()
+            hanging.append(batches(ref, batch))
+            await until(lambda: engine.hold_status(hold)["seen"] == 3)
             assert await batches(other, "nobody") == {}
             assert not any(each.done() for each in hanging)
-            assert engine.hold_status(hold)["seen"] == 2
+            assert engine.hold_status(hold)["seen"] == 3
             errors = await asyncio.gather(*hanging, return_exceptions=True)
             assert {type(each) for each in errors} == {AtScaleConnectionError}
+            assert not any(ref.model_id in str(address) for address in client._gate._quick)
             engine.release(hold)
+
+    run(test)
+
+
+def test_what_everybody_waits_for_does_not_queue(engine, ref):
+    """A new token is not behind models that hang."""
+    settings = settings_of(engine.connection())
+    hold = engine.hold("received", route="history", times=None)
+    gate = Gate(1)
+
+    async def test():
+        async with (
+            AsyncAtScaleClient(settings, gate=gate) as one,
+            AsyncAtScaleClient(settings, gate=gate) as two,
+        ):
+            reads = [asyncio.ensure_future(each.run(each.edition.history(ref))) for each in (one, two)]
+            await until(lambda: engine.hold_status(hold)["seen"] == 1 and engine.stats.token_exchanges == 2)
+            assert engine.hold_status(hold)["seen"] == 1
+            engine.release(hold)
+            await asyncio.gather(*reads)
 
     run(test)
 
