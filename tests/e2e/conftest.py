@@ -61,7 +61,8 @@ def stage(request: pytest.FixtureRequest, folder: Path) -> Iterator[Stage]:
     """Start Airflow and the engines, and begin to play the selected cases."""
     if tuple(int(part) for part in version("apache-airflow").split(".")[:2]) < (3, 3):
         pytest.skip("needs Airflow 3.3: before it nothing survives a crash of the worker")
-    cases = [item.callspec.params["case"] for item in request.session.items if hasattr(item, "callspec")]
+    items = (item for item in request.session.items if hasattr(item, "callspec"))
+    cases = [item.callspec.params["case"] for item in items if "case" in item.callspec.params]
     stable = Stable(folder)
     # A terminated test run has to clean up as an interrupted one.
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
