@@ -428,24 +428,24 @@ class Gate:
         :param address: What is asked.
         :param seconds: How long to wait at the most; then ``asyncio.TimeoutError`` is raised.
         """
-        began = time.monotonic()
+        until = time.monotonic() + seconds
         if address in self._quick:
-            await self._take(self._all, seconds)
+            await self._take(self._all, until)
             # What others learned meanwhile counts as well.
             if address in self._quick:
                 return False
             self._all.release()
-        await self._take(self._open_to_any, seconds - (time.monotonic() - began))
+        await self._take(self._open_to_any, until)
         try:
-            await self._take(self._all, seconds - (time.monotonic() - began))
+            await self._take(self._all, until)
         except BaseException:
             self._open_to_any.release()
             raise
         return True
 
-    async def _take(self, places: asyncio.Semaphore, seconds: float) -> None:
+    async def _take(self, places: asyncio.Semaphore, until: float) -> None:
         if places.locked():
-            await asyncio.wait_for(places.acquire(), seconds)
+            await asyncio.wait_for(places.acquire(), until - time.monotonic())
         else:
             await places.acquire()
 

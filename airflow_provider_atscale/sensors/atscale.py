@@ -375,7 +375,6 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
         )
 
     def _defer(self, context: Context, batch_id: str | None) -> None:
-
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
         from airflow_provider_atscale.waiting import backstop
 

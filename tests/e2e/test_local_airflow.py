@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-from .processes import free_port, wait_for
+from .processes import ask, free_port, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +21,6 @@ if TYPE_CHECKING:
 SCRIPT = "scripts/local_airflow.py"
 #: Seconds; usually a tenth of it.
 PATIENCE = 300.0
-
-
-def read(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=30) as answer:
-        return answer.read().decode()
 
 
 #: How it is ended, and what it returns then.
@@ -66,8 +59,8 @@ def test_it_comes_up_as_it_says_and_leaves_nothing_behind(folder: Path, request,
         assert len(started) > 5
         [web] = re.findall(r"(http://localhost:\d+)  \(everybody is admin", said)
         [engine] = re.findall(r"AtScale's build history: (\S+)", said)
-        assert json.loads(read(f"{web}/api/v2/version"))["version"].startswith("3.")
-        assert "<title>Build history<" in read(engine)
+        assert ask("GET", f"{web}/api/v2/version", timeout=30).json()["version"].startswith("3.")
+        assert "<title>Build history<" in ask("GET", engine, timeout=30).text
         send(process.pid, number)
         assert process.wait(PATIENCE) == code
         _, left = psutil.wait_procs(started, 1)
