@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetWatcher, dag, task
 
-from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ BUILDS = Asset(
     watchers=[
         AssetWatcher(
             name="internet_sales_watcher",
-            trigger=AtScaleBuildTrigger(
+            trigger=AtScaleBuildEventTrigger(
                 atscale_conn_id="atscale_default",
                 catalog="Sales Insights",
                 model="Internet Sales",

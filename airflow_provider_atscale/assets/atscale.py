@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
     from airflow.providers.common.compat.sdk import Asset
 
@@ -107,7 +108,7 @@ def model_asset(catalog: str, model: str, atscale_conn_id: str = "atscale_defaul
     """
     from airflow.providers.common.compat.sdk import BaseHook
 
-    from airflow_provider_atscale.connection import parse_connection
+    from airflow_provider_atscale.client.settings import parse_connection
 
     settings = parse_connection(BaseHook.get_connection(atscale_conn_id))
     return create_asset(host=settings.base_url, catalog=catalog, model=model)

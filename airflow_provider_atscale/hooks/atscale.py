@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
-from airflow_provider_atscale.client import TRIES, AtScaleClient
-from airflow_provider_atscale.connection import Settings, parse_connection
+from airflow_provider_atscale.api.observation import Observation, ReadFailed, observe_found
+from airflow_provider_atscale.client.requests_client import AtScaleClient
+from airflow_provider_atscale.client.retries import TRIES
+from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
@@ -26,12 +28,13 @@ from airflow_provider_atscale.get_provider_info import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from airflow_provider_atscale.protocol.edition import Edition, StartOutcome
-    from airflow_provider_atscale.protocol.messages import Flow
-    from airflow_provider_atscale.protocol.models import Batch, History, Instances, ModelRef
+    from airflow_provider_atscale.api.edition import Edition
+    from airflow_provider_atscale.api.flow import Flow
+    from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, Instances, ModelRef
+    from airflow_provider_atscale.api.start import StartOutcome
 
 #: A connection that was refused is looked up again at most this often, in seconds.
-LOOK_UP_AGAIN = 30.0
+RELOAD_INTERVAL = 30.0
 
 
 class AtScaleHook(BaseHook):
@@ -140,7 +143,7 @@ class AtScaleHook(BaseHook):
             return client.run(call(client.edition), tries)
         except AtScaleAuthenticationError as refused:
             now = time.monotonic()
-            if self._looked_again is not None and now - self._looked_again < LOOK_UP_AGAIN:
+            if self._looked_again is not None and now - self._looked_again < RELOAD_INTERVAL:
                 raise
             self._looked_again = now
             try:
@@ -207,13 +210,13 @@ class AtScaleHook(BaseHook):
 
     # --- batches ---
 
-    def get_history(self, ref: ModelRef) -> History | str:
+    def get_history(self, ref: ModelRef) -> History | HistoryUnavailable:
         """
         Read a model's newest batches; return the reason as text where the history may not be read.
 
         :param ref: The model.
         """
-        history: History | str = self.run(lambda edition: edition.history(ref))
+        history: History | HistoryUnavailable = self.run(lambda edition: edition.history(ref))
         return history
 
     def get_batches(self, ref: ModelRef, wanted: Collection[str], tries: int = TRIES) -> dict[str, Batch]:
@@ -224,11 +227,23 @@ class AtScaleHook(BaseHook):
         :param wanted: Ids of the batches.
         :param tries: How often a read is tried at the most.
         """
-        from airflow_provider_atscale.protocol.edition import raise_errors
+        from airflow_provider_atscale.api.history import raise_errors
 
         found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries)
         raise_errors(found)
         return found
+
+    def observe_batch(self, ref: ModelRef, batch_id: str) -> Observation:
+        """
+        Read a batch once, and return any failure as an observation.
+
+        :param ref: The batch's model.
+        :param batch_id: The batch.
+        """
+        try:
+            return observe_found(self.get_batches(ref, (batch_id,), tries=1), batch_id)
+        except AtScaleError as error:
+            return ReadFailed(str(error))
 
     def get_instances(self, batch_id: str, ref: ModelRef | None = None) -> Instances:
         """
@@ -255,7 +270,7 @@ class AtScaleHook(BaseHook):
         *,
         is_full_build: bool,
         grace_period_overrides: Mapping[str, Any] | None = None,
-        before_post: Callable[[], None] = lambda: None,
+        before_post: Callable[[bool], None] = lambda sends_kind: None,
     ) -> StartOutcome:
         """
         Start a batch with one POST, which is never repeated.
@@ -266,7 +281,8 @@ class AtScaleHook(BaseHook):
         :param ref: The model.
         :param is_full_build: Whether everything is built anew.
         :param grace_period_overrides: Dataset names and numbers, for incremental builds.
-        :param before_post: Called right before the POST; nothing is sent where it raises.
+        :param before_post: Called right before each POST, with whether the call says which kind to build;
+            nothing is sent if it raises.
         """
         client = self.get_conn()
         return client.run(
@@ -277,16 +293,6 @@ class AtScaleHook(BaseHook):
                 before_post=before_post,
             )
         )
-
-    def cancel_batch(self, batch_id: str, ref: ModelRef | None = None) -> bool:
-        """
-        Cancel a batch, if AtScale had a call for it: none is known, so nothing is sent and False returned.
-
-        :param batch_id: The batch.
-        :param ref: Its model, where it is known.
-        """
-        del batch_id, ref
-        return False
 
     def history_url(self, ref: ModelRef | None = None, batch_id: str | None = None) -> str:
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +9,21 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_provider_atscale.fields import KeepsFields
 from airflow_provider_atscale.links import BuildHistoryLinks
-from airflow_provider_atscale.mapping import BUILD_NAME, NamedPartial
+from airflow_provider_atscale.tasks.map_names import BUILD_NAME, NamedPartial
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
 # imported where it is used.
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_atscale.build import Builder, Own, Step
-    from airflow_provider_atscale.durable import Memory
+    from airflow_provider_atscale.api.models import AggregateInstance, Instances
+    from airflow_provider_atscale.builds.start import BuildStarter, OwnBatch, Step
+    from airflow_provider_atscale.builds.state import BuildStateStore
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
-    from airflow_provider_atscale.plan import Plan
-    from airflow_provider_atscale.protocol.models import AggregateInstance, Instances
-    from airflow_provider_atscale.report import Verdict
+    from airflow_provider_atscale.tasks.plan import Plan
+    from airflow_provider_atscale.waiting.policy import WaitResult
 
 
 class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
@@ -122,7 +123,7 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
     # What only a running task fills in.
     _batch_id: str | None = None
     _is_stopped = False
-    _current: Builder | None = None
+    _current: BuildStarter | None = None
     _report: dict[str, Any] | None = None
     _built: Sequence[AggregateInstance] = ()
 
@@ -177,15 +178,15 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         :param next_kwargs: Its arguments.
         :param context: The task's context.
         """
-        from airflow_provider_atscale.plan import begins_anew
+        from airflow_provider_atscale.tasks.event import restart_if_event_of_other_try
 
-        if begins_anew(next_kwargs, context, self.log):
+        if restart_if_event_of_other_try(next_kwargs, context, self.log):
             return self._begin(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _begin(self, context: Context) -> str:
+        from airflow_provider_atscale.arguments import parse_name, parse_seconds
         from airflow_provider_atscale.hooks.atscale import AtScaleHook
-        from airflow_provider_atscale.parsing import parse_name, parse_seconds
 
         within = None
         if self.skip_if_built_within not in (None, "", "None"):
@@ -207,7 +208,7 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         :param event: The trigger's event.
         """
         from airflow_provider_atscale.hooks.atscale import AtScaleHook
-        from airflow_provider_atscale.plan import read_event
+        from airflow_provider_atscale.tasks.event import read_event
 
         resumed = read_event(event)
         hook = AtScaleHook(resumed.plan.conn_id)
@@ -225,7 +226,7 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         :param event: The trigger's event.
         """
         from airflow_provider_atscale.hooks.atscale import AtScaleHook
-        from airflow_provider_atscale.plan import read_event
+        from airflow_provider_atscale.tasks.event import read_event
 
         resumed = read_event(event)
         self._batch_id = resumed.batch_id
@@ -242,15 +243,15 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         """Check all arguments before the first request, then find the model."""
         import time
 
-        from airflow_provider_atscale.parsing import (
+        from airflow_provider_atscale.arguments import (
             parse_bool,
             parse_choice,
             parse_name,
             parse_overrides,
             parse_seconds,
         )
-        from airflow_provider_atscale.plan import Plan
-        from airflow_provider_atscale.waiting import Deadline
+        from airflow_provider_atscale.tasks.plan import Plan
+        from airflow_provider_atscale.waiting.deadline import Deadline
 
         is_full_build = parse_bool(self._given("is_full_build"), "is_full_build")
         overrides = parse_overrides(self.grace_period_overrides, is_full_build=is_full_build)
@@ -289,19 +290,24 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
 
         from airflow.providers.common.compat.sdk import AirflowSkipException
 
-        from airflow_provider_atscale.durable import Fresh
-        from airflow_provider_atscale.freshness import find_fresh
-        from airflow_provider_atscale.protocol.models import iso
-        from airflow_provider_atscale.report import is_missing
+        from airflow_provider_atscale.api.models import HistoryUnavailable
+        from airflow_provider_atscale.api.values import iso
+        from airflow_provider_atscale.builds.freshness import find_fresh
+        from airflow_provider_atscale.builds.state import StartNew
+        from airflow_provider_atscale.tasks.report import was_not_built
 
         memory = self._memory(context, hook, plan)
-        decision = memory.recall()
-        if (memory.is_kept and plan.attempt > 1) or not isinstance(decision, Fresh) or decision.cleared:
+        decision = memory.load()
+        if (
+            (memory.is_persistent and plan.attempt > 1)
+            or not isinstance(decision, StartNew)
+            or decision.cleared
+        ):
             # A retry has its own batch to go on with, which may be the very one that makes the model fresh, or
             # it waited for somebody else's, which may lack its data; a clear means: build again.
             return
         history = hook.get_history(plan.ref)
-        if isinstance(history, str):
+        if isinstance(history, HistoryUnavailable):
             self.log.warning(
                 "The build history may not be read (%s), so skip_if_built_within cannot tell and the build is "
                 "started. Give the user of the connection %s",
@@ -317,7 +323,7 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         about = f"batch {batch.id} ({batch.kind}, {batch.status}) of {plan.ref} ended {iso(batch.ended)}"
         if plan.failed_aggregates == "fail":
             listed = hook.get_instances(batch.id, plan.ref)
-            if listed.is_cut or any(map(is_missing, listed)):
+            if listed.is_truncated or any(map(was_not_built, listed)):
                 self.log.info(
                     'Building, though %s: it may lack aggregates, and failed_aggregates is "fail"',
                     about,
@@ -332,23 +338,23 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         """Come by a batch, and wait for it."""
         from airflow.providers.common.compat.sdk import AirflowSkipException
 
-        from airflow_provider_atscale.build import Finished, Other, Skip
+        from airflow_provider_atscale.builds.start import FinishedBatch, RunningOther, Skip
 
         memory = self._memory(context, hook, plan)
         builder = self._current = self._builder(hook, plan, memory)
         while True:
             try:
-                step: Step = builder.begin()
+                step: Step = builder.obtain_batch()
             except Skip as skip:
                 raise AirflowSkipException(str(skip)) from None
-            if not isinstance(step, Other):
+            if not isinstance(step, RunningOther):
                 break
             verdict = self._wait(hook, plan, step.batch.id, "execute_after_running")
             self._end_other(hook, plan, step.batch.id, verdict)
-        plan = plan.come_by(step.start)
+        plan = plan.with_origin(step.start)
         self._batch_id = step.batch_id
         self._publish(context, hook, plan, step.batch_id)
-        if isinstance(step, Finished):
+        if isinstance(step, FinishedBatch):
             return self._report_again(context, hook, plan, step.batch_id)
         self._tell(hook, plan, step)
         if not plan.waits:
@@ -356,24 +362,27 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         verdict = self._wait(hook, plan, step.batch_id, "execute_complete")
         return self._conclude(context, hook, plan, memory, step.batch_id, verdict)
 
-    def _wait(self, hook: AtScaleHook, plan: Plan, batch_id: str, method_name: str) -> Verdict:
+    def _wait(self, hook: AtScaleHook, plan: Plan, batch_id: str, method_name: str) -> WaitResult:
         """Wait for a batch here, or hand the wait to the triggerer; one that has ended never defers."""
         import time
 
-        from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Seen
-        from airflow_provider_atscale.waiting import Progress, look, tolerance, wait_blocking
+        from airflow_provider_atscale.api.observation import Seen
+        from airflow_provider_atscale.waiting.blocking import wait_blocking
+        from airflow_provider_atscale.waiting.policy import Ended, WaitPolicy
+        from airflow_provider_atscale.waiting.progress import Progress
+        from airflow_provider_atscale.waiting.tolerance import tolerance
 
         since = time.time()
         subject = f"Batch {batch_id}"
         if self.deferrable:
-            seen = look(hook, plan.ref, batch_id)
+            seen = hook.observe_batch(plan.ref, batch_id)
             listed = isinstance(seen, Seen) and seen.batch.instances is None
             if isinstance(seen, Seen) and listed and not seen.batch.is_running:
                 return Ended(seen.batch)
             self._defer(hook, plan, batch_id, since, method_name, listed=listed)
         return wait_blocking(
-            lambda: look(hook, plan.ref, batch_id),
-            BatchWatch(since, plan.poll_interval, tolerance(), subject),
+            lambda: hook.observe_batch(plan.ref, batch_id),
+            WaitPolicy(since, plan.poll_interval, tolerance(), subject),
             Progress(self.log, f"{subject} of {plan.ref}", since),
             plan.deadline,
             is_stopped=lambda: self._is_stopped,
@@ -385,12 +394,12 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         import time
 
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
-        from airflow_provider_atscale.waiting import backstop
+        from airflow_provider_atscale.waiting.deadline import deferral_timeout
 
         limit = None
         if plan.deadline is not None:
             left = max(plan.deadline.at - time.time(), 0.0)
-            limit = backstop(left, plan.poll_interval, hook.settings.timeout)
+            limit = deferral_timeout(left, plan.poll_interval, hook.settings.timeout)
         self.defer(
             trigger=AtScaleBatchTrigger(
                 atscale_conn_id=plan.conn_id,
@@ -409,17 +418,17 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
             timeout=limit,
         )
 
-    def _end_other(self, hook: AtScaleHook, plan: Plan, batch_id: str, verdict: Verdict) -> None:
+    def _end_other(self, hook: AtScaleHook, plan: Plan, batch_id: str, verdict: WaitResult) -> None:
         """Take note that somebody else's batch has ended, however it did."""
-        from airflow_provider_atscale.protocol.watch import Ended, GaveUp
-        from airflow_provider_atscale.report import Subject, conclude
+        from airflow_provider_atscale.tasks.report import WaitContext, conclude
+        from airflow_provider_atscale.waiting.policy import Ended, GaveUp
 
         if isinstance(verdict, Ended):
             self.log.info("Batch %s ended as %s; now it is this task's turn", batch_id, verdict.batch.status)
         elif isinstance(verdict, GaveUp) and verdict.kind == "missing":
             self.log.warning("Batch %s is no longer in the build history; going on", batch_id)
         else:
-            subject = Subject(
+            subject = WaitContext(
                 hook.edition.base_url,
                 plan.ref,
                 batch_id,
@@ -447,24 +456,25 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         context: Context,
         hook: AtScaleHook,
         plan: Plan,
-        memory: Memory,
+        memory: BuildStateStore,
         batch_id: str,
-        verdict: Verdict,
+        verdict: WaitResult,
     ) -> str:
         """Judge the own batch, store how it was judged, and report it."""
         import time
         from dataclasses import replace
 
-        from airflow_provider_atscale.build import DONE, FAILED, LOST, stamp
+        from airflow_provider_atscale.builds.start import store_outcome
+        from airflow_provider_atscale.builds.state import DONE, FAILED, LOST
         from airflow_provider_atscale.exceptions import AtScaleBatchFailedError, AtScaleBatchNotFoundError
-        from airflow_provider_atscale.protocol.watch import Ended
-        from airflow_provider_atscale.report import Subject, TimedOut, conclude, summarize
+        from airflow_provider_atscale.tasks.report import WaitContext, conclude, summarize
+        from airflow_provider_atscale.waiting.policy import Ended, TimedOut
 
         if isinstance(verdict, TimedOut):
             # The task's own wait may have begun with somebody else's batch.
             verdict = replace(verdict, seconds=max(verdict.seconds, time.time() - plan.began))
-        attaches = "on Airflow 3.3+ attaches to it" if not memory.is_kept else "attaches to it"
-        subject = Subject(
+        attaches = "on Airflow 3.3+ attaches to it" if not memory.is_persistent else "attaches to it"
+        subject = WaitContext(
             hook.settings.base_url,
             plan.ref,
             batch_id,
@@ -484,12 +494,12 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         try:
             report = conclude(verdict, subject, read_instances)
         except AtScaleBatchFailedError:
-            stamp(memory, self.log, FAILED, batch_id)
+            store_outcome(memory, self.log, FAILED, batch_id)
             raise
         except AtScaleBatchNotFoundError:
-            stamp(memory, self.log, LOST, batch_id)
+            store_outcome(memory, self.log, LOST, batch_id)
             raise
-        stamp(memory, self.log, DONE, batch_id)
+        store_outcome(memory, self.log, DONE, batch_id)
         self.log.info("Batch %s of %s is %s: %s", batch_id, plan.ref, report["status"], summarize(report))
         self._tell_result(context, report, built)
         return batch_id
@@ -497,12 +507,14 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
     def _report_again(self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str) -> str:
         """Report a batch that an earlier try judged good, as far as AtScale still knows it."""
         from airflow_provider_atscale.exceptions import AtScaleError
-        from airflow_provider_atscale.report import Subject, make_report
+        from airflow_provider_atscale.tasks.report import WaitContext, make_report
 
         try:
             batch = hook.get_batches(plan.ref, (batch_id,)).get(batch_id)
             if batch is not None:
-                subject = Subject(hook.settings.base_url, plan.ref, batch_id, plan.start, plan.is_full_build)
+                subject = WaitContext(
+                    hook.settings.base_url, plan.ref, batch_id, plan.start, plan.is_full_build
+                )
                 built = hook.get_instances(batch_id, plan.ref)
                 self._tell_result(context, make_report(batch, subject, built), built)
         except AtScaleError as error:
@@ -511,11 +523,11 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
 
     # --- Airflow's side ---
 
-    def _memory(self, context: Context, hook: AtScaleHook, plan: Plan) -> Memory:
-        from airflow_provider_atscale.durable import Identity, Memory
+    def _memory(self, context: Context, hook: AtScaleHook, plan: Plan) -> BuildStateStore:
+        from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
 
         ti: Any = context["ti"]
-        identity = Identity(
+        identity = BuildKey(
             hook.edition.base_url,
             plan.ref.catalog_id,
             plan.ref.model_id,
@@ -526,12 +538,12 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         )
         # Airflow before 3.3 has no such store.
         store: Any = context.get("task_state_store")
-        return Memory(store, identity)
+        return BuildStateStore(store, identity)
 
-    def _builder(self, hook: AtScaleHook, plan: Plan, memory: Memory) -> Builder:
-        from airflow_provider_atscale.build import Builder
+    def _builder(self, hook: AtScaleHook, plan: Plan, memory: BuildStateStore) -> BuildStarter:
+        from airflow_provider_atscale.builds.start import BuildStarter
 
-        return Builder(
+        return BuildStarter(
             hook,
             plan,
             memory,
@@ -564,7 +576,7 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
 
         :param task_instance: The task instance.
         """
-        from airflow_provider_atscale.lineage import make_lineage
+        from airflow_provider_atscale.tasks.lineage import make_lineage
 
         del task_instance
         return make_lineage(self._report, self._built)
@@ -573,8 +585,8 @@ class AtScaleAggregateBuildOperator(KeepsFields, BaseOperator):
         if self.do_xcom_push:
             context["ti"].xcom_push(key=key, value=value)
 
-    def _tell(self, hook: AtScaleHook, plan: Plan, step: Own) -> None:
-        from airflow_provider_atscale.protocol.models import kind_of
+    def _tell(self, hook: AtScaleHook, plan: Plan, step: OwnBatch) -> None:
+        from airflow_provider_atscale.api.models import kind_of
 
         estimate = step.batch.estimate_ms if step.batch else None
         self.log.info(

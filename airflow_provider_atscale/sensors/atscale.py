@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +9,21 @@ from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
 from airflow_provider_atscale.fields import KeepsFields
 from airflow_provider_atscale.links import BuildHistoryLinks
-from airflow_provider_atscale.mapping import BATCH_NAME, NamedPartial
+from airflow_provider_atscale.tasks.map_names import BATCH_NAME, NamedPartial
 
 # Importing this module is part of parsing every DAG that uses it: whatever only a running task needs is
 # imported where it is used.
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from airflow.providers.common.compat.sdk import Context, PokeReturnValue
 
+    from airflow_provider_atscale.api.models import AggregateInstance, Instances, ModelRef
+    from airflow_provider_atscale.api.observation import Observation
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
-    from airflow_provider_atscale.plan import Plan
-    from airflow_provider_atscale.protocol.models import AggregateInstance, Instances, ModelRef
-    from airflow_provider_atscale.protocol.watch import BatchWatch, Observation
-    from airflow_provider_atscale.report import Verdict
-    from airflow_provider_atscale.waiting import Progress
+    from airflow_provider_atscale.tasks.plan import Plan
+    from airflow_provider_atscale.waiting.policy import WaitPolicy, WaitResult
+    from airflow_provider_atscale.waiting.progress import Progress
 
 #: Under which key a rescheduled sensor keeps what it knows from poke to poke (Airflow 3.3+).
 MEMORY_KEY = "atscale_watch"
@@ -79,7 +80,7 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
     # What only a running task fills in.
     _hook: AtScaleHook | None = None
     _ref: ModelRef | None = None
-    _watch: BatchWatch | None = None
+    _watch: WaitPolicy | None = None
     _progress: Progress | None = None
     _pause: float | None = None
     _report: dict[str, Any] | None = None
@@ -164,10 +165,10 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
         :param next_kwargs: Its arguments.
         :param context: The task's context.
         """
-        from airflow_provider_atscale.plan import begins_anew
+        from airflow_provider_atscale.tasks.event import restart_if_event_of_other_try
 
         with self._one_rule():
-            if begins_anew(next_kwargs, context, self.log):
+            if restart_if_event_of_other_try(next_kwargs, context, self.log):
                 return self._begin(context)
             return super().resume_execution(next_method, next_kwargs, context)
 
@@ -179,7 +180,7 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
         :param event: The trigger's event.
         """
         from airflow_provider_atscale.hooks.atscale import AtScaleHook
-        from airflow_provider_atscale.plan import read_event
+        from airflow_provider_atscale.tasks.event import read_event
 
         resumed = read_event(event, needs_batch=False)
         self._hook = AtScaleHook(resumed.plan.conn_id)
@@ -194,8 +195,8 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
 
     def _wanted(self) -> str | None:
         """Return the batch to wait for, None for the newest; check the arguments before any request."""
+        from airflow_provider_atscale.arguments import parse_choice, parse_name
         from airflow_provider_atscale.exceptions import AtScaleConfigurationError
-        from airflow_provider_atscale.parsing import parse_choice, parse_name
 
         parse_choice(self.failed_aggregates, "failed_aggregates", ("warn", "fail", "ignore"))
         if (self.catalog is None) != (self.model is None):
@@ -216,13 +217,13 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
             )
         return None
 
-    def _look(self, context: Context, batch_id: str | None) -> Verdict | None:
+    def _look(self, context: Context, batch_id: str | None) -> WaitResult | None:
         """Look once and let the judge decide; None: wait on."""
         import random
         import time
 
-        from airflow_provider_atscale.protocol.watch import Wait
-        from airflow_provider_atscale.waiting import Deadline, timed_out
+        from airflow_provider_atscale.waiting.deadline import Deadline, timed_out
+        from airflow_provider_atscale.waiting.policy import Wait
 
         watch, progress = self._judge_of(context, batch_id)
         observation = self._observe(context, batch_id, watch)
@@ -240,21 +241,22 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
 
     def _must_see_twice(self) -> bool:
         """Whether the batch has ended as far as its instances show, which the next process would not know."""
-        batch = self._watch.batch if self._watch and not self._watch.is_in_doubt else None
+        batch = self._watch.batch if self._watch and not self._watch.is_uncertain else None
         return self.reschedule and batch is not None and not batch.is_running
 
-    def _judge_of(self, context: Context, batch_id: str | None) -> tuple[BatchWatch, Progress]:
+    def _judge_of(self, context: Context, batch_id: str | None) -> tuple[WaitPolicy, Progress]:
         import time
 
-        from airflow_provider_atscale.protocol.watch import BatchWatch
-        from airflow_provider_atscale.waiting import Progress, tolerance
+        from airflow_provider_atscale.waiting.policy import WaitPolicy
+        from airflow_provider_atscale.waiting.progress import Progress
+        from airflow_provider_atscale.waiting.tolerance import tolerance
 
         if self._watch is None or self._progress is None:
             now = time.time()
             first = self._first_poke(context)
             since = first.timestamp() if first else now
             subject = f"Batch {batch_id}" if batch_id else "The newest batch"
-            self._watch = BatchWatch(since, self.poke_interval, tolerance(), subject)
+            self._watch = WaitPolicy(since, self.poke_interval, tolerance(), subject)
             self._progress = Progress(self.log, subject, since)
             store: Any = context.get("task_state_store")
             if first is not None and store is not None:
@@ -269,7 +271,7 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
 
         return first_reschedule_date(context, self.retries) if self.reschedule else None
 
-    def _remember(self, context: Context, watch: BatchWatch) -> None:
+    def _remember(self, context: Context, watch: WaitPolicy) -> None:
         """Keep for the next poke, in another process, how long there has been doubt."""
         store: Any = context.get("task_state_store")
         if self.reschedule and store is not None:
@@ -282,12 +284,12 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
                     error,
                 )
 
-    def _observe(self, context: Context, batch_id: str | None, watch: BatchWatch) -> Observation:
+    def _observe(self, context: Context, batch_id: str | None, watch: WaitPolicy) -> Observation:
         """Look at the batch; trouble at the very first look is raised, after that it is an observation."""
         from airflow.providers.common.compat.sdk import AirflowFailException
 
+        from airflow_provider_atscale.api.observation import ReadFailed
         from airflow_provider_atscale.exceptions import AtScaleError
-        from airflow_provider_atscale.protocol.watch import Trouble
 
         is_first = self._ref is None and self._pause is None and self._first_poke(context) is None
         try:
@@ -295,14 +297,14 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
         except AtScaleError as error:
             if is_first and isinstance(error, AirflowFailException):
                 raise
-            return Trouble(str(error))
+            return ReadFailed(str(error))
 
     def _observe_or_raise(self, context: Context, batch_id: str | None) -> Observation:
-        from airflow_provider_atscale.client import TRIES
+        from airflow_provider_atscale.api.models import HistoryUnavailable
+        from airflow_provider_atscale.api.observation import Missing, observe_found, observe_newest
+        from airflow_provider_atscale.arguments import parse_name
+        from airflow_provider_atscale.client.retries import TRIES
         from airflow_provider_atscale.exceptions import AtScalePermissionError
-        from airflow_provider_atscale.hub import observe_newest
-        from airflow_provider_atscale.parsing import parse_name
-        from airflow_provider_atscale.protocol.watch import Missing, observe_found
 
         hook = self._hook_of_connection()
         if self._ref is None:
@@ -320,7 +322,7 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
             tries = TRIES if self._pause is None else 1
             return observe_found(hook.get_batches(self._ref, (batch_id,), tries), batch_id)
         history = hook.get_history(self._ref)
-        if isinstance(history, str):
+        if isinstance(history, HistoryUnavailable):
             raise AtScalePermissionError(
                 f"Only the build history tells which batch of {self._ref} is the newest, and it may not be "
                 f"read ({history}). Give the user of the connection {hook.edition.view_right}, or the "
@@ -329,8 +331,8 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
         return observe_newest(history)
 
     def _hook_of_connection(self) -> AtScaleHook:
+        from airflow_provider_atscale.arguments import parse_name
         from airflow_provider_atscale.hooks.atscale import AtScaleHook
-        from airflow_provider_atscale.parsing import parse_name
 
         if self._hook is None:
             self._hook = AtScaleHook(parse_name(self.atscale_conn_id, "atscale_conn_id"))
@@ -355,9 +357,9 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
     def _plan(self, context: Context) -> Plan:
         import time
 
-        from airflow_provider_atscale.plan import Plan
-        from airflow_provider_atscale.protocol.models import ModelRef
-        from airflow_provider_atscale.waiting import Deadline
+        from airflow_provider_atscale.api.models import ModelRef
+        from airflow_provider_atscale.tasks.plan import Plan
+        from airflow_provider_atscale.waiting.deadline import Deadline
 
         now = time.time()
         limit = self.execution_timeout.total_seconds() if self.execution_timeout else None
@@ -376,13 +378,13 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
 
     def _defer(self, context: Context, batch_id: str | None) -> None:
         from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
-        from airflow_provider_atscale.waiting import backstop
+        from airflow_provider_atscale.waiting.deadline import deferral_timeout
 
         hook = self._hook_of_connection()
         plan = self._plan(context)
         limit = None
         if plan.deadline is not None:
-            limit = backstop(plan.deadline.at - plan.began, plan.poll_interval, hook.settings.timeout)
+            limit = deferral_timeout(plan.deadline.at - plan.began, plan.poll_interval, hook.settings.timeout)
         self.defer(
             trigger=AtScaleBatchTrigger(
                 atscale_conn_id=plan.conn_id,
@@ -401,22 +403,22 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
             timeout=limit,
         )
 
-    def _conclude(self, context: Context, batch_id: str | None, verdict: Verdict) -> str:
+    def _conclude(self, context: Context, batch_id: str | None, verdict: WaitResult) -> str:
         return self._judge(context, self._hook_of_connection(), self._plan(context), batch_id, verdict)
 
     def _judge(
-        self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str | None, verdict: Verdict
+        self, context: Context, hook: AtScaleHook, plan: Plan, batch_id: str | None, verdict: WaitResult
     ) -> str:
         """Turn the verdict into a report or an error, and publish the report."""
         from airflow_provider_atscale.assets.atscale import publish_report
         from airflow_provider_atscale.exceptions import AtScaleSensorTimeoutError, AtScaleTimeoutError
-        from airflow_provider_atscale.protocol.watch import Ended
-        from airflow_provider_atscale.report import Subject, TimedOut, conclude, summarize
+        from airflow_provider_atscale.tasks.report import WaitContext, conclude, summarize
+        from airflow_provider_atscale.waiting.policy import Ended, TimedOut
 
         if isinstance(verdict, Ended):
             batch_id = verdict.batch.id
         ref = plan.ref if plan.ref.catalog_id else None
-        subject = Subject(
+        subject = WaitContext(
             hook.settings.base_url,
             ref,
             batch_id,
@@ -453,7 +455,7 @@ class AtScaleBatchSensor(KeepsFields, BaseSensorOperator):
 
         :param task_instance: The task instance.
         """
-        from airflow_provider_atscale.lineage import make_lineage
+        from airflow_provider_atscale.tasks.lineage import make_lineage
 
         del task_instance
         return make_lineage(self._report, self._built)

@@ -6,15 +6,20 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_atscale.hub import line
-from airflow_provider_atscale.protocol.models import ModelRef, batch_to_json
-from airflow_provider_atscale.protocol.watch import JITTER, BatchWatch, Ended, Wait, cadence
-from airflow_provider_atscale.waiting import Progress, parse_deadline, timed_out
+from airflow_provider_atscale.api.models import ModelRef, batch_to_json
+from airflow_provider_atscale.client.shared_connection import shared_connection
+from airflow_provider_atscale.waiting.deadline import parse_deadline, timed_out
+from airflow_provider_atscale.waiting.policy import JITTER, Ended, Wait, WaitPolicy, next_poll_delay
+from airflow_provider_atscale.waiting.progress import Progress
+from airflow_provider_atscale.waiting.shared import Subscription
+from airflow_provider_atscale.waiting.tolerance import tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 #: Seconds that a wait takes at least. Airflow's scheduler learns once per loop that a deferral has ended on its
 #: worker. A task that is queued again before that looks to it like one that was killed, which costs a try.
@@ -102,41 +107,39 @@ class AtScaleBatchTrigger(BaseTrigger):
         # Thousands may wait on one loop, and whatever each of them holds while it does is looked at by every
         # collection of garbage: so nothing is kept here that can be made again.
         until = _moment(self.deadline)
-        async with line(self.atscale_conn_id).seat(ref, self.batch_id) as seat:
+        async with Subscription(shared_connection(self.atscale_conn_id), ref, self.batch_id) as subscription:
             # Many waiters of a restarted triggerer begin at once: the first look of each is anywhere within
             # its cadence, and whatever is not needed before it comes after it. No event is wanted any sooner.
-            longest = cadence(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
+            longest = next_poll_delay(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
             longest = max(longest, LEAST_SECONDS * (1 + JITTER))
             seconds = random.uniform(LEAST_SECONDS, longest)  # noqa: S311
-            observation = await seat.next(min(seconds, until - time.time()))
+            observation = await subscription.next(min(seconds, until - time.time()))
             subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
-            shared = seat.line
-            shared.log = shared.log or self.log
-            watch = BatchWatch(self.since, self.poll_interval, shared.tolerance, subject, listed=self.listed)
-            progress = Progress(shared.log, f"{subject} of {ref}" if self.model else subject, self.since)
+            watch = WaitPolicy(self.since, self.poll_interval, tolerance(), subject, listed=self.listed)
+            progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
             while True:
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
                 progress.note(observation, watch, decision, now)
                 if isinstance(decision, Ended):
                     batch = decision.batch
-                    return self._event("ended", batch.id, seat.ref, batch=batch_to_json(batch))
+                    return self._event("ended", batch.id, subscription.ref, batch=batch_to_json(batch))
                 if not isinstance(decision, Wait):
                     kind, reason = decision.kind, decision.reason
-                    return self._event("gave_up", self.batch_id, seat.ref, kind=kind, reason=reason)
+                    return self._event("gave_up", self.batch_id, subscription.ref, kind=kind, reason=reason)
                 if now >= until and (deadline := parse_deadline(self.deadline)) is not None:
                     verdict = timed_out(deadline, watch, now)
                     return self._event(
                         "timeout",
                         self.batch_id,
-                        seat.ref,
+                        subscription.ref,
                         limit=verdict.limit,
                         seconds=verdict.seconds,
                         last_status=verdict.last_status,
                     )
                 seconds = min(decision.seconds, until - time.time())
                 del observation, decision
-                observation = await seat.next(seconds)
+                observation = await subscription.next(seconds)
 
     def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
         payload = self.payload

@@ -35,7 +35,6 @@ import json
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -55,13 +54,15 @@ except ImportError:
     # Airflow before 3.3: each trigger looks for itself.
     SharedStreamProducer = None  # type: ignore[assignment, misc, unused-ignore]
 
-from airflow_provider_atscale.parsing import parse_choice, parse_name, parse_seconds
+from airflow_provider_atscale.arguments import parse_choice, parse_name, parse_seconds
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.client import AsyncAtScaleClient
-    from airflow_provider_atscale.protocol.messages import Flow
-    from airflow_provider_atscale.protocol.models import Batch, History, ModelRef
-    from airflow_provider_atscale.watermark import Watermark
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+
+    from airflow_provider_atscale.api.flow import Flow
+    from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef
+    from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
+    from airflow_provider_atscale.waiting.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Look:
         self.on_persisted.clear()
 
 
-class AtScaleBuildTrigger(BaseEventTrigger):
+class AtScaleBuildEventTrigger(BaseEventTrigger):
     """
     Watch a model, and report each batch that ends; never start or stop anything.
 
@@ -200,7 +201,7 @@ class AtScaleBuildTrigger(BaseEventTrigger):
 
     async def _take(self, look: Look) -> list[dict[str, Any]]:
         """Return what is to be reported of a look."""
-        from airflow_provider_atscale.watermark import Watermark
+        from airflow_provider_atscale.waiting.watermark import Watermark
 
         if self._mark is None:
             try:
@@ -220,10 +221,10 @@ class AtScaleBuildTrigger(BaseEventTrigger):
         return self.outcome in ("any", batch.phase.value)
 
     def _payload(self, look: Look, batch: Batch) -> dict[str, Any]:
-        from airflow_provider_atscale.report import Subject, make_report
+        from airflow_provider_atscale.tasks.report import WaitContext, make_report
 
         log.info("Batch %s of %s ended as %s", batch.id, look.ref, batch.status)
-        report = make_report(batch, Subject(look.server, look.ref, batch.id, "watched"), None)
+        report = make_report(batch, WaitContext(look.server, look.ref, batch.id, "watched"), None)
         return {name: value for name, value in report.items() if name not in _NOT_KNOWN}
 
     # --- from triggerer to triggerer ---
@@ -248,7 +249,7 @@ class AtScaleBuildTrigger(BaseEventTrigger):
         return several or [store]
 
     async def _recall(self) -> Watermark | None:
-        from airflow_provider_atscale.watermark import parse_watermark
+        from airflow_provider_atscale.waiting.watermark import parse_watermark
 
         newest: Watermark | None = None
         for store in self._stores():
@@ -304,23 +305,24 @@ async def watch(conn_id: str, catalog: str, model: str, poll_interval: float) ->
     :param model: Id, name or caption of the model.
     :param poll_interval: The longest time between two looks, in seconds.
     """
-    from airflow_provider_atscale.hub import line
-    from airflow_provider_atscale.protocol.models import ModelRef
-    from airflow_provider_atscale.protocol.watch import Trouble
-    from airflow_provider_atscale.waiting import HEARTBEAT
+    from airflow_provider_atscale.api.models import HistoryUnavailable, ModelRef
+    from airflow_provider_atscale.api.observation import ReadFailed
+    from airflow_provider_atscale.client.shared_connection import shared_connection
+    from airflow_provider_atscale.waiting.progress import HEARTBEAT
+    from airflow_provider_atscale.waiting.shared import or_read_failed
 
     ref: ModelRef | None = None
     found_at, troubles, said_at = 0.0, 0, 0.0
-    async with line(conn_id) as shared:
+    async with shared_connection(conn_id) as shared:
         while True:
             answer: Any = ref
             if ref is None or time.monotonic() - found_at >= FIND_AGAIN:
-                answer = await shared.find(ModelRef("", "", catalog, model), None)
+                answer = await or_read_failed(shared.resolve_model(catalog, model))
                 found_at = time.monotonic()
             if isinstance(answer, ModelRef):
                 ref = answer
-                answer = await shared.ask(partial(_history, ref))
-            if not isinstance(answer, (str, Trouble)):
+                answer = await or_read_failed(shared.run(partial(_history, ref)))
+            if not isinstance(answer, (HistoryUnavailable, ReadFailed)):
                 if troubles:
                     log.info("%s / %s can be watched again", catalog, model)
                 troubles = 0
@@ -331,14 +333,14 @@ async def watch(conn_id: str, catalog: str, model: str, poll_interval: float) ->
             troubles += 1
             if troubles == 1 or time.monotonic() - said_at >= HEARTBEAT:
                 said_at = time.monotonic()
-                reason = answer.reason if isinstance(answer, Trouble) else answer
+                reason = answer.reason if isinstance(answer, ReadFailed) else answer
                 log.warning("%s / %s cannot be watched at the moment: %s", catalog, model, reason)
             # Whatever it is, the model may be another one after it.
             ref = None
             await asyncio.sleep(max(poll_interval, min(2.0**troubles, LONGEST_PAUSE)))
 
 
-def _history(ref: ModelRef, client: AsyncAtScaleClient) -> Flow[History | str]:
+def _history(ref: ModelRef, client: AsyncAtScaleClient) -> Flow[History | HistoryUnavailable]:
     return client.edition.history(ref)
 
 
@@ -350,12 +352,12 @@ def pause(history: History, poll_interval: float, random: float) -> float:
     :param poll_interval: The longest time.
     :param random: A random number from 0 to 1, so that watchers never beat in step.
     """
-    from airflow_provider_atscale.protocol.watch import JITTER, cadence
+    from airflow_provider_atscale.waiting.policy import JITTER, next_poll_delay
 
     seconds = poll_interval * (1 + JITTER * random)
     for batch in history.running:
         if batch.created is not None and history.server_time is not None:
             elapsed = max((history.server_time - batch.created).total_seconds(), 0.0)
             estimate = batch.estimate_ms / 1000 if batch.estimate_ms else None
-            seconds = min(seconds, cadence(elapsed, estimate, poll_interval, random))
+            seconds = min(seconds, next_poll_delay(elapsed, estimate, poll_interval, random))
     return seconds

@@ -11,18 +11,20 @@ import asyncio
 import json
 import random
 import selectors
-from collections.abc import Callable, Coroutine
 from datetime import datetime, timezone
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from airflow_provider_atscale import hub
-from airflow_provider_atscale.client import AsyncAtScaleClient
-from airflow_provider_atscale.connection import parse_connection
-from airflow_provider_atscale.protocol.messages import Request, Response
+from airflow_provider_atscale.api.flow import Request, Response
+from airflow_provider_atscale.client import shared_connection as shared_module
+from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
+from airflow_provider_atscale.client.settings import parse_connection
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 T = TypeVar("T")
 BEGIN = 1_750_000_000.0
@@ -112,7 +114,7 @@ class World:
         random.seed(5)
         # Tests elsewhere have no scheduler that needs it.
         monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.LEAST_SECONDS", 2.0)
-        for module in ("triggers.atscale", "hub"):
+        for module in ("triggers.atscale", "client.shared_connection"):
             clock = SimpleNamespace(time=self.now, monotonic=self.loop.time)
             monkeypatch.setattr(f"airflow_provider_atscale.{module}.time", clock)
 
@@ -120,22 +122,22 @@ class World:
             fields = {"host": "https://atscale.invalid", "port": None, "login": None, "password": "api-token"}
             return parse_connection(SimpleNamespace(conn_id=conn_id, extra="", **fields))
 
-        async def send(client: AsyncAtScaleClient, request: Request, past_gate: bool) -> Response:
+        async def send(client: AsyncAtScaleClient, request: Request, bypass_limiter: bool) -> Response:
             del client
             return await self.server.send(request)
 
         async def mask(secret: str) -> None:
             """There is no log to hide it from."""
 
-        async def prepare(client: AsyncAtScaleClient) -> None:
+        async def preload_tls(client: AsyncAtScaleClient) -> None:
             """There is no socket to prepare."""
 
-        monkeypatch.setattr(hub, "load_settings", load)
+        monkeypatch.setattr(shared_module, "load_settings", load)
         # On some versions of Airflow it works in a thread, for which a clock that jumps does not wait.
-        monkeypatch.setattr(hub, "amask_secret", mask)
-        monkeypatch.setattr(hub.Line.__init__, "__defaults__", (load, None, None))
+        monkeypatch.setattr(shared_module, "amask_secret", mask)
+        monkeypatch.setattr(shared_module.SharedConnection.__init__, "__defaults__", (load, None, None))
         monkeypatch.setattr(AsyncAtScaleClient, "_send", send)
-        monkeypatch.setattr(AsyncAtScaleClient, "prepare", prepare)
+        monkeypatch.setattr(AsyncAtScaleClient, "preload_tls", preload_tls)
 
     def now(self) -> float:
         return BEGIN + self.loop.time()

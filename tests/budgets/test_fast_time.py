@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from airflow_provider_atscale import hub
+from airflow_provider_atscale.client import shared_connection as shared_module
 
 DAY = 86_400.0
 
@@ -103,7 +103,7 @@ def test_what_is_seen_again_is_not_parsed_again(world):
 
 def test_fortnight_of_waiting_leaves_memory_and_loop_as_they_were(world, monkeypatch):
     # pytest keeps what is logged; elsewhere it is written and forgotten.
-    monkeypatch.setattr("airflow_provider_atscale.waiting.HEARTBEAT", math.inf)
+    monkeypatch.setattr("airflow_provider_atscale.waiting.progress.HEARTBEAT", math.inf)
     models = [f"m{number}" for number in range(3)]
     world.server.ends = dict.fromkeys(models, math.inf)
     sizes, objects, tasks_of = [], [], []
@@ -135,7 +135,7 @@ def test_fortnight_of_waiting_leaves_memory_and_loop_as_they_were(world, monkeyp
     assert max(sizes[7:]) - min(sizes[7:]) < 16 * 1024
     assert max(objects[7:]) - min(objects[7:]) < 50
     assert max(tasks_of) <= 2 * len(models) + 1
-    assert not hub._loops
+    assert not shared_module._loops
 
 
 @pytest.mark.parametrize("ends", ["all at once", "one by one", "cancelled"])
@@ -160,4 +160,4 @@ def test_last_one_out_leaves_nothing(world, ends):
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
     else:
         assert {result["status"] for result in results} == {"ended"}
-    assert not hub._loops
+    assert not shared_module._loops

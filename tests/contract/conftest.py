@@ -11,22 +11,25 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_atscale import client
-from airflow_provider_atscale.client import TRIES, AsyncAtScaleClient, AtScaleClient
-from airflow_provider_atscale.connection import Settings, parse_connection
-from airflow_provider_atscale.protocol import installer
-from airflow_provider_atscale.protocol.models import ModelRef
+from airflow_provider_atscale.api import installer
+from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.client import aiohttp_client, base
+from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
+from airflow_provider_atscale.client.requests_client import AtScaleClient
+from airflow_provider_atscale.client.retries import TRIES
+from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.testing import AtScaleEngine
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.protocol.edition import Edition
-    from airflow_provider_atscale.protocol.messages import Flow
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_atscale.api.edition import Edition
+    from airflow_provider_atscale.api.flow import Flow
 
 EDITIONS = ["container", "installer"]
 DRIVERS = ["requests", "aiohttp"]
@@ -102,7 +105,7 @@ class Caller:
         return outcome if self._loop is None else self._loop.run_until_complete(outcome)
 
     def start(self, ref: ModelRef, **arguments: Any) -> Any:
-        wanted = {"is_full_build": False, "grace_period_overrides": {}, "before_post": lambda: None}
+        wanted = {"is_full_build": False, "grace_period_overrides": {}, "before_post": lambda _: None}
         return self.run(lambda edition: edition.start(ref, **{**wanted, **arguments}))
 
     def notice(self) -> None:
@@ -158,7 +161,7 @@ def make_caller(driver: str, engine: AtScaleEngine, new_process: None) -> Iterat
 @pytest.fixture
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget that other tests of this process have received tokens, and known an engine, before."""
-    monkeypatch.setattr(client, "_tokens_of_process", itertools.count())
+    monkeypatch.setattr(base, "_tokens_of_process", itertools.count())
     monkeypatch.setattr(installer, "_known_forms", {})
 
 
@@ -166,7 +169,7 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_while_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody's failure to get a token stand for the next one."""
     for name in ("REFUSED_FOR", "NO_TOKEN_FOR"):
-        monkeypatch.setattr(client, name, 0.0)
+        monkeypatch.setattr(aiohttp_client, name, 0.0)
 
 
 @pytest.fixture

@@ -6,14 +6,15 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from airflow_provider_atscale.client import HIDDEN_BY_AIRFLOW
+from airflow_provider_atscale.api.models import History
+from airflow_provider_atscale.client.base import HIDDEN_BY_AIRFLOW
+from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
     AtScaleConnectionError,
     AtScaleMalformedAnswerError,
 )
-from airflow_provider_atscale.protocol.models import History
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from .conftest import TOKEN_ROUTE, Caller, of_the_container, posts, routes, settings_of
@@ -47,7 +48,7 @@ class Clock:
 @pytest.fixture
 def clock(engine, caller):
     clock = Clock()
-    caller.client.edition = settings_of(engine.connection()).protocol(clock)
+    caller.client.edition = make_edition(settings_of(engine.connection()), clock)
     return clock
 
 
@@ -237,7 +238,7 @@ class TestPassword:
 
     def test_token_is_renewed_before_it_ends(self, engine, caller, history):
         clock = Clock()
-        caller.client.edition = settings_of(engine.connection("password")).protocol(clock)
+        caller.client.edition = make_edition(settings_of(engine.connection("password")), clock)
         engine.settings(token_ttl=300)
         history()
         clock.now += 271

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_atscale.api.models import History, Phase
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
     AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
-from airflow_provider_atscale.protocol.models import History, Phase
 
 from .conftest import listing, routes
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_atscale.api.models import History
+from airflow_provider_atscale.api.start import Started
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
@@ -12,8 +14,6 @@ from airflow_provider_atscale.exceptions import (
 )
 from airflow_provider_atscale.get_provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
-from airflow_provider_atscale.protocol.edition import Started
-from airflow_provider_atscale.protocol.models import History
 
 from .conftest import posts, routes
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
@@ -12,8 +14,6 @@ from airflow_provider_atscale.exceptions import (
     AtScalePermissionError,
     AtScaleStartError,
 )
-from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
-from airflow_provider_atscale.protocol.models import ModelRef
 
 from .conftest import posts, routes
 

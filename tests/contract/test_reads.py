@@ -12,7 +12,7 @@ from email.utils import formatdate
 
 import pytest
 
-from airflow_provider_atscale.client import LONGEST_PAUSE, TRIES
+from airflow_provider_atscale.client.retries import LONGEST_PAUSE, TRIES
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleConfigurationError,

@@ -10,8 +10,8 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from airflow_provider_atscale.api.start import LostReply, Refused
 from airflow_provider_atscale.exceptions import AtScaleError
-from airflow_provider_atscale.protocol.edition import LostReply, Refused
 
 from .conftest import TOKEN_ROUTE, settings_of
 
@@ -40,7 +40,7 @@ CALLS = {
     "start": (
         "start",
         lambda edition, ref: edition.start(
-            ref, is_full_build=True, grace_period_overrides={}, before_post=lambda: None
+            ref, is_full_build=True, grace_period_overrides={}, before_post=lambda _: None
         ),
     ),
 }

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConnectionError,
@@ -14,7 +15,6 @@ from airflow_provider_atscale.exceptions import (
     AtScalePermissionError,
     AtScaleStartError,
 )
-from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
 
 from .conftest import of_the_container, posts, routes, whatever_the_edition
 
@@ -115,7 +115,7 @@ def test_whatever_happens_to_it_it_is_sent_once(engine, make_caller, ref, fault,
     fences = []
 
     def start():
-        return caller.start(ref, before_post=lambda: fences.append(len(posts(engine))))
+        return caller.start(ref, before_post=lambda _: fences.append(len(posts(engine))))
 
     if issubclass(expected, Exception):
         with pytest.raises(expected) as caught:
@@ -167,7 +167,7 @@ def test_refused_connection_may_be_tried_again(engine, caller, ref):
     caller.notice()
     fences = []
     caller.on_nap = engine.start
-    outcome = caller.start(ref, before_post=lambda: fences.append(1))
+    outcome = caller.start(ref, before_post=lambda _: fences.append(1))
     assert isinstance(outcome, Started)
     assert caller.naps == [0.5]
     assert len(fences) == 2
@@ -180,7 +180,7 @@ def test_refused_connection_is_an_error_in_the_end(engine, caller, ref):
     caller.notice()
     fences = []
     with pytest.raises(AtScaleConnectionError, match="Check the connection's host") as caught:
-        caller.start(ref, before_post=lambda: fences.append(1))
+        caller.start(ref, before_post=lambda _: fences.append(1))
     assert caught.value.sent is False
     assert caller.naps == [0.5, 2.0]
     assert len(fences) == 3

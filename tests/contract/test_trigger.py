@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from airflow_provider_atscale import hub
-from airflow_provider_atscale.plan import Plan, read_event
-from airflow_provider_atscale.protocol.models import ModelRef
-from airflow_provider_atscale.protocol.watch import Ended, GaveUp
-from airflow_provider_atscale.report import TimedOut
+from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.client import shared_connection as shared_module
+from airflow_provider_atscale.tasks.event import read_event
+from airflow_provider_atscale.tasks.plan import Plan
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut
 
 from .conftest import TOKEN_ROUTE, until
 
@@ -67,7 +67,7 @@ async def first_event(trigger):
 
 def event_of(trigger):
     event = asyncio.run(first_event(trigger))
-    assert not hub._loops
+    assert not shared_module._loops
     return event
 
 
@@ -251,31 +251,30 @@ def test_many_triggers_are_cheap(engine, connected, trigger):
     assert engine.stats.token_exchanges == 1
     assert engine.stats.connections_opened <= 10
     assert engine.stats.max_in_flight <= 8
-    assert not hub._loops
+    assert not shared_module._loops
 
 
 def test_restarted_triggerer_does_not_ask_all_at_once(trigger, monkeypatch):
     """The first look of each is anywhere within its cadence, which for old waits is the poll interval."""
     asked = []
 
-    class Seat:
+    class Subscription:
         ref = ModelRef("c", "m", "c", "m")
+
+        def __init__(self, connection, ref, batch_id):
+            pass
 
         async def next(self, seconds):
             asked.append(seconds)
             raise asyncio.CancelledError
 
-    class Line:
-        def seat(self, ref, batch_id):
-            return self
-
         async def __aenter__(self):
-            return Seat()
+            return self
 
         async def __aexit__(self, *_):
             return None
 
-    monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.line", lambda conn_id: Line())
+    monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.Subscription", Subscription)
 
     async def main():
         old = [trigger("b1", since=time.time() - 3600, poll_interval=60.0) for _ in range(200)]
@@ -303,7 +302,7 @@ def test_cancelled_trigger_leaves_nothing(engine, trigger, ref):
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
-    assert not hub._loops
+    assert not shared_module._loops
 
 
 @pytest.mark.parametrize(("batch_id", "text"), [("b1", "batch b1"), (None, "the newest batch")])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
-from airflow_provider_atscale.protocol import installer
+from airflow_provider_atscale.api import installer
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from . import runs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _numbers = itertools.count(1)
 

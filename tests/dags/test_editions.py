@@ -148,10 +148,10 @@ def test_a_server_that_mixes_up_the_aggregates_of_batches(engine, logged, named,
 
 @pytest.mark.skipif(runs.VERSION < (3, 0), reason="Airflow 2 cannot schedule DAGs on events from elsewhere")
 def test_a_watcher_sees_the_builds_of_either(engine):
-    from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+    from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger
 
     async def main():
-        events = AtScaleBuildTrigger(**MODEL, poll_interval=0.05).run()
+        events = AtScaleBuildEventTrigger(**MODEL, poll_interval=0.05).run()
         first = asyncio.ensure_future(anext(events))
         while not engine.stats.routes.get("history"):
             assert not first.done()

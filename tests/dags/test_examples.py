@@ -6,7 +6,6 @@ import ast
 import logging
 import socket
 import sqlite3
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from airflow_provider_atscale.testing import AtScaleEngine
 from . import runs, stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow.providers.common.compat.sdk import DAG
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"

@@ -211,7 +211,7 @@ def test_batch_alone_that_has_no_instances_yet(engine, edition, mode):
 @pytest.mark.parametrize("wanted", ["a batch", "the newest"])
 def test_trouble_at_the_first_look(engine, monkeypatch, mode, wanted):
     """The model could not be found out: nobody must go on with a history of all models."""
-    monkeypatch.setattr("airflow_provider_atscale.client.LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr("airflow_provider_atscale.client.retries.LONGEST_PAUSE", 0.0)
     engine.start_batch("Finance", "General Ledger", build_seconds=0)
     batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=1.0)
     engine.fault(503, route="catalogs", times=6, headers={"Retry-After": "0"})

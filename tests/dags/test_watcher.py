@@ -6,8 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,7 +18,10 @@ from .conftest import MODEL, of_both_editions
 if runs.VERSION < (3, 0):
     pytest.skip("Airflow 2 cannot schedule DAGs on events from elsewhere", allow_module_level=True)
 
-from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Nothing here takes that long, however busy the machine, unless it never happens.
 PATIENCE = 300.0
@@ -35,7 +37,7 @@ needs_shared_streams = pytest.mark.skipif(
 class Watcher:
     """Run a trigger as Airflow's triggerer does, and collect its events."""
 
-    def __init__(self, trigger: AtScaleBuildTrigger) -> None:
+    def __init__(self, trigger: AtScaleBuildEventTrigger) -> None:
         self.trigger = trigger
         self.events: list[dict[str, Any]] = []
 
@@ -66,7 +68,7 @@ def looks(engine: AtScaleEngine) -> int:
     return sum(request.route == "history" and request.status == 200 for request in engine.requests)
 
 
-def play(trigger: AtScaleBuildTrigger, scene: Callable[[Watcher], Any]) -> list[dict[str, Any]]:
+def play(trigger: AtScaleBuildEventTrigger, scene: Callable[[Watcher], Any]) -> list[dict[str, Any]]:
     """Let a scene happen before a watcher's eyes, and return the watcher's events."""
 
     async def main() -> list[dict[str, Any]]:
@@ -89,7 +91,7 @@ def test_an_event_tells_of_the_batch(engine):
         engine.start_batch(None, "Internet Sales", is_full_build=True, build_seconds=0.1)
         await watcher.until(lambda: watcher.events)
 
-    [event] = play(AtScaleBuildTrigger(**MODEL, **QUICK), scene)
+    [event] = play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene)
     [batch] = engine.batches
     assert event["batch_id"] == batch.id
     assert (event["catalog"], event["model"], event["server"]) == (*MODEL.values(), engine.url)
@@ -115,7 +117,7 @@ def test_which_batches_are_events(engine, outcome, expected):
         await watcher.until(lambda: looks(engine) > seen + 2)
 
     ended(engine)
-    events = play(AtScaleBuildTrigger(**MODEL, **QUICK, outcome=outcome), scene)
+    events = play(AtScaleBuildEventTrigger(**MODEL, **QUICK, outcome=outcome), scene)
     assert [event["status"] for event in events] == expected
 
 
@@ -127,7 +129,7 @@ def test_a_model_is_looked_up_again_and_again(engine, monkeypatch):
     async def scene(watcher):
         await watcher.until(lambda: looks(engine) > 3)
 
-    play(AtScaleBuildTrigger(**MODEL, **QUICK), scene)
+    play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene)
     assert sum(each.route == "catalogs" for each in engine.requests) > 3
 
 
@@ -140,7 +142,7 @@ def test_a_batch_that_ran_already_is_an_event_when_it_ends(engine):
         engine.end_batch(batch.id)
         await watcher.until(lambda: watcher.events)
 
-    [event] = play(AtScaleBuildTrigger(**MODEL, **QUICK), scene)
+    [event] = play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene)
     assert event["batch_id"] == batch.id
 
 
@@ -151,7 +153,7 @@ def test_another_models_batch_is_none_of_its_business(engine):
         seen = looks(engine)
         await watcher.until(lambda: looks(engine) > seen + 2)
 
-    assert play(AtScaleBuildTrigger(**MODEL, **QUICK), scene) == []
+    assert play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene) == []
 
 
 TROUBLE = {
@@ -189,7 +191,7 @@ def test_trouble_is_borne_and_nothing_is_lost_in_it(engine, monkeypatch, fault, 
 
     if route == "catalogs":
         engine.fault(**fault, route=route, times=None)
-    [event] = play(AtScaleBuildTrigger(**MODEL, **QUICK), scene)
+    [event] = play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene)
     assert event["batch_id"] == engine.batches[0].id
 
 
@@ -203,7 +205,7 @@ def test_an_unknown_model_is_waited_for(engine, logged):
         engine.start_batch(None, "New Sales", build_seconds=0)
         await watcher.until(lambda: watcher.events)
 
-    trigger = AtScaleBuildTrigger(catalog="Sales Insights", model="New Sales", poll_interval=0.05)
+    trigger = AtScaleBuildEventTrigger(catalog="Sales Insights", model="New Sales", poll_interval=0.05)
     [event] = play(trigger, scene)
     assert event["model"] == "New Sales"
     said = logged()
@@ -216,7 +218,7 @@ def test_a_read_that_is_under_way_ends_with_the_trigger(engine):
         hold = engine.hold(route="history")
         await watcher.until(lambda: engine.hold_status(hold)["held"])
 
-    play(AtScaleBuildTrigger(**MODEL, **QUICK), scene)
+    play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene)
     engine.reset()
 
 
@@ -252,7 +254,7 @@ class Triggerer:
         self.unconfirmed: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def run(self, trigger: AtScaleBuildTrigger, store: Any) -> list[str]:
+    def run(self, trigger: AtScaleBuildEventTrigger, store: Any) -> list[str]:
         """Run a trigger, and return the list to which it adds the batches it reports."""
         number = len(self.events)
         trigger.asset_state_store = store
@@ -260,7 +262,7 @@ class Triggerer:
         self._tasks.append(asyncio.create_task(self._run(number, trigger, events)))
         return events
 
-    async def _run(self, number: int, trigger: AtScaleBuildTrigger, events: list[str]) -> None:
+    async def _run(self, number: int, trigger: AtScaleBuildEventTrigger, events: list[str]) -> None:
         key = trigger.shared_stream_key()
         stream = self.manager.subscribe(trigger_id=number, trigger=trigger, key=key)
         try:
@@ -305,7 +307,7 @@ def test_triggers_of_one_model_share_one_read(engine):
         async with Triggerer() as triggerer:
             stores = [Store(), Store(), Store()]
             for outcome, store in zip(("any", "succeeded", "failed"), stores, strict=True):
-                triggerer.run(AtScaleBuildTrigger(**MODEL, outcome=outcome, poll_interval=3600), store)
+                triggerer.run(AtScaleBuildEventTrigger(**MODEL, outcome=outcome, poll_interval=3600), store)
             await triggerer.until(lambda: all(store.kept for store in stores))
         return looks(engine)
 
@@ -318,7 +320,7 @@ def test_the_watermark_moves_when_airflow_has_stored_the_event_and_not_before(en
 
     async def main():
         async with Triggerer() as triggerer:
-            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: store.kept)
             batch = ended(engine)
             await triggerer.until(lambda: events)
@@ -340,7 +342,7 @@ def test_who_died_before_airflow_confirmed_says_it_once_more(engine):
 
     async def watch(act, confirms):
         async with Triggerer() as triggerer:
-            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: store.kept)
             act()
             await triggerer.until(lambda: events)
@@ -363,8 +365,8 @@ def test_what_airflow_could_not_store_is_said_once_more(engine):
 
     async def main():
         async with Triggerer(ack_timeout=5.0) as triggerer:
-            triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK, outcome="failed"), Store())
-            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK, outcome="failed"), Store())
+            events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: store.kept)
             batch = ended(engine)
             with pytest.raises(AckTimeout):
@@ -374,7 +376,7 @@ def test_what_airflow_could_not_store_is_said_once_more(engine):
             await triggerer.until(lambda: looks(engine) > seen + 3)
             assert known(store) == []
             triggerer.unconfirmed.clear()
-            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: events)
             triggerer.confirm()
             await triggerer.until(lambda: known(store) == [batch])
@@ -390,13 +392,13 @@ def test_a_store_that_is_out_of_order_loses_nothing(engine, logged):
 
     async def begin():
         async with Triggerer() as triggerer:
-            triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: store.kept)
 
     async def go_on():
         async with Triggerer() as triggerer:
             store.works = False
-            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: looks(engine) > 3)
             assert events == []
             store.works = True
@@ -430,7 +432,7 @@ def test_an_asset_that_was_not_watched_for_a_while_brings_nothing_back(engine):
 
     async def watch(store, until, act=lambda: None):
         async with Triggerer() as triggerer:
-            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await triggerer.until(lambda: looks(engine) > seen)
             act()
             await triggerer.until(lambda: until(events))
@@ -456,7 +458,7 @@ def test_another_server_is_watched_from_the_beginning(engine, monkeypatch):
 
     async def main(during):
         async with Triggerer() as triggerer:
-            events = triggerer.run(AtScaleBuildTrigger(**MODEL, **QUICK), store)
+            events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
             await during(triggerer, events)
         return events
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +19,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from dags import runs, stored
 
-from airflow_provider_atscale.connection import Settings, parse_connection
+from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.testing import AtScaleEngine
@@ -30,6 +29,8 @@ from airflow_provider_atscale.version import DISTRIBUTION
 from . import generate, page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .page import Block
 
 if runs.VERSION < (3, 3):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_atscale.connection import parse_connection
+from airflow_provider_atscale.client.settings import parse_connection
 
 from . import generate, page
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_atscale.build import Builder
-from airflow_provider_atscale.durable import Identity, Memory
-from airflow_provider_atscale.plan import Plan
-from airflow_provider_atscale.protocol.edition import LostReply, Started
-from airflow_provider_atscale.protocol.models import Batch, History
+from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable
+from airflow_provider_atscale.api.start import LostReply, Started
+from airflow_provider_atscale.builds.start import BuildStarter
+from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
+from airflow_provider_atscale.tasks.plan import Plan
 
 from .flows import CATALOG_ID, HOST, MODEL_ID, NOW, REF, Clock
 
-IDENTITY = Identity(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+IDENTITY = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
 PLAN = Plan("atscale_default", REF, NOW, 60.0, is_full_build=False)
 
 
@@ -70,9 +72,9 @@ class AtScale:
 
     @property
     def edition(self) -> Any:
-        return SimpleNamespace(view_right="the role aggregates_view", tells_kind=True)
+        return SimpleNamespace(view_right="the role aggregates_view")
 
-    def get_history(self, ref: Any) -> History | str:
+    def get_history(self, ref: Any) -> History | HistoryUnavailable:
         assert ref == REF
         self.history_reads += 1
         answer = self.reads.pop(0) if self.reads else None
@@ -95,10 +97,10 @@ class AtScale:
         return {each.id: each for each in self.batches if each.id in wanted}
 
     def start_batch(
-        self, ref: Any, *, is_full_build: bool, grace_period_overrides: Any, before_post: Callable[[], None]
+        self, ref: Any, *, is_full_build: bool, grace_period_overrides: Any, before_post: Callable[[bool], None]
     ) -> Any:
         assert ref == REF
-        before_post()
+        before_post(True)
         self.posts += 1
         self.asked.append({"full": is_full_build, "overrides": dict(grace_period_overrides)})
         outcome = self.starts.pop(0) if self.starts else accepted
@@ -126,9 +128,9 @@ def lost_before_start(_server: AtScale, _full: bool) -> LostReply:
     return LostReply("HTTP 503")
 
 
-def builder(server: AtScale, store: Any, log: Log, plan: Plan = PLAN, **options: Any) -> Builder:
+def builder(server: AtScale, store: Any, log: Log, plan: Plan = PLAN, **options: Any) -> BuildStarter:
     identity = replace(IDENTITY, is_full_build=bool(plan.is_full_build))
-    memory = Memory(store, options.pop("identity", identity))
-    return Builder(
+    memory = BuildStateStore(store, options.pop("identity", identity))
+    return BuildStarter(
         server, plan, memory, log, clock=server.clock, sleep=server.clock.sleep, **options
     )  # fmt: skip

@@ -11,11 +11,12 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_atscale.client import AtScaleClient
-from airflow_provider_atscale.connection import Settings, parse_connection
+from airflow_provider_atscale.api.flow import Pause, Request, Response, Secret, SingleFlight
+from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.client.editions import make_edition
+from airflow_provider_atscale.client.requests_client import AtScaleClient
+from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.exceptions import AtScaleError
-from airflow_provider_atscale.protocol.messages import Once, Pause, Request, Response, Secret
-from airflow_provider_atscale.protocol.models import ModelRef
 
 CATALOG_ID = "11111111-1111-4111-8111-111111111111"
 MODEL_ID = "22222222-2222-4222-8222-222222222222"
@@ -144,7 +145,7 @@ def perform(flow: Any, server: Server, journal: Journal | None = None) -> Any:
         elif isinstance(effect, Secret):
             journal.secrets.append(effect.value)
         else:
-            assert isinstance(effect, Once)
+            assert isinstance(effect, SingleFlight)
             try:
                 outcome = perform(effect.flow(), server, journal)
             except AtScaleError as raised:
@@ -205,7 +206,7 @@ class Clock:
 
 def container(clock: Callable[[], float] = lambda: NOW, **fields: Any) -> Any:
     """Return the container edition's calls, wired as a connection wires them."""
-    return parse_connection(connection(**fields)).protocol(clock)
+    return make_edition(parse_connection(connection(**fields)), clock)
 
 
 def row(batch_id: str = BATCH_ID, status: Any = "inprogress", **values: Any) -> dict[str, Any]:

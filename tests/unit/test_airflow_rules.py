@@ -16,12 +16,12 @@ from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
 
 try:
-    from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+    from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger
 except AirflowOptionalProviderFeatureException:
-    AtScaleBuildTrigger = None
+    AtScaleBuildEventTrigger = None
 
 TASKS = [AtScaleAggregateBuildOperator, AtScaleBatchSensor]
-ALL = [*TASKS, AtScaleBatchTrigger, *filter(None, [AtScaleBuildTrigger])]
+ALL = [*TASKS, AtScaleBatchTrigger, *filter(None, [AtScaleBuildEventTrigger])]
 
 
 def constructor(cls) -> ast.FunctionDef:
@@ -62,7 +62,7 @@ def test_arguments_are_kept_as_they_are_given(cls):
 
 @pytest.mark.parametrize("cls", TASKS)
 def test_subclass_may_make_a_property_of_an_argument(cls):
-    class Own(cls):
+    class OwnBatch(cls):
         @property
         def model(self):
             return self.kept
@@ -71,7 +71,7 @@ def test_subclass_may_make_a_property_of_an_argument(cls):
         def model(self, value):
             self.kept = f"{value} of my own"
 
-    task = Own(task_id="task", catalog="Sales Insights", model="Internet Sales")
+    task = OwnBatch(task_id="task", catalog="Sales Insights", model="Internet Sales")
     assert (task.catalog, task.model) == ("Sales Insights", "Internet Sales of my own")
 
 

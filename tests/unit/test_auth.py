@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_atscale.api.auth import ApiTokenAuth, Area, JsonWebToken, PasswordAuth, call
+from airflow_provider_atscale.api.errors import check, server_message
+from airflow_provider_atscale.api.flow import Request
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
@@ -15,16 +18,6 @@ from airflow_provider_atscale.exceptions import (
     AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
-from airflow_provider_atscale.protocol.auth import (
-    ApiTokenAuth,
-    Area,
-    JsonWebToken,
-    PasswordAuth,
-    call,
-    check,
-    server_message,
-)
-from airflow_provider_atscale.protocol.messages import Request
 
 from .flows import (
     API_TOKEN,

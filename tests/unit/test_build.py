@@ -7,8 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_atscale.build import DONE, FAILED, LOST, Finished, Other, Own, Skip, stamp
-from airflow_provider_atscale.durable import REFUSED, Intent, Memory
+from airflow_provider_atscale.api.models import AggregateInstance, Batch, History
+from airflow_provider_atscale.api.start import LostReply, Refused
+from airflow_provider_atscale.builds.start import (
+    DONE,
+    FAILED,
+    LOST,
+    FinishedBatch,
+    OwnBatch,
+    RunningOther,
+    Skip,
+    store_outcome,
+)
+from airflow_provider_atscale.builds.state import REFUSED, BuildStateStore, StartIntent
 from airflow_provider_atscale.exceptions import (
     AtScaleAlreadyRunningError,
     AtScaleApiError,
@@ -22,8 +33,6 @@ from airflow_provider_atscale.exceptions import (
     AtScaleStartUnknownError,
     AtScaleTaskStoppedError,
 )
-from airflow_provider_atscale.protocol.edition import LostReply, Refused
-from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, History
 
 from .building import IDENTITY, PLAN, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
 from .flows import NOW, Clock
@@ -57,7 +66,7 @@ def plan(**changes):
 
 def test_started(server, store, log):
     step = builder(server, store, log).begin()
-    assert step == Own("b1", "started", server.batches[0])
+    assert step == OwnBatch("b1", "started", server.batches[0])
     assert server.posts == 1
     assert stored(store).batch_id == "b1"
     assert stored(store).start == "started"
@@ -181,7 +190,7 @@ REFUSAL = Refused(AtScaleStartError("AtScale refused to build: HTTP 500.", 500))
 def test_refused_and_a_batch_runs_that_came_in_between(server, store, log):
     server.starts = [lambda server, _: server.make() and REFUSAL]
     step = builder(server, store, log).begin()
-    assert step == Other(server.batches[0])
+    assert step == RunningOther(server.batches[0])
     assert stored(store).outcome == REFUSED
     assert server.posts == 1
 
@@ -189,7 +198,7 @@ def test_refused_and_a_batch_runs_that_came_in_between(server, store, log):
 def test_refused_and_the_running_batch_is_listed_late(server, store, log):
     server.lag = 1.5
     server.starts = [lambda server, _: server.make() and REFUSAL]
-    assert builder(server, store, log).begin() == Other(server.batches[0])
+    assert builder(server, store, log).begin() == RunningOther(server.batches[0])
     assert server.clock.slept == [2.0]
 
 
@@ -208,7 +217,7 @@ def test_a_500_after_which_there_is_a_batch_all_the_same_is_adopted_by_a_retry(s
     server.starts = [lambda server, full: server.make(full) and REFUSAL]
     with pytest.raises(AtScaleStartError):
         builder(server, store, log).begin()
-    assert builder(server, store, log).begin() == Own("b1", "adopted", server.batches[0])
+    assert builder(server, store, log).begin() == OwnBatch("b1", "adopted", server.batches[0])
     assert server.posts == 1
 
 
@@ -220,7 +229,7 @@ def test_lost_and_the_batch_appears(server, store, log, lag):
     server.lag = lag
     server.starts = [lost_after_start]
     step = builder(server, store, log).begin()
-    assert step == Own("b1", "adopted", server.batches[0])
+    assert step == OwnBatch("b1", "adopted", server.batches[0])
     assert stored(store).batch_id == "b1"
     assert stored(store).start == "adopted"
     assert log.has("warning", "Adopting batch b1")
@@ -299,7 +308,7 @@ def test_lost_where_the_history_could_not_be_read_before_adopts_nothing_old(serv
     server.starts, server.reads = [lost_before_start], [MAY_NOT]
     with pytest.raises(AtScaleStartUnknownError):
         builder(server, store, log).begin()
-    assert builder(server, store, log).begin() == Own("b2", "started", server.batches[0])
+    assert builder(server, store, log).begin() == OwnBatch("b2", "started", server.batches[0])
 
 
 def test_a_stop_while_a_lost_batch_is_looked_for_says_that_it_may_go_on(server, store, log):
@@ -312,13 +321,16 @@ def test_a_stop_while_a_lost_batch_is_looked_for_says_that_it_may_go_on(server, 
 def test_lost_while_a_batch_ran_is_decided_by_on_running(server, store, log, policy):
     """The intent of an earlier try says that one ran, so a new batch may be a sibling's without our data."""
     store.set(
-        "atscale_build", entry(intent=Intent(NOW, server.clock.moment, frozenset({"b1"}), ran=True)).to_json()
+        "atscale_build",
+        entry(intent=StartIntent(NOW, server.clock.moment, frozenset({"b1"}), ran=True)).to_json(),
     )
     server.make(seconds=-60)
     server.end("b1")
     server.make()
     step = builder(server, store, log, plan(on_running=policy)).begin()
-    assert step == (Other(server.batches[0]) if policy == "wait" else Own("b2", "attached", server.batches[0]))
+    assert step == (
+        RunningOther(server.batches[0]) if policy == "wait" else OwnBatch("b2", "attached", server.batches[0])
+    )
     assert server.posts == 0
     assert log.has(
         "warning", "Not going on with a batch of the earlier try: just before it a batch of the model ran"
@@ -332,10 +344,10 @@ def test_lost_while_a_batch_ran_is_decided_by_on_running(server, store, log, pol
 def test_wait_for_a_running_batch_to_end(server, store, log, status):
     running = server.make(status=status, seconds=-60)
     mine = builder(server, store, log)
-    assert mine.begin() == Other(running)
+    assert mine.begin() == RunningOther(running)
     assert server.posts == 0
     server.end("b1")
-    assert mine.begin() == Own("b2", "started", server.batches[0])
+    assert mine.begin() == OwnBatch("b2", "started", server.batches[0])
 
 
 def test_skip(server, store, log):
@@ -374,7 +386,7 @@ def test_fail(server, store, log):
 def test_attach_to_a_batch_that_builds_at_least_as_much(server, store, log, running, asked, attaches):
     batch = server.make(running, seconds=-60)
     step = builder(server, store, log, plan(on_running="attach", is_full_build=asked)).begin()
-    assert step == (Own("b1", "attached", batch) if attaches else Other(batch))
+    assert step == (OwnBatch("b1", "attached", batch) if attaches else RunningOther(batch))
     assert server.posts == 0
     assert log.has("warning", "data that was loaded after that may not be in it") is attaches
 
@@ -383,7 +395,7 @@ def test_attach_chooses_the_batch_that_serves(server, store, log):
     full = server.make(True, seconds=-60)
     server.make(False, seconds=-30)
     step = builder(server, store, log, plan(on_running="attach", is_full_build=True)).begin()
-    assert step == Own("b1", "attached", full)
+    assert step == OwnBatch("b1", "attached", full)
     assert stored(store).batch_id == "b1"
 
 
@@ -397,7 +409,9 @@ def test_refused_asks_on_running_again(server, store, log, policy):
     else:
         step = mine.begin()
         assert step == (
-            Other(server.batches[0]) if policy == "wait" else Own("b1", "attached", server.batches[0])
+            RunningOther(server.batches[0])
+            if policy == "wait"
+            else OwnBatch("b1", "attached", server.batches[0])
         )
 
 
@@ -431,20 +445,20 @@ def left(store, *args, **kwargs):
 def test_attach_to_the_batch_of_an_earlier_try(server, store, log, status):
     left(store, "b1", start="adopted")
     batch = server.make(status=status) if status else None
-    assert builder(server, store, log).begin() == Own("b1", "adopted", batch)
+    assert builder(server, store, log).begin() == OwnBatch("b1", "adopted", batch)
     assert server.posts == 0
 
 
 def test_attach_although_it_cannot_be_seen(server, store, log):
     left(store, "b1")
     server.looks = [DOWN]
-    assert builder(server, store, log).begin() == Own("b1", "started", None)
+    assert builder(server, store, log).begin() == OwnBatch("b1", "started", None)
 
 
 def test_rebuild_where_the_earlier_tries_batch_failed_unseen(server, store, log):
     left(store, "b1")
     server.make(status="failed")
-    assert builder(server, store, log).begin() == Own("b2", "started", server.batches[0])
+    assert builder(server, store, log).begin() == OwnBatch("b2", "started", server.batches[0])
     assert log.has("warning", "Batch b1 of an earlier try ended as failed, so a fresh one is built")
 
 
@@ -459,7 +473,7 @@ def test_a_failure_that_only_instances_show_is_waited_for(server, store, log):
 
 def test_succeed_without_a_build(server, store, log):
     left(store, "b1", DONE)
-    assert builder(server, store, log).begin() == Finished("b1", "started")
+    assert builder(server, store, log).begin() == FinishedBatch("b1", "started")
     assert (server.posts, server.history_reads) == (0, 0)
 
 
@@ -472,7 +486,7 @@ def test_rebuild(server, store, log):
 def test_a_batch_that_had_gone_missing_and_is_listed_by_now_is_attached_to(server, store, log):
     left(store, "b1", LOST)
     batch = server.make()
-    assert builder(server, store, log).begin() == Own("b1", "started", batch)
+    assert builder(server, store, log).begin() == OwnBatch("b1", "started", batch)
     assert server.posts == 0
 
 
@@ -494,7 +508,7 @@ def test_ignore_and_meet_it_like_any_other(server, store, log, changes, said):
     left(store, "b1")
     running = server.make()
     step = builder(server, store, log, identity=replace(IDENTITY, **changes)).begin()
-    assert step == Other(running)
+    assert step == RunningOther(running)
     assert log.has("info", said)
 
 
@@ -503,7 +517,7 @@ def test_adopt_the_batch_whose_id_an_earlier_try_did_not_learn(server, store, lo
     left(store, intent=replace(INTENT, known=frozenset()))
     server.lag = lag
     server.make()
-    assert builder(server, store, log).begin() == Own("b1", "adopted", server.batches[0])
+    assert builder(server, store, log).begin() == OwnBatch("b1", "adopted", server.batches[0])
     assert server.posts == 0
 
 
@@ -531,7 +545,7 @@ def test_nothing_is_started_while_it_cannot_be_known_whether_something_was(serve
 
 def test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one(server, log):
     builder(server, None, log).begin()
-    assert builder(server, None, log).begin() == Other(server.batches[0])
+    assert builder(server, None, log).begin() == RunningOther(server.batches[0])
     assert server.posts == 1
 
 
@@ -541,7 +555,7 @@ def test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one(server, 
 def test_a_judgement_that_cannot_be_stored_is_logged(store, log):
     left(store, "b1")
     store.failing = {"set"}
-    stamp(Memory(store, IDENTITY), log, DONE, "b1")
+    store_outcome(BuildStateStore(store, IDENTITY), log, DONE, "b1")
     assert log.lines == [
         (
             "warning",

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.build import DONE, FAILED, Finished, Other, Own
-from airflow_provider_atscale.durable import Memory
+from airflow_provider_atscale.builds.start import DONE, FAILED, FinishedBatch, OwnBatch, RunningOther
+from airflow_provider_atscale.builds.state import BuildStateStore
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleStartUnknownError
 
 from .building import IDENTITY, PLAN, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
@@ -68,9 +68,9 @@ class MortalAtScale(AtScale):
 
     def start_batch(self, ref, *, before_post, **options):
         # The step begins after the fence: until then nothing is sent.
-        before_post()
+        before_post(True)
         return self.dice.step(
-            lambda: super(MortalAtScale, self).start_batch(ref, before_post=lambda: None, **options)
+            lambda: super(MortalAtScale, self).start_batch(ref, before_post=lambda _: None, **options)
         )
 
     def make(self, full=False, status="new", seconds=0.0):
@@ -82,7 +82,7 @@ FATES = st.lists(st.sampled_from(["live", "live", "live", "die before", "die aft
 STARTS = st.lists(st.sampled_from([accepted, lost_after_start, lost_before_start]), max_size=3)
 
 
-def try_on(server: AtScale, store: Any, pause: float) -> Own | Finished:
+def try_on(server: AtScale, store: Any, pause: float) -> OwnBatch | FinishedBatch:
     """Try again and again, as a task with many retries does; return what the last try came to."""
     for _ in range(80):
         try:
@@ -90,7 +90,7 @@ def try_on(server: AtScale, store: Any, pause: float) -> Own | Finished:
         except (Death, AtScaleError, ConnectionError):
             server.clock.now += pause
             continue
-        if isinstance(step, Other):
+        if isinstance(step, RunningOther):
             server.clock.now += 60
             server.end(step.batch.id)
             continue
@@ -106,7 +106,7 @@ def test_one_build_is_started_whoever_dies_when(fates, starts, lag, pause):
     server.dice = dice
     store = MortalStore(dice)
     step = try_on(server, store, pause)
-    assert isinstance(step, Own)
+    assert isinstance(step, OwnBatch)
     assert [each.id for each in server.batches] == [step.batch_id] == ["b1"]
 
 
@@ -121,7 +121,7 @@ def test_a_judged_build_is_not_built_again_unless_it_failed(fates, later, lag, e
     server.clock.now += 600
     server.end(step.batch_id, end)
     dice.fates = []
-    Memory(store, IDENTITY).judge(DONE if end == "done" else FAILED, step.batch_id)
+    BuildStateStore(store, IDENTITY).judge(DONE if end == "done" else FAILED, step.batch_id)
     # Airflow can still lose the outcome of the task, and try again.
     dice.fates = list(later)
     again = try_on(server, store, 5.0)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.protocol.watch import EARLY, FIRST, FLOOR, JITTER, SHORTEST, cadence
+from airflow_provider_atscale.waiting.policy import EARLY, FIRST, FLOOR, JITTER, SHORTEST, next_poll_delay
 
 elapsed = st.floats(0, 1e7)
 estimates = st.none() | st.floats(-1e6, 1e12)
@@ -20,7 +20,7 @@ chance = st.floats(0, 1)
 
 @given(elapsed, estimates, caps, chance)
 def test_bounds(elapsed, estimate, cap, random):
-    seconds = cadence(elapsed, estimate, cap, random)
+    seconds = next_poll_delay(elapsed, estimate, cap, random)
     assert seconds <= max(cap, FLOOR) * (1 + JITTER)
     assert seconds >= min(FIRST, max(cap, FLOOR))
     if elapsed >= EARLY:
@@ -29,12 +29,12 @@ def test_bounds(elapsed, estimate, cap, random):
 
 @given(elapsed, st.floats(-1e6, 1e12), caps, chance)
 def test_an_estimate_never_lengthens_a_wait(elapsed, estimate, cap, random):
-    assert cadence(elapsed, estimate, cap, random) <= cadence(elapsed, None, cap, random)
+    assert next_poll_delay(elapsed, estimate, cap, random) <= next_poll_delay(elapsed, None, cap, random)
 
 
 @given(elapsed, caps)
 def test_waiters_never_beat_in_step(elapsed, cap):
-    early, middle, late = (cadence(elapsed, None, cap, random) for random in (0.0, 0.5, 1.0))
+    early, middle, late = (next_poll_delay(elapsed, None, cap, random) for random in (0.0, 0.5, 1.0))
     assert early < middle < late
 
 
@@ -44,7 +44,7 @@ def looks(
     """Return how often a build is looked at after a first time, and how late its end is seen."""
     count, now = 0, first
     while now < length:
-        now += cadence(now, estimate, 60.0, dice.random())
+        now += next_poll_delay(now, estimate, 60.0, dice.random())
         count += 1
     return count, now - length
 
@@ -81,7 +81,7 @@ def test_no_chance_makes_it_more():
     """However the random numbers fall: the next look is never earlier than without them."""
     elapsed, count = 0.0, 0
     while elapsed < 3_600:
-        elapsed += cadence(elapsed, None, 60.0, 0.0)
+        elapsed += next_poll_delay(elapsed, None, 60.0, 0.0)
         count += 1
         # A build that ends right after this look takes one more.
         assert count + 1 <= math.ceil((elapsed + 0.001) / 60) + 20
@@ -102,5 +102,5 @@ def test_a_build_whose_end_is_estimated_well_is_seen_sooner():
 
 
 def test_the_first_look_comes_after_about_a_second_and_the_last_after_the_cap():
-    assert cadence(0.0, None, 60.0, 0.0) == FIRST
-    assert cadence(1e6, None, 60.0, 0.0) == 60.0
+    assert next_poll_delay(0.0, None, 60.0, 0.0) == FIRST
+    assert next_poll_delay(1e6, None, 60.0, 0.0) == 60.0

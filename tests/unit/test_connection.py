@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.connection import DEFAULT_TIMEOUT, Settings, parse_connection
+from airflow_provider_atscale.api.auth import ApiTokenAuth, PasswordAuth
+from airflow_provider_atscale.api.container import ContainerEdition
+from airflow_provider_atscale.client.editions import make_edition
+from airflow_provider_atscale.client.settings import DEFAULT_TIMEOUT, Settings, parse_connection
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
-from airflow_provider_atscale.protocol.auth import ApiTokenAuth, PasswordAuth
-from airflow_provider_atscale.protocol.container import ContainerEdition
 
 from .flows import API_TOKEN, HOST, PASSWORD, connection
 from .test_models import JSON
@@ -94,7 +95,7 @@ def test_which_way_of_authentication_is_meant(fields, auth_type):
     ("fields", "auth"), [({}, ApiTokenAuth), ({"login": "etl"}, PasswordAuth)], ids=["token", "password"]
 )
 def test_a_connection_makes_its_editions_calls(fields, auth):
-    edition = parsed(**fields).protocol()
+    edition = make_edition(parsed(**fields))
     assert isinstance(edition, ContainerEdition)
     assert isinstance(edition._auth, auth)
 
@@ -208,7 +209,7 @@ def test_a_field_is_read(fields, attribute, expected):
 
 
 def test_a_realm_is_part_of_a_path_and_no_more():
-    edition = parsed(login="etl", realm="a/b?c").protocol()
+    edition = make_edition(parsed(login="etl", realm="a/b?c"))
     assert edition._auth._token_url == f"{HOST}/auth/realms/a%2Fb%3Fc/protocol/openid-connect/token"
 
 

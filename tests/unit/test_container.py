@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_atscale.api.models import Batch, ModelRef, Phase
+from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
@@ -13,8 +15,6 @@ from airflow_provider_atscale.exceptions import (
     AtScalePermissionError,
     AtScaleStartError,
 )
-from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
-from airflow_provider_atscale.protocol.models import Batch, ModelRef, Phase
 
 from .flows import (
     API_TOKEN,
@@ -196,7 +196,7 @@ def test_with_a_password_one_token_opens_everything():
     edition = container(login="etl", password=PASSWORD)
     perform(edition.history(REF), answers, journal)
     perform(
-        edition.start(REF, is_full_build=True, grace_period_overrides={}, before_post=lambda: None),
+        edition.start(REF, is_full_build=True, grace_period_overrides={}, before_post=lambda _: None),
         answers,
         journal,
     )
@@ -397,7 +397,7 @@ def test_where_neither_may_be_read_the_historys_refusal_is_the_error(first, seco
 # --- the start --------------------------------------------------------------------------------------------
 
 
-def start(answer, *, full=True, overrides=None, before_post=lambda: None, journal=None):
+def start(answer, *, full=True, overrides=None, before_post=lambda _: None, journal=None):
     journal = Journal() if journal is None else journal
     answers = in_turn(*answer) if isinstance(answer, (list, tuple)) else in_turn(answer)
     flow = container().start(
@@ -510,7 +510,7 @@ def test_a_refused_connection_may_be_tried_again_for_nothing_was_sent():
     journal, fences = Journal(), []
     refused = AtScaleConnectionError("refused", sent=False)
     outcome = start(
-        [refused, refused, reply(started(), 201)], before_post=lambda: fences.append(1), journal=journal
+        [refused, refused, reply(started(), 201)], before_post=lambda _: fences.append(1), journal=journal
     )
     assert isinstance(outcome, Started)
     assert (journal.pauses, len(fences)) == ([0.5, 2.0], 3)

@@ -11,31 +11,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.durable import (
+from airflow_provider_atscale.api.models import Batch, History
+from airflow_provider_atscale.builds.state import (
     DONE,
     FAILED,
     KEY,
     LOST,
     REFUSED,
+    AlreadyDone,
     Attach,
+    BuildKey,
+    BuildStateStore,
     Entry,
     Fresh,
-    Identity,
-    Intent,
     Look,
-    Memory,
-    Succeed,
+    StartIntent,
     decide,
-    parse_entry,
+    parse_stored_build,
 )
-from airflow_provider_atscale.protocol.models import Batch, History
 
 from .flows import CATALOG_ID, HOST, MODEL_ID, NOW
 from .test_models import JSON
 
 T = datetime.fromtimestamp(NOW, timezone.utc)
-ME = Identity(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
-INTENT = Intent(NOW, T, frozenset({"old"}), ran=False)
+ME = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
+INTENT = StartIntent(NOW, T, frozenset({"old"}), ran=False)
 
 
 class Store:
@@ -77,7 +77,7 @@ def at(seconds: float) -> datetime:
         (entry(), Look(entry())),
         (entry("b1"), Attach(entry("b1"))),
         (entry("b1", start="attached"), Attach(entry("b1", start="attached"))),
-        (entry("b1", DONE), Succeed(entry("b1", DONE))),
+        (entry("b1", DONE), AlreadyDone(entry("b1", DONE))),
         (entry("b1", FAILED), Fresh("the batch of an earlier try failed")),
         # It may only have been late: it is looked for once more.
         (entry("b1", LOST), Attach(entry("b1", LOST))),
@@ -172,10 +172,10 @@ def test_a_stored_intent_that_does_not_say_whether_a_batch_ran_is_read_as_if_one
 )
 def test_nothing_stored_whatever_is_green_without_a_batch(stored):
     decision = decide(stored, ME)
-    assert isinstance(decision, (Fresh, Attach, Succeed, Look))
-    if isinstance(decision, (Attach, Succeed)):
+    assert isinstance(decision, (Fresh, Attach, AlreadyDone, Look))
+    if isinstance(decision, (Attach, AlreadyDone)):
         assert decision.entry.batch_id
-    if isinstance(decision, Succeed):
+    if isinstance(decision, AlreadyDone):
         assert decision.entry.outcome == DONE
         assert dict(decision.entry.identity).items() >= ME.to_json().items()
 
@@ -184,7 +184,7 @@ entries = st.builds(
     Entry,
     st.just(ME.to_json()),
     st.builds(
-        Intent,
+        StartIntent,
         st.floats(0, 1e10),
         st.none() | st.datetimes(datetime(1970, 1, 1), timezones=st.just(timezone.utc)),
         st.frozensets(st.text()),
@@ -198,7 +198,7 @@ entries = st.builds(
 
 @given(entries)
 def test_what_is_stored_is_read_back(stored):
-    assert parse_entry(json.loads(json.dumps(stored.to_json()))) == stored
+    assert parse_stored_build(json.loads(json.dumps(stored.to_json()))) == stored
 
 
 # --- which batch an intent led to -------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_which_batch_may_be_the_one_that_was_started(new, is_candidate):
 
 @pytest.mark.parametrize("full", [True, False, None])
 def test_where_the_engine_chooses_the_kind_it_tells_nothing(full):
-    intent = replace(INTENT, tells_kind=False)
+    intent = replace(INTENT, sends_kind=False)
     assert intent.candidates(History((batch(full=full),), T), is_full_build=True) == (batch(full=full),)
 
 
@@ -270,7 +270,7 @@ def test_times_of_different_zones_are_compared_as_points_in_time(zone, is_candid
 
 
 def test_without_the_servers_clock_the_ids_decide():
-    intent = Intent.after(History((batch("old", -86_400),)), NOW)
+    intent = StartIntent.after(History((batch("old", -86_400),)), NOW)
     assert intent.candidates(History((batch("old", -86_400), batch("new"))), is_full_build=False) == (
         batch("new"),
     )
@@ -282,28 +282,31 @@ OLD, RUNNING = batch("old", -86_400, status="done"), batch("running", -60)
 @pytest.mark.parametrize(
     ("history", "expected"),
     [
-        (History((), T), Intent(NOW, T, frozenset(), ran=False)),
-        (History((OLD,), T), Intent(NOW, T, frozenset(), ran=False)),
-        (History((RUNNING, OLD), T), Intent(NOW, T, frozenset({"running"}), ran=True)),
+        (History((), T), StartIntent(NOW, T, frozenset(), ran=False)),
+        (History((OLD,), T), StartIntent(NOW, T, frozenset(), ran=False)),
+        (History((RUNNING, OLD), T), StartIntent(NOW, T, frozenset({"running"}), ran=True)),
         (
             History((batch("recent", -3599, status="done"),), T),
-            Intent(NOW, T, frozenset({"recent"}), ran=False),
+            StartIntent(NOW, T, frozenset({"recent"}), ran=False),
         ),
-        (History((replace(OLD, created=None),), T), Intent(NOW, T, frozenset({"old"}), ran=False)),
-        (History((OLD,), None), Intent(NOW, None, frozenset({"old"}), ran=False)),
-        (History((batch("odd", -60, status="archived"),), T), Intent(NOW, T, frozenset({"odd"}), ran=True)),
-        (None, Intent(NOW, None, frozenset(), ran=True)),
+        (History((replace(OLD, created=None),), T), StartIntent(NOW, T, frozenset({"old"}), ran=False)),
+        (History((OLD,), None), StartIntent(NOW, None, frozenset({"old"}), ran=False)),
+        (
+            History((batch("odd", -60, status="archived"),), T),
+            StartIntent(NOW, T, frozenset({"odd"}), ran=True),
+        ),
+        (None, StartIntent(NOW, None, frozenset(), ran=True)),
     ],
     ids=["empty", "old", "running", "recent", "no time", "no clock", "unknown status", "not read"],
 )
 def test_the_intent_that_follows_a_read_of_the_history(history, expected):
-    assert Intent.after(history, NOW) == expected
+    assert StartIntent.after(history, NOW) == expected
 
 
 def test_what_an_intent_does_not_keep_is_never_taken_for_new():
     """Ids of old batches are left out of the store, for their times tell that they are old."""
     rows = tuple(batch(f"b{hours}", -3600.0 * hours, status="done") for hours in range(48))
-    intent = Intent.after(History(rows, T), NOW)
+    intent = StartIntent.after(History(rows, T), NOW)
     assert len(intent.known) <= 3
     assert intent.candidates(History(rows, T), is_full_build=False) == ()
 
@@ -311,12 +314,12 @@ def test_what_an_intent_does_not_keep_is_never_taken_for_new():
 # --- the memory -------------------------------------------------------------------------------------------
 
 
-def memory(store, identity=ME) -> Memory:
-    return Memory(store, identity)
+def memory(store, identity=ME) -> BuildStateStore:
+    return BuildStateStore(store, identity)
 
 
 def stored(store):
-    return parse_entry(store.get(KEY))
+    return parse_stored_build(store.get(KEY))
 
 
 def test_a_build_is_stored_step_by_step():
@@ -328,7 +331,7 @@ def test_a_build_is_stored_step_by_step():
     mine.know("b1", "started", INTENT)
     assert memory(store).recall() == Attach(entry("b1"))
     mine.judge(DONE, "b1")
-    assert memory(store).recall() == Succeed(entry("b1", DONE))
+    assert memory(store).recall() == AlreadyDone(entry("b1", DONE))
 
 
 def test_a_judgement_of_another_process_finds_the_entry():
@@ -355,7 +358,7 @@ def test_a_judgement_is_stored_only_for_the_batch_that_it_is_about(before, batch
 
 @pytest.mark.parametrize(
     ("outcome", "decision"),
-    [(DONE, Succeed(entry("b1", DONE))), (FAILED, Fresh("the batch of an earlier try failed"))],
+    [(DONE, AlreadyDone(entry("b1", DONE))), (FAILED, Fresh("the batch of an earlier try failed"))],
 )
 def test_a_judgement_brings_the_id_where_only_the_intent_could_be_stored(outcome, decision):
     store = Store()

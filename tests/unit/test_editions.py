@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_atscale
-from airflow_provider_atscale.connection import EDITIONS
-from airflow_provider_atscale.protocol.container import ContainerEdition
-from airflow_provider_atscale.protocol.edition import Edition
-from airflow_provider_atscale.protocol.installer import InstallerEdition
+from airflow_provider_atscale.api.container import ContainerEdition
+from airflow_provider_atscale.api.edition import Edition
+from airflow_provider_atscale.api.installer import InstallerEdition
+from airflow_provider_atscale.client.settings import EDITIONS
 
 PACKAGE = Path(airflow_provider_atscale.__file__).parent
 #: Where editions may be told apart; ``testing/`` is the servers' side of them.
@@ -61,8 +61,8 @@ BRANCHES = {
     "a name": 'if edition == "installer": pass',
     "another name": 'urls = {"container": a}[edition]',
     "a class": "isinstance(hook.edition, InstallerEdition)",
-    "an import": "from airflow_provider_atscale.protocol.installer import START_FORMS",
-    "an import of the whole": "from airflow_provider_atscale.protocol import container",
+    "an import": "from airflow_provider_atscale.api.installer import START_FORMS",
+    "an import of the whole": "from airflow_provider_atscale.api import container",
     "a name in the connection": 'hook.settings.edition != "other"',
     "a branch on its name": "if hook.edition.name[0] == 'i': pass",
     "a branch on its words": "x = 1 if self._hook.edition.catalog_word == word else 2",
@@ -71,7 +71,7 @@ BRANCHES = {
 NO_BRANCHES = {
     "what it is called, for a reader": 'f"Connection ({client.edition.name} edition) works"',
     "its calls": "if not hook.edition.history(ref): pass",
-    "the protocol that both follow": "from airflow_provider_atscale.protocol.edition import Edition",
+    "the protocol that both follow": "from airflow_provider_atscale.api.edition import Edition",
     "the connection's field": 'edition = extra.get("edition")',
 }
 

@@ -17,7 +17,7 @@ needs_airflow_3 = pytest.mark.skipif(AIRFLOW < (3, 0), reason="Airflow 2 has no 
 
 
 def trigger(**arguments):
-    made = importlib.import_module(MODULE).AtScaleBuildTrigger
+    made = importlib.import_module(MODULE).AtScaleBuildEventTrigger
     return made(**{"catalog": "Sales Insights", "model": "Internet Sales", **arguments})
 
 

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_atscale.freshness import find_fresh
-from airflow_provider_atscale.protocol.models import Batch, History
+from airflow_provider_atscale.api.models import Batch, History
+from airflow_provider_atscale.builds.freshness import find_fresh
 
 NOW = datetime(2025, 2, 27, 12, 0, tzinfo=timezone.utc)
 HOUR = 3600.0

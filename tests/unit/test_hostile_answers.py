@@ -15,10 +15,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_atscale.api.models import Phase
+from airflow_provider_atscale.api.observation import ReadFailed, observe_found
+from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.exceptions import AtScaleError
-from airflow_provider_atscale.protocol.edition import LostReply, Refused, Started
-from airflow_provider_atscale.protocol.models import Phase
-from airflow_provider_atscale.protocol.watch import BatchWatch, Ended, Trouble, observe_found
+from airflow_provider_atscale.waiting.policy import Ended, WaitPolicy
 
 from .flows import (
     BATCH_ID,
@@ -130,11 +131,11 @@ def attempt(flow, server):
 
 def wait_for_it(server, looks: int = 5):
     """Wait as every waiter does, until the judge decides; return whether the end is a success."""
-    edition, judge = container(), BatchWatch(NOW, 60.0)
+    edition, judge = container(), WaitPolicy(NOW, 60.0)
     for number in range(looks):
         found = attempt(edition.batches(REF, (BATCH_ID,)), server)
         is_trouble = isinstance(found, AtScaleError)
-        observation = Trouble(str(found)) if is_trouble else observe_found(found, BATCH_ID)
+        observation = ReadFailed(str(found)) if is_trouble else observe_found(found, BATCH_ID)
         decision = judge.observe(observation, NOW + 1_000 * number, 0.5)
         if isinstance(decision, Ended):
             assert decision.batch.id == BATCH_ID
@@ -204,7 +205,7 @@ def ids_in(body: bytes) -> set[str]:
 @settings(max_examples=250)
 @given(answers(started(), {"response": started(), "status": {"message": "ok"}}))
 def test_no_answer_to_the_start_is_a_start_without_a_batch_id(answer):
-    flow = container().start(REF, is_full_build=False, grace_period_overrides={}, before_post=lambda: None)
+    flow = container().start(REF, is_full_build=False, grace_period_overrides={}, before_post=lambda _: None)
     outcome = attempt(flow, in_turn(answer))
     told = ids_in(answer.body) if 200 <= answer.status < 300 else set()
     if isinstance(outcome, Started):

@@ -33,8 +33,20 @@ with DAG("d", schedule=None, start_date=datetime(2024, 1, 1)):
 """
 
 OURS = {
-    "airflow_provider_atscale.operators.atscale": {"operators", "operators.atscale", "fields", "mapping"},
-    "airflow_provider_atscale.sensors.atscale": {"sensors", "sensors.atscale", "fields", "mapping"},
+    "airflow_provider_atscale.operators.atscale": {
+        "operators",
+        "operators.atscale",
+        "fields",
+        "tasks",
+        "tasks.map_names",
+    },
+    "airflow_provider_atscale.sensors.atscale": {
+        "sensors",
+        "sensors.atscale",
+        "fields",
+        "tasks",
+        "tasks.map_names",
+    },
 }
 #: The package of the links, and none of them.
 LINKS = {"links"}
@@ -86,5 +98,5 @@ with DAG("d", schedule=None, start_date=datetime(2024, 1, 1)):
 def test_the_measure_would_notice():
     """What a running task needs is found when it is imported, so its absence above means something."""
     more = modules_after("import airflow_provider_atscale.triggers.atscale") - modules_after(EMPTY)
-    assert "airflow_provider_atscale.hub" in more
-    assert "airflow_provider_atscale.client" in more
+    assert "airflow_provider_atscale.waiting.shared" in more
+    assert "airflow_provider_atscale.client.all" in more

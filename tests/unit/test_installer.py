@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.connection import parse_connection
+from airflow_provider_atscale.api import installer
+from airflow_provider_atscale.api.auth import BasicAuth, FixedAuth
+from airflow_provider_atscale.api.history import MAX_PAGES
+from airflow_provider_atscale.api.installer import InstallerEdition
+from airflow_provider_atscale.api.models import Batch, History, ModelRef, Phase
+from airflow_provider_atscale.api.start import LostReply, Refused, Started
+from airflow_provider_atscale.client.editions import make_edition
+from airflow_provider_atscale.client.settings import parse_connection
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
@@ -22,16 +29,11 @@ from airflow_provider_atscale.exceptions import (
     AtScalePermissionError,
     AtScaleStartError,
 )
-from airflow_provider_atscale.protocol import installer
-from airflow_provider_atscale.protocol.auth import BasicAuth, FixedAuth
-from airflow_provider_atscale.protocol.edition import MAX_PAGES, LostReply, Refused, Started
-from airflow_provider_atscale.protocol.installer import InstallerEdition
-from airflow_provider_atscale.protocol.models import Batch, History, ModelRef, Phase
 
 from .flows import NOW, Journal, Reply, connection, perform, reply
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.protocol.messages import Request
+    from airflow_provider_atscale.api.flow import Request
 
 ENGINE, CENTER = "https://atscale:10502", "https://atscale:10500"
 PROJECT, CUBE = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
@@ -162,7 +164,7 @@ def start(
             REF,
             is_full_build=full,
             grace_period_overrides=overrides or {},
-            before_post=fence or (lambda: None),
+            before_post=fence or (lambda _: None),
         )
     )
 
@@ -537,7 +539,7 @@ def test_ids_and_organization_are_quoted():
             ModelRef("p?q", "c&d", "", ""),
             is_full_build=True,
             grace_period_overrides={},
-            before_post=lambda: None,
+            before_post=lambda _: None,
         )
     )
     assert server.posts[0].params["cubeId"] == "c&d"
@@ -762,7 +764,7 @@ def test_the_old_list_has_the_batch_of_a_cube_however_its_id_is_written(ref):
 def test_the_fence_knows_whether_the_start_tells_the_kind(full, replies, tells):
     """It is stored before the POST, for a retry in another process."""
     of, known = edition(), []
-    start(Server(replies), of, full=full, fence=lambda: known.append(of.tells_kind))
+    start(Server(replies), of, full=full, fence=known.append)
     assert known[-1] is tells
 
 
@@ -1185,7 +1187,7 @@ def test_history_url(template, expected):
 
 def connect(host: str = "atscale", port: Any = None, login: Any = None, **extra: Any) -> InstallerEdition:
     conn = connection(host, port, login, "secret", edition="installer", **extra)
-    return parse_connection(conn).protocol(lambda: 1000.0)
+    return make_edition(parse_connection(conn), lambda: 1000.0)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from airflow_provider_atscale import lineage
-from airflow_provider_atscale.lineage import make_lineage
+from airflow_provider_atscale.api.models import AggregateInstance
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
-from airflow_provider_atscale.protocol.models import AggregateInstance
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
+from airflow_provider_atscale.tasks import lineage
+from airflow_provider_atscale.tasks.lineage import make_lineage
 
 REPORT = {
     "batch_id": "batch-1",

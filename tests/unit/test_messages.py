@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_atscale.api.flow import Request, Response, shorten
 from airflow_provider_atscale.exceptions import AtScaleMalformedAnswerError
-from airflow_provider_atscale.protocol.messages import Request, Response, shorten
 
 from .flows import NOW, jwt, reply
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.protocol.models import (
+from airflow_provider_atscale.api.models import (
     AggregateInstance,
     Batch,
     History,
@@ -18,13 +18,11 @@ from airflow_provider_atscale.protocol.models import (
     batch_to_json,
     instance_phase,
     instances_as_batch,
-    is_number,
-    iso,
     normalize_status,
     parse_batch,
     parse_instance,
-    parse_time,
 )
+from airflow_provider_atscale.api.values import is_number, iso, parse_time
 
 from .flows import BATCH_ID, CATALOG_ID, MODEL_ID, OTHER_ID, instance, row
 

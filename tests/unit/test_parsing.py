@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.exceptions import AtScaleConfigurationError
-from airflow_provider_atscale.parsing import (
+from airflow_provider_atscale.arguments import (
     parse_bool,
     parse_choice,
     parse_name,
     parse_overrides,
     parse_seconds,
 )
+from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 
 from .test_models import JSON
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_atscale.api.models import ModelRef, Phase, batch_to_json, parse_batch
 from airflow_provider_atscale.exceptions import AtScaleEventError
-from airflow_provider_atscale.plan import Plan, parse_plan, read_event
-from airflow_provider_atscale.protocol.models import ModelRef, Phase, batch_to_json, parse_batch
-from airflow_provider_atscale.protocol.watch import Ended, GaveUp
-from airflow_provider_atscale.report import TimedOut
-from airflow_provider_atscale.waiting import Deadline
+from airflow_provider_atscale.tasks.event import read_event
+from airflow_provider_atscale.tasks.plan import Plan, parse_plan
+from airflow_provider_atscale.waiting.deadline import Deadline
+from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut
 
 from .flows import API_TOKEN, BATCH_ID, NOW, OTHER_ID, REF, row
 from .test_hostile_answers import NEAR, places, put
@@ -71,7 +71,7 @@ def test_a_plan_has_no_secret():
 
 
 def test_how_a_task_came_to_its_batch_is_told_later():
-    assert PLAN.come_by("adopted") == replace(PLAN, start="adopted")
+    assert PLAN.with_origin("adopted") == replace(PLAN, start="adopted")
     assert PLAN.start == "started"
 
 

@@ -12,15 +12,15 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
 from jsonschema import Draft7Validator
 
-from airflow_provider_atscale import connection
-from airflow_provider_atscale.connection import parse_connection
+from airflow_provider_atscale.client import settings as connection
+from airflow_provider_atscale.client.settings import parse_connection
 from airflow_provider_atscale.get_provider_info import (
     CONNECTION_FIELDS,
     CONNECTION_TYPE,
     FIELD_BEHAVIOUR,
     get_provider_info,
 )
-from airflow_provider_atscale.protocol.watch import Tolerance
+from airflow_provider_atscale.waiting.policy import Tolerance
 
 from .flows import connection as conn
 

@@ -1,4 +1,4 @@
-"""``protocol/`` knows AtScale and nothing else: no Airflow, no socket, no clock, no sleep."""
+"""``api/`` knows AtScale and nothing else: no Airflow, no socket, no clock, no sleep."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_atscale import protocol
+from airflow_provider_atscale import api
 
-ROOM = Path(protocol.__file__).parent
+ROOM = Path(api.__file__).parent
 MODULES = sorted(ROOM.glob("*.py"))
 #: Enough to read and write values, and no more.
 ALLOWED = {
     "__future__", "base64", "binascii", "collections", "dataclasses", "datetime", "email", "enum", "hashlib",
     "json", "math", "pendulum", "re", "typing", "urllib", "uuid",
 }  # fmt: skip
-OWN = ("airflow_provider_atscale.exceptions", "airflow_provider_atscale.protocol")
+OWN = ("airflow_provider_atscale.exceptions", "airflow_provider_atscale.api")
 CLOCKS = {
     "now",
     "utcnow",
@@ -57,7 +57,7 @@ def clocks(tree: ast.AST) -> set[str]:
 
 
 def test_there_is_something_to_look_at():
-    assert {"models.py", "messages.py", "auth.py", "container.py", "edition.py", "watch.py"} <= {
+    assert {"models.py", "flow.py", "auth.py", "container.py", "edition.py"} <= {
         module.name for module in MODULES
     }
 
@@ -81,9 +81,7 @@ def test_the_searchers_find_what_they_look_for():
 
 
 def test_importing_them_loads_no_client():
-    names = [
-        f"airflow_provider_atscale.protocol.{module.stem}" for module in MODULES if module.stem != "__init__"
-    ]
+    names = [f"airflow_provider_atscale.api.{module.stem}" for module in MODULES if module.stem != "__init__"]
     code = f"""
 import importlib, sys
 import airflow_provider_atscale.exceptions
@@ -92,7 +90,7 @@ for name in {names}:
     importlib.import_module(name)
 new = {{name.split(".")[0] for name in set(sys.modules) - before}}
 print(sorted(new & {{"requests", "aiohttp", "httpx", "tenacity", "urllib3", "asyncio", "airflow"}}))
-print("airflow_provider_atscale.client" in sys.modules)
+print("airflow_provider_atscale.client.all" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-2:]) == (0, ["[]", "False"]), done.stderr

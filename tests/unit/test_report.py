@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale import report as report_module
+from airflow_provider_atscale.api.models import AggregateInstance, Batch, Instances, Phase, parse_batch
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleApiError,
@@ -20,24 +20,23 @@ from airflow_provider_atscale.exceptions import (
     AtScaleTimeoutError,
     AtScaleWaitError,
 )
-from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, Instances, Phase, parse_batch
-from airflow_provider_atscale.protocol.watch import Ended, GaveUp
-from airflow_provider_atscale.report import (
+from airflow_provider_atscale.tasks import report as report_module
+from airflow_provider_atscale.tasks.report import (
     MESSAGE,
     SHOWN,
-    Subject,
-    TimedOut,
+    WaitContext,
     conclude,
     describe_failures,
-    is_missing,
     make_report,
     summarize,
+    was_not_built,
 )
+from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut
 
 from .building import Log
 from .flows import BATCH_ID, CATALOG_ID, HOST, MODEL_ID, REF, row
 
-SUBJECT = Subject(
+SUBJECT = WaitContext(
     HOST,
     REF,
     BATCH_ID,
@@ -149,9 +148,9 @@ def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, kno
     ],
     ids=["warn", "ignore", "fail", "fail, one missing among them", "all listed", "a batch without aggregates"],
 )
-def test_what_it_means_that_not_all_aggregates_may_be_listed(policy, rows, is_cut, outcome, log):
+def test_what_it_means_that_not_all_aggregates_may_be_listed(policy, rows, is_truncated, outcome, log):
     def listed():
-        return Instances.of(rows, is_cut=is_cut)
+        return Instances.of(rows, is_truncated=is_truncated)
 
     if isinstance(outcome, type):
         with pytest.raises(outcome) as error:
@@ -334,7 +333,7 @@ def test_a_message_of_any_length_fits_into_a_log_and_into_a_database(message):
     ],
 )
 def test_which_aggregates_a_batch_that_is_done_lacks(status, missing):
-    assert is_missing(AggregateInstance("1", status)) is missing
+    assert was_not_built(AggregateInstance("1", status)) is missing
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.connection import parse_connection
+from airflow_provider_atscale.client.settings import parse_connection
 from airflow_provider_atscale.exceptions import AtScaleError
 
 from .flows import (
@@ -38,7 +38,7 @@ def calls(edition):
         "batches": edition.batches(REF, (BATCH_ID,)),
         "instances": edition.instances(BATCH_ID),
         "locate": edition.locate(BATCH_ID),
-        "start": edition.start(REF, is_full_build=True, grace_period_overrides={}, before_post=lambda: None),
+        "start": edition.start(REF, is_full_build=True, grace_period_overrides={}, before_post=lambda _: None),
         **dict(edition.probe()),
     }
 

@@ -9,32 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_atscale.api.models import AggregateInstance, Batch
+from airflow_provider_atscale.api.observation import Missing, ReadFailed, Seen
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConnectionError,
     AtScaleTaskStoppedError,
 )
-from airflow_provider_atscale.protocol.models import AggregateInstance, Batch
-from airflow_provider_atscale.protocol.watch import (
-    BatchWatch,
-    Ended,
-    GaveUp,
-    Missing,
-    Seen,
-    Tolerance,
-    Trouble,
-)
-from airflow_provider_atscale.report import TimedOut
-from airflow_provider_atscale.waiting import (
-    HEARTBEAT,
-    Deadline,
-    Progress,
-    look,
-    parse_deadline,
-    timed_out,
-    tolerance,
-    wait_blocking,
-)
+from airflow_provider_atscale.waiting.blocking import look, wait_blocking
+from airflow_provider_atscale.waiting.deadline import Deadline, parse_deadline, timed_out
+from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, Tolerance, WaitPolicy
+from airflow_provider_atscale.waiting.progress import HEARTBEAT, Progress
+from airflow_provider_atscale.waiting.tolerance import tolerance
 
 from .flows import NOW, REF, Clock
 
@@ -70,7 +56,7 @@ def test_a_deadline_is_read_back(deadline):
     ("status", "seconds"), [("inprogress", 100.0), (None, 100.0)], ids=["seen", "never seen"]
 )
 def test_the_verdict_of_a_wait_whose_deadline_has_passed(status, seconds):
-    watch = BatchWatch(NOW, 60.0, batch=Batch("b", status) if status else None)
+    watch = WaitPolicy(NOW, 60.0, batch=Batch("b", status) if status else None)
     assert timed_out(Deadline(NOW + 100, "timeout"), watch, NOW + 100) == TimedOut("timeout", seconds, status)
 
 
@@ -90,8 +76,8 @@ def test_the_tolerances_are_airflows_configuration(monkeypatch):
         ({"b": DONE.batch}, DONE),
         ({}, Missing()),
         ({"c": Batch("c", "done")}, Missing()),
-        (AtScaleConnectionError("no answer"), Trouble("no answer")),
-        (AtScaleAuthenticationError("refused", 401), Trouble("refused")),
+        (AtScaleConnectionError("no answer"), ReadFailed("no answer")),
+        (AtScaleAuthenticationError("refused", 401), ReadFailed("refused")),
     ],
     ids=["found", "missing", "another's", "trouble", "refused credentials"],
 )
@@ -134,7 +120,7 @@ class Build:
 
 
 def wait(observe, clock, deadline=None, is_stopped=lambda: False, cap=60.0):
-    watch = BatchWatch(clock.now, cap, subject="Batch b")
+    watch = WaitPolicy(clock.now, cap, subject="Batch b")
     progress = Progress(log, "Batch b", clock.now)
     return wait_blocking(observe, watch, progress, deadline, is_stopped, clock, clock.sleep)
 
@@ -199,7 +185,7 @@ def test_a_stopped_task_stops_waiting_and_says_what_goes_on():
 
 def test_trouble_is_borne_and_then_given_up():
     clock = Clock()
-    verdict = wait(lambda: Trouble("HTTP 503"), clock)
+    verdict = wait(lambda: ReadFailed("HTTP 503"), clock)
     assert isinstance(verdict, GaveUp)
     assert verdict.kind == "trouble"
     assert 1800 <= clock.now - NOW <= 1800 + 70
@@ -211,7 +197,7 @@ def test_a_build_survives_an_outage_that_is_shorter_than_the_tolerance():
 
     def observe():
         seen = build.observe()
-        return Trouble("HTTP 503") if 600 < clock.now - NOW < 2300 else seen
+        return ReadFailed("HTTP 503") if 600 < clock.now - NOW < 2300 else seen
 
     assert wait(observe, clock) == Ended(Batch("b", "done"))
 
@@ -226,7 +212,7 @@ def noted(*steps):
         info=lambda text, *args: lines.append("info: " + text % args),
         warning=lambda text, *args: lines.append("warning: " + text % args),
     )
-    watch, progress = BatchWatch(NOW, 60.0), Progress(said, "Batch b", NOW)
+    watch, progress = WaitPolicy(NOW, 60.0), Progress(said, "Batch b", NOW)
     for second, observation in steps:
         decision = watch.observe(observation, NOW + second, 0.5)
         progress.note(observation, watch, decision, NOW + second)
@@ -264,7 +250,7 @@ HALF = tuple(
             ["info: Batch b: done after 1 s"],
         ),
         (
-            [(1, Trouble("HTTP 503.")), (2, Trouble("HTTP 502")), (9, BUSY)],
+            [(1, ReadFailed("HTTP 503.")), (2, ReadFailed("HTTP 502")), (9, BUSY)],
             [
                 "warning: Batch b: waiting on after 1 s, though HTTP 503",
                 "info: Batch b: inprogress after 9 s",

@@ -8,20 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.protocol.models import AggregateInstance, Batch, Phase, normalize_status
-from airflow_provider_atscale.protocol.watch import (
-    FLOOR,
-    JITTER,
-    BatchWatch,
-    Ended,
-    GaveUp,
-    Missing,
-    Seen,
-    Tolerance,
-    Trouble,
-    Wait,
-    observe_found,
-)
+from airflow_provider_atscale.api.models import AggregateInstance, Batch, Phase, normalize_status
+from airflow_provider_atscale.api.observation import Missing, ReadFailed, Seen, observe_found
+from airflow_provider_atscale.waiting.policy import FLOOR, JITTER, Ended, GaveUp, Tolerance, Wait, WaitPolicy
 
 from .flows import NOW
 from .test_models import JSON
@@ -38,8 +27,8 @@ def by_instances(status: str, *statuses: str) -> Seen:
     return seen(status, instances=instances)
 
 
-def watch(cap: float = CAP, **tolerance: float) -> BatchWatch:
-    return BatchWatch(NOW, cap, Tolerance(**tolerance), "Batch b")
+def watch(cap: float = CAP, **tolerance: float) -> WaitPolicy:
+    return WaitPolicy(NOW, cap, Tolerance(**tolerance), "Batch b")
 
 
 def told(decision) -> str:
@@ -49,13 +38,13 @@ def told(decision) -> str:
     return decision.kind if isinstance(decision, GaveUp) else "wait"
 
 
-def play(judge: BatchWatch, *steps) -> list[str]:
+def play(judge: WaitPolicy, *steps) -> list[str]:
     """Show observations at seconds after the wait began; return the decisions."""
     return [told(judge.observe(observation, NOW + second, 0.5)) for second, observation in steps]
 
 
 BUSY, DONE, FAILED, ODD = seen("inprogress"), seen("done"), seen("failed"), seen("archived")
-GONE, DOWN = Missing(), Trouble("HTTP 503")
+GONE, DOWN = Missing(), ReadFailed("HTTP 503")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +133,7 @@ def test_an_end_that_only_instances_show_is_never_believed_at_once():
     ("steps", "expected"),
     [
         (
-            [(1, DOWN), (900, Trouble("HTTP 502")), (1802, Trouble("no answer."))],
+            [(1, DOWN), (900, ReadFailed("HTTP 502")), (1802, ReadFailed("no answer."))],
             "Batch b could not be read for 30 minutes; the last 3 answers were: HTTP 503; then HTTP 502; then "
             "no answer",
         ),
@@ -165,11 +154,11 @@ def test_giving_up_says_why(steps, expected):
 
 def test_doubt_is_told():
     judge = watch()
-    assert (judge.is_in_doubt, judge.last_answer) == (False, None)
+    assert (judge.is_uncertain, judge.last_answer) == (False, None)
     judge.observe(DOWN, NOW + 1, 0.5)
-    assert (judge.is_in_doubt, judge.last_answer) == (True, "HTTP 503")
+    assert (judge.is_uncertain, judge.last_answer) == (True, "HTTP 503")
     judge.observe(BUSY, NOW + 2, 0.5)
-    assert (judge.is_in_doubt, judge.last_answer) == (False, None)
+    assert (judge.is_uncertain, judge.last_answer) == (False, None)
 
 
 def test_a_thousand_looks_in_trouble_are_looks_like_any_others():
@@ -213,7 +202,7 @@ words = (
 observations = (
     st.builds(seen, words)
     | st.just(GONE)
-    | st.builds(Trouble, st.text(max_size=5))
+    | st.builds(ReadFailed, st.text(max_size=5))
     | st.builds(
         lambda status, each: by_instances(status, *each), words, st.lists(st.text(max_size=4), max_size=3)
     )
@@ -269,8 +258,8 @@ def test_another_process_goes_on_as_this_one_would(steps, data):
         judge.observe(observation, now, 0.5)
     heir = watch()
     heir.remember(json.loads(json.dumps(judge.memory())))
-    assert (heir.is_in_doubt, heir.last_answer, heir.memory()) == (
-        judge.is_in_doubt, judge.last_answer, judge.memory(),
+    assert (heir.is_uncertain, heir.last_answer, heir.memory()) == (
+        judge.is_uncertain, judge.last_answer, judge.memory(),
     )  # fmt: skip
     doubts = st.lists(st.tuples(st.sampled_from([GONE, DOWN, ODD]), st.floats(0, 900)))
     for observation, gap in data.draw(doubts):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.protocol.models import Batch, History
-from airflow_provider_atscale.watermark import REMEMBERED, Watermark, parse_watermark
+from airflow_provider_atscale.api.models import Batch, History
+from airflow_provider_atscale.waiting.watermark import REMEMBERED, Watermark, parse_watermark
 
 START = datetime(2025, 2, 27, 12, 0, tzinfo=timezone.utc)
 SERVER = "https://atscale.example.com"

@@ -1,0 +1,53 @@
+"""What one read shows of a batch: the batch, that it is missing, or that the read failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable
+from airflow_provider_atscale.exceptions import AtScaleError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The batch was found."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The history was read, and the batch is not in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFailed:
+    """
+    The history could not be read.
+
+    :param reason: What happened, free of secrets.
+    """
+
+    reason: str
+
+
+Observation = Seen | Missing | ReadFailed
+
+
+def observe_found(found: Mapping[str, Batch | AtScaleError], batch_id: str) -> Observation:
+    """Return the observation that an answer of ``Edition.batches`` is for one batch."""
+    batch = found.get(batch_id)
+    if isinstance(batch, AtScaleError):
+        return ReadFailed(str(batch))
+    return Missing() if batch is None or batch.id != batch_id else Seen(batch)
+
+
+def observe_newest(history: History | HistoryUnavailable) -> Observation:
+    """Return the observation that a model's history is for a wait for its newest batch."""
+    if isinstance(history, HistoryUnavailable):
+        return ReadFailed(f"the build history cannot be read ({history})")
+    return Missing() if history.newest is None else Seen(history.newest)

@@ -1,0 +1,118 @@
+"""Make the calls of a connection's edition: addresses and authentication from the connection's settings."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from airflow_provider_atscale.api.auth import (
+    AdvisingAuth,
+    ApiTokenAuth,
+    Auth,
+    BasicAuth,
+    FixedAuth,
+    PasswordAuth,
+)
+from airflow_provider_atscale.api.container import ContainerEdition
+from airflow_provider_atscale.api.installer import InstallerEdition
+from airflow_provider_atscale.client.settings import DESIGN_CENTER_PORT, ENGINE_PORT, at_port, wrong_field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_atscale.api.edition import Edition
+    from airflow_provider_atscale.client.settings import Settings
+
+
+def make_edition(settings: Settings, now: Callable[[], float] = time.time) -> Edition:
+    """
+    Return the calls of a connection's edition.
+
+    :param settings: The connection's settings.
+    :param now: Returns epoch seconds.
+    """
+    return _BUILDERS[settings.edition](settings, now)
+
+
+def _container(settings: Settings, now: Callable[[], float]) -> Edition:
+    auth: Auth
+    if settings.auth_type == "api_token":
+        url = f"{settings.base_url}{settings.api_prefix}/token"
+        auth = ApiTokenAuth(settings.password or "", url, now)
+    else:
+        form = {
+            "grant_type": "password",
+            "client_id": settings.client_id,
+            "username": settings.login or "",
+            "password": settings.password or "",
+            "scope": "openid",
+        }
+        if settings.client_secret:
+            form["client_secret"] = settings.client_secret
+        realm = quote(settings.realm, safe="")
+        url = f"{settings.base_url}/auth/realms/{realm}/protocol/openid-connect/token"
+        auth = PasswordAuth(url, form, now)
+    return ContainerEdition(settings.base_url, auth, settings.api_prefix, settings.build_history_url)
+
+
+def _installer(settings: Settings, now: Callable[[], float]) -> Edition:
+    engine_url, design_center_url = _installer_urls(settings)
+    password = settings.password or ""
+    auth: AdvisingAuth
+    if settings.auth_type == "client_api_key":
+        advice = (
+            "Check the key in the connection's password: the sample script in Design Center > project > cube "
+            "> Build > Triggers shows it, in the header client-api-key."
+        )
+        auth = FixedAuth({"client-api-key": password}, advice)
+    elif settings.auth_type == "api_token":
+        advice = (
+            "The token in the connection's password is wrong or has expired: open "
+            f"{design_center_url}/jwt/get in a browser for a new one. A login and password, or a client API "
+            "key, do not expire."
+        )
+        auth = FixedAuth({"Authorization": f"Bearer {password}"}, advice)
+    else:
+        login_url = f"{design_center_url}/{quote(settings.organization, safe='')}/auth"
+        auth = BasicAuth(login_url, settings.login or "", password, now)
+    return InstallerEdition(
+        engine_url,
+        design_center_url,
+        auth,
+        settings.organization,
+        settings.environment,
+        engine_choice=settings.engine_choice,
+        build_history_url=settings.build_history_url,
+    )
+
+
+def _installer_urls(settings: Settings) -> tuple[str, str]:
+    """
+    Return the addresses of the engine and of the Design Center.
+
+    Each is what its own field says, else the host at its usual port. A host with another port is taken for
+    the Design Center where the engine has a field of its own; else nobody knows which of the two it is.
+    """
+    port = urlsplit(settings.base_url).port
+    if port is not None:
+        if settings.engine_url is None:
+            raise wrong_field(
+                settings.conn_id,
+                "engine_url",
+                f"is empty, and the host's port {port} may be the engine's or the Design Center's: the "
+                f"installer edition has two addresses. Give the host without a port (the engine is then at "
+                f"port {ENGINE_PORT}, the Design Center at {DESIGN_CENTER_PORT}), or set engine_url, and "
+                "design_center_url where that is not the host",
+            )
+        return settings.engine_url, settings.design_center_url or settings.base_url
+    return (
+        settings.engine_url or at_port(settings.base_url, ENGINE_PORT),
+        settings.design_center_url or at_port(settings.base_url, DESIGN_CENTER_PORT),
+    )
+
+
+_BUILDERS: Mapping[str, Callable[[Settings, Callable[[], float]], Edition]] = {
+    "container": _container,
+    "installer": _installer,
+}

@@ -1,0 +1,35 @@
+"""Limit the requests that one server is sent at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+#: Requests that one triggerer sends to one server at once.
+MAX_REQUESTS = 8
+
+
+class ConcurrencyLimiter:
+    """
+    Limit the concurrent requests to one server, whatever the number of connections to it.
+
+    :param limit: How many requests are sent at once.
+    """
+
+    def __init__(self, limit: int = MAX_REQUESTS) -> None:
+        self.limit = limit
+        self._semaphore = asyncio.Semaphore(limit)
+
+    async def acquire(self, seconds: float) -> None:
+        """
+        Wait for a slot; raise ``asyncio.TimeoutError`` if none is free in time.
+
+        :param seconds: The longest wait.
+        """
+        if self._semaphore.locked():
+            await asyncio.wait_for(self._semaphore.acquire(), seconds)
+        else:
+            await self._semaphore.acquire()
+
+    def release(self) -> None:
+        """Free a slot."""
+        self._semaphore.release()

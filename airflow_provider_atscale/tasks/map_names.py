@@ -1,0 +1,46 @@
+"""Let mapped tasks read well: by what they work on instead of by their number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: The database column that holds a mapped task's name is this wide.
+WIDTH = 250
+_MODEL = 'task.catalog ~ " / " ~ task.model'
+
+BUILD_NAME = f"{{{{ ({_MODEL})[:{WIDTH}] }}}}"
+#: A sensor may know nothing but its batch.
+BATCH_NAME = f"{{{{ ({_MODEL} if task.catalog else task.batch_id or '')[:{WIDTH}] }}}}"
+
+
+class NamedPartial:
+    """
+    ``Operator.partial`` that also names the mapped tasks, unless the user does.
+
+    Airflow takes ``map_index_template`` from what ``partial`` was given, and never asks the operator itself.
+
+    :param template: The name.
+    """
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+        self._owner: Any = None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._owner = owner
+
+    def __get__(self, task: Any, operator: type | None = None) -> Callable[..., Any]:
+        # Asked of a task, Airflow's own returns a function that explains why that is wrong.
+        asked: Any = operator if task is None else task
+        inherited: Callable[..., Any] = super(self._owner, asked).partial  # type: ignore[misc]
+
+        def partial(**kwargs: Any) -> Any:
+            made = inherited(**kwargs)
+            if made.kwargs.get("map_index_template") is None:
+                made.kwargs["map_index_template"] = self._template
+            return made
+
+        return partial

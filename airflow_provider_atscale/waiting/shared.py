@@ -1,0 +1,240 @@
+"""
+Shared polling: triggers on one event loop share a client per connection and one history read per model.
+
+A shared read is a task of its own in an empty context: a task inherits the context of its creator, and with it
+the log file of one trigger. It logs nothing itself, and a cancelled trigger does not end it for the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.api.observation import (
+    Missing,
+    Observation,
+    ReadFailed,
+    observe_found,
+    observe_newest,
+)
+from airflow_provider_atscale.exceptions import AtScaleError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from types import TracebackType
+
+    from airflow_provider_atscale.client.shared_connection import SharedConnection
+
+#: How many subscribers are woken in one turn of the event loop.
+_WAKE_AT_ONCE = 50
+#: Precision of the event loop's timers, in seconds.
+_TIMER_PRECISION = 0.05
+
+_pollers: WeakKeyDictionary[SharedConnection, dict[tuple[str, str], ModelPoller]] = WeakKeyDictionary()
+
+
+async def or_read_failed(read: Awaitable[Any]) -> Any:
+    """
+    Await a read, and return any failure as an observation.
+
+    :param read: The read.
+    """
+    try:
+        return await read
+    except AtScaleError as error:
+        return ReadFailed(str(error))
+    except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # Airflow's own errors of a triggerer's channel are no Exceptions; a subscriber must hear of all.
+        return ReadFailed(f"unexpected {type(error).__name__}: {error}")
+
+
+async def find_model(
+    connection: SharedConnection, ref: ModelRef, batch_id: str | None
+) -> ModelRef | Observation:
+    """
+    Find a model by its names or, if these are not known, through a batch's instances.
+
+    :param connection: The shared connection.
+    :param ref: What is known of the model.
+    :param batch_id: The batch.
+    """
+    if ref.catalog:
+        read = connection.resolve_model(ref.catalog, ref.model)
+    else:
+        read = connection.run(lambda client: client.edition.locate(str(batch_id)))
+    found: ModelRef | ReadFailed | None = await or_read_failed(read)
+    return Missing() if found is None else found
+
+
+class ModelPoller:
+    """
+    Read one model's history for all its subscribers.
+
+    :param connection: The connection that they share.
+    :param ref: The model.
+    """
+
+    def __init__(self, connection: SharedConnection, ref: ModelRef) -> None:
+        self._connection = connection
+        self._ref = ref
+        self._waiting: dict[asyncio.Future[Observation], tuple[str | None, float]] = {}
+        self._due: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self.ref_count = 0
+
+    async def next(self, batch_id: str | None, seconds: float) -> Observation:
+        """
+        Wait for the next observation of a batch: after so many seconds, or earlier if another subscriber polls.
+
+        :param batch_id: The batch; None for the model's newest.
+        :param seconds: When this subscriber wants to poll.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Observation] = loop.create_future()
+        due = loop.time() + max(seconds, 0.0)
+        self._waiting[future] = batch_id, due
+        self._schedule_read(due)
+        try:
+            return await future
+        finally:
+            del self._waiting[future]
+            if not self._waiting:
+                self._stop_timer()
+
+    def _schedule_read(self, due: float) -> None:
+        # After a read that is under way the subscribers that are left schedule the next one.
+        if self._reading is not None or (self._due is not None and self._due <= due):
+            return
+        self._stop_timer()
+        self._due = due
+        # In an empty context, which the read inherits: that of a trigger would lead to its log.
+        self._timer = asyncio.get_running_loop().call_at(
+            due, self._start_read, context=self._connection.context
+        )
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._due = None, None
+
+    def _start_read(self) -> None:
+        self._timer, self._due = None, None
+        if not self._waiting:
+            return
+        due = min(due for _, due in self._waiting.values())
+        if due > asyncio.get_running_loop().time() + _TIMER_PRECISION:
+            # The subscriber that wanted to poll now has left.
+            self._schedule_read(due)
+            return
+        asked = frozenset(batch_id for batch_id, _ in self._waiting.values())
+        self._reading = asyncio.ensure_future(self._read(asked))
+
+    async def _read(self, asked: frozenset[str | None]) -> None:
+        try:
+            ids = [each for each in asked if each is not None]
+            found: Any = {}
+            history: Any = None
+            if ids:
+                found = await or_read_failed(
+                    self._connection.run(lambda client: client.edition.batches(self._ref, ids))
+                )
+            if None in asked:
+                history = await or_read_failed(
+                    self._connection.run(lambda client: client.edition.history(self._ref))
+                )
+            for number, (future, (batch_id, _)) in enumerate(list(self._waiting.items()), 1):
+                if number % _WAKE_AT_ONCE == 0:
+                    # Each subscriber works on the answer; other tasks of the event loop want to run as well.
+                    await asyncio.sleep(0)
+                if future.done() or batch_id not in asked:
+                    continue
+                answer = history if batch_id is None else found
+                if isinstance(answer, ReadFailed):
+                    future.set_result(answer)
+                elif batch_id is None:
+                    future.set_result(observe_newest(answer))
+                else:
+                    future.set_result(observe_found(answer, batch_id))
+        finally:
+            self._reading = None
+            # Subscribers that came during the read, for a batch that it did not ask for.
+            left = [due for future, (_, due) in self._waiting.items() if not future.done()]
+            if left:
+                self._schedule_read(min(left))
+
+    async def close(self) -> None:
+        """Cancel the timer and the read."""
+        self._stop_timer()
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+
+class Subscription:
+    """
+    One trigger's subscription to a model's poller; the model may be found later.
+
+    :param connection: The shared connection.
+    :param ref: The model; without ids if they are not known yet.
+    :param batch_id: The batch; None for the model's newest.
+    """
+
+    def __init__(self, connection: SharedConnection, ref: ModelRef, batch_id: str | None) -> None:
+        self.ref = ref
+        self._connection = connection
+        self._batch_id = batch_id
+        self._poller: ModelPoller | None = None
+
+    async def __aenter__(self) -> Subscription:
+        await self._connection.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._poller is not None:
+                await self._leave(self._poller)
+        finally:
+            await self._connection.__aexit__(kind, error, trace)
+
+    async def next(self, seconds: float) -> Observation:
+        """
+        Wait for the next observation of the batch.
+
+        :param seconds: When this subscriber wants to poll.
+        """
+        if self._poller is None:
+            if not self.ref.catalog_id:
+                await asyncio.sleep(seconds)
+                found = await find_model(self._connection, self.ref, self._batch_id)
+                if not isinstance(found, ModelRef):
+                    return found
+                self.ref, seconds = found, 0.0
+            self._poller = self._join()
+        return await self._poller.next(self._batch_id, seconds)
+
+    def _join(self) -> ModelPoller:
+        # Names of a model differ from trigger to trigger; its ids do not.
+        pollers = _pollers.setdefault(self._connection, {})
+        key = (self.ref.catalog_id, self.ref.model_id)
+        poller = pollers.get(key)
+        if poller is None:
+            poller = pollers[key] = ModelPoller(self._connection, self.ref)
+        poller.ref_count += 1
+        return poller
+
+    async def _leave(self, poller: ModelPoller) -> None:
+        poller.ref_count -= 1
+        if poller.ref_count:
+            return
+        pollers = _pollers.get(self._connection, {})
+        key = (self.ref.catalog_id, self.ref.model_id)
+        if pollers.get(key) is poller:
+            del pollers[key]
+        await poller.close()
