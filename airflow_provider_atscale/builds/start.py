@@ -1,8 +1,9 @@
 """
-Come by a batch: attach to an earlier try's, adopt one whose id was lost, meet a running one, start one.
+Obtain the batch that a task waits for.
 
-Everything around the one call that must not be made twice happens here, and nothing of it knows whether the
-task waits on a worker or in a triggerer. What is stored, and what follows from it, is in ``durable``.
+Reattach to an earlier try's batch, adopt a batch whose start reply was lost, apply ``on_running`` to a batch that
+already runs, or start a new one. Everything around the one call that must not be sent twice is here; it is the same
+for a wait on a worker and in a triggerer. What is stored between tries is in ``builds/state.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from airflow_provider_atscale.builds.state import (
     Reattach,
     SearchHistory,
     StartIntent,
-    StartNew,
 )
 from airflow_provider_atscale.exceptions import (
     AtScaleAlreadyRunningError,
@@ -40,33 +40,34 @@ from airflow_provider_atscale.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_atscale.api.models import ModelRef
+    from airflow_provider_atscale.builds.request import BuildRequest
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
-    from airflow_provider_atscale.tasks.plan import Plan
 
-#: Seconds between two looks for a batch whose id was lost; the last one repeats.
-_LOOKS = (1.0, 2.0, 4.0, 8.0, 15.0)
-#: After a refusal a batch that explains it is looked for this often.
-_LOOKS_AFTER_REFUSAL = 2
+#: Seconds between two searches for a batch whose id was lost; the last one repeats.
+_SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
+#: How often the history is read for a running batch that explains a refused start.
+_READS_AFTER_REFUSAL = 2
 
 
 @dataclass(frozen=True, slots=True)
 class OwnBatch:
     """
-    The task's own batch: wait for it.
+    The task's batch: wait for it.
 
     :param batch_id: The batch.
-    :param start: How the task came to it: started, attached or adopted.
-    :param batch: What is known of it, where anything is.
+    :param origin: How the task obtained it: started, attached or adopted.
+    :param batch: What is known of it, if anything.
     """
 
     batch_id: str
-    start: str
+    origin: str
     batch: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RunningOther:
-    """Somebody else's batch: wait for it to end, then begin again."""
+    """Another batch of the model runs: wait for it to end, then obtain a batch again."""
 
     batch: Batch
 
@@ -74,18 +75,18 @@ class RunningOther:
 @dataclass(frozen=True, slots=True)
 class FinishedBatch:
     """
-    An earlier try saw its batch done, and judged it good.
+    An earlier try's batch, which that try judged good.
 
     :param batch_id: The batch.
-    :param start: How that try came to it.
+    :param origin: How this try obtained it.
     """
 
     batch_id: str
-    start: str
+    origin: str
 
 
 class Skip(Exception):
-    """``on_running="skip"`` was chosen, and a batch of the model runs."""
+    """``on_running="skip"`` is set, and a batch of the model runs."""
 
 
 Step = OwnBatch | RunningOther | FinishedBatch
@@ -93,23 +94,25 @@ Step = OwnBatch | RunningOther | FinishedBatch
 
 class BuildStarter:
     """
-    Come by the batch of one task.
+    Obtain the batch that one task waits for.
 
     :param hook: The hook.
-    :param plan: What the task was asked to do.
-    :param memory: What earlier tries have stored.
-    :param log: Where to say what happens.
-    :param is_stopped: Whether somebody stopped the task.
+    :param ref: The model.
+    :param request: What to build.
+    :param state: What earlier tries have stored.
+    :param log: The task's logger.
+    :param is_stopped: Returns whether the task was stopped.
     :param lost_reply_window: Seconds that a batch may take to appear in the history.
-    :param clock: Tells the epoch seconds.
-    :param sleep: Lets time pass.
+    :param clock: Returns epoch seconds.
+    :param sleep: Waits for some seconds.
     """
 
     def __init__(
         self,
         hook: AtScaleHook,
-        plan: Plan,
-        memory: BuildStateStore,
+        ref: ModelRef,
+        request: BuildRequest,
+        state: BuildStateStore,
         log: Any,
         *,
         is_stopped: Callable[[], bool] = lambda: False,
@@ -117,31 +120,22 @@ class BuildStarter:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.may_have_started = False
         self._hook = hook
-        self._plan = plan
-        self._memory = memory
+        self._ref = ref
+        self._request = request
+        self._kind = kind_of(request.is_full_build)
+        self._a_kind = "a full" if request.is_full_build else "an incremental"
+        self._state = state
         self._log = log
         self._is_stopped = is_stopped
-        self.may_have_started = False
         self._window = lost_reply_window
         self._clock = clock
         self._sleep = sleep
 
-    @property
-    def _ref(self) -> Any:
-        return self._plan.ref
-
-    @property
-    def _kind(self) -> str:
-        return kind_of(self._plan.is_full_build)
-
-    @property
-    def _full(self) -> bool:
-        return bool(self._plan.is_full_build)
-
     def obtain_batch(self) -> Step:
         """
-        Come by a batch, or by one that must end first.
+        Return the task's batch, or another one that must end first.
 
         :raises Skip: If a batch runs and ``on_running`` is ``skip``.
         :raises AtScaleAlreadyRunningError: If a batch runs and ``on_running`` is ``fail``.
@@ -149,100 +143,99 @@ class BuildStarter:
         :raises AtScaleStartError: If AtScale refused the start.
         """
         decision = self._load_state()
+        step: Step | None = None
         if isinstance(decision, AlreadyDone):
-            batch_id = str(decision.entry.batch_id)
-            self._log.info("Batch %s of an earlier try is done already, so nothing is built again", batch_id)
-            return FinishedBatch(batch_id, decision.entry.start)
+            batch_id = str(decision.build.batch_id)
+            self._log.info("Batch %s of an earlier try is already done: nothing is built again", batch_id)
+            return FinishedBatch(batch_id, "attached")
         if isinstance(decision, Reattach):
-            step = self._attach_again(decision)
-            if step is not None:
-                return step
+            step = self._reattach(decision)
         elif isinstance(decision, SearchHistory):
-            step = self._find_again(decision)
-            if step is not None:
-                return step
-        elif isinstance(decision, StartNew) and decision.reason:
-            self._log.info("Not going on with an earlier batch: %s", decision.reason)
-        return self._start()
+            step = self._search_again(decision)
+        elif decision.reason:
+            self._log.info("Not using the batch of an earlier try: %s", decision.reason)
+        return step or self._start()
 
-    # --- what an earlier try left ---
+    # --- an earlier try's batch ---
 
     def _load_state(self) -> Decision:
         try:
-            return self._memory.load()
+            return self._state.load()
         except Exception as error:
             raise AtScaleError(
-                f"Nothing was started: what an earlier try to build {self._ref} has left in Airflow's task "
-                f"state store could not be read ({type(error).__name__}: {error}), and without it a build "
-                "could be started twice. A retry of the task tries again."
+                f"Nothing was started: Airflow's task state store could not be read ({type(error).__name__}: "
+                f"{error}). It may hold a build of {self._ref} that an earlier try has started, so a new one could "
+                "be the second. A retry of the task tries again."
             ) from error
 
-    def _attach_again(self, decision: Reattach) -> Step | None:
-        batch_id, start = str(decision.entry.batch_id), decision.entry.start
+    def _reattach(self, decision: Reattach) -> Step | None:
+        batch_id = str(decision.build.batch_id)
         seen = self._hook.observe_batch(self._ref, batch_id)
-        if isinstance(seen, Missing) and decision.entry.outcome == LOST:
+        if isinstance(seen, Missing) and decision.build.outcome == LOST:
             self._log.warning(
-                "Batch %s of an earlier try is still not in the build history, so a fresh one is built",
-                batch_id,
+                "Batch %s of an earlier try is still not in the build history: a new one is started", batch_id
             )
             return None
-        # A batch that only its instances show may have more of them to come.
+        # A batch that only its instances show may get more of them.
         if isinstance(seen, Seen) and seen.batch.phase is Phase.FAILED and seen.batch.instances is None:
             self._log.warning(
-                "Batch %s of an earlier try ended as %s, so a fresh one is built", batch_id, seen.batch.status
+                "Batch %s of an earlier try ended as %s: a new one is started", batch_id, seen.batch.status
             )
-            self._stamp(FAILED, batch_id)
+            store_outcome(self._state, self._log, FAILED, batch_id)
             return None
-        self._log.info("Attaching to batch %s, which an earlier try of this task %s", batch_id, start)
-        return OwnBatch(batch_id, start, seen.batch if isinstance(seen, Seen) else None)
+        self._log.info(
+            "Attaching to batch %s, which an earlier try of this task %s", batch_id, decision.build.origin
+        )
+        return OwnBatch(batch_id, "attached", seen.batch if isinstance(seen, Seen) else None)
 
-    def _find_again(self, decision: SearchHistory) -> Step | None:
-        intent = decision.entry.intent
+    def _search_again(self, decision: SearchHistory) -> Step | None:
+        intent = decision.build.intent
         self._log.warning(
-            "An earlier try was about to start a build at %s and did not learn its id: looking for the batch",
+            "An earlier try was about to start a build at %s, and its id is not known: searching the build history",
             iso(intent.server_time) or f"epoch {intent.at:.0f}",
         )
         # The intent may be by the clock of another worker.
-        found = self._look_for(intent, until=min(intent.at, self._clock()) + self._window)
-        if isinstance(found, str):
-            self._log.warning("Not going on with a batch of the earlier try: %s", found)
+        found = self._search(intent, until=min(intent.at, self._clock()) + self._window)
+        if isinstance(found, _NotFound):
+            self._log.warning("Not using a batch of the earlier try: %s", found.reason)
             return None
         return found
 
-    def _look_for(self, intent: StartIntent, until: float) -> Step | str:
-        """Return the one batch that an intent led to, or the reason why there is none to be found."""
+    def _search(self, intent: StartIntent, until: float) -> Step | _NotFound:
+        """Return the one batch that an intent led to, or the reason why none can be found."""
         if intent.had_running:
-            return (
-                "just before it a batch of the model ran, or the build history could not be read, so no batch "
-                "can be told to be its own"
+            return _NotFound(
+                "just before the start a batch of the model ran, or the build history could not be read, so no "
+                "batch can be recognized as this task's"
             )
-        looks = 0
+        attempts = 0
         while True:
-            trouble: AtScaleError | None = None
+            failure: AtScaleError | None = None
             try:
                 history = self._hook.get_history(self._ref)
             except AtScaleError as error:
-                trouble = error
+                failure = error
             else:
                 if isinstance(history, HistoryUnavailable):
-                    return f"the build history may not be read ({history})"
-                found = intent.candidates(history, is_full_build=self._full)
+                    return _NotFound(f"no permission to read the build history ({history})")
+                found = intent.candidates(history, is_full_build=self._request.is_full_build)
                 if found:
                     return self._adopt(found, intent)
             if self._clock() >= until:
-                if trouble is not None:
+                if failure is not None:
                     raise AtScaleStartUnknownError(
-                        f"AtScale may or may not have started a {self._kind} build of {self._ref}, and the "
-                        f"build history that would tell could not be read: {trouble} Nothing more was "
-                        "started; a retry of the task looks again before it starts one."
-                    ) from trouble
-                return "no new batch appeared in the build history"
+                        f"AtScale may or may not have started {self._a_kind} build of {self._ref}, and the build "
+                        f"history could not be read: {failure} Nothing more was started; a retry of the task "
+                        "searches again before it starts one."
+                    ) from failure
+                return _NotFound("no new batch appeared in the build history")
             self._check_stopped(
-                f"The task was stopped while it looked for a build of {self._ref} that may have been started; "
-                "if it was, it goes on in AtScale. A retry of the task looks again."
+                f"The task was stopped while it searched for a build of {self._ref} that may have been started; "
+                "if it was, it goes on in AtScale. A retry of the task searches again."
             )
-            self._sleep(min(_LOOKS[min(looks, len(_LOOKS) - 1)], max(until - self._clock(), 0.1)))
-            looks += 1
+            delay = _SEARCH_DELAYS[min(attempts, len(_SEARCH_DELAYS) - 1)]
+            self._sleep(min(delay, max(until - self._clock(), 0.1)))
+            attempts += 1
 
     def _adopt(self, found: tuple[Batch, ...], intent: StartIntent) -> Step:
         if len(found) > 1:
@@ -250,7 +243,7 @@ class BuildStarter:
             raise AtScaleStartUnknownError(
                 f"AtScale has {len(found)} new {self._kind} builds of {self._ref}, and one of them may be this "
                 f"task's: {listed}. Nothing more was started. Wait until they have ended, then clear the task "
-                "to build once more, or mark it as success if one of them will do."
+                "to build once more, or mark it as success if one of them is enough."
             )
         batch = found[0]
         self._log.warning(
@@ -265,7 +258,7 @@ class BuildStarter:
         self._store_batch(batch.id, "adopted", intent)
         return OwnBatch(batch.id, "adopted", batch)
 
-    # --- a fresh batch ---
+    # --- a new batch ---
 
     def _start(self) -> Step:
         history = self._read_history()
@@ -276,16 +269,16 @@ class BuildStarter:
         try:
             outcome = self._hook.start_batch(
                 self._ref,
-                is_full_build=self._full,
-                grace_period_overrides=self._plan.overrides,
+                is_full_build=self._request.is_full_build,
+                grace_period_overrides=self._request.overrides,
                 before_post=lambda sends_kind: self._store_intent_before_post(
                     replace(intent, sends_kind=sends_kind)
                 ),
             )
         except (AtScaleApiError, AtScaleConfigurationError, AtScaleConnectionError):
-            # A plain no, or no connection at all: nothing was started, so nothing must be looked for.
+            # Refused, or no connection at all: nothing was started, so a retry has nothing to search for.
             self.may_have_started = False
-            self._stamp(REFUSED)
+            store_outcome(self._state, self._log, REFUSED)
             raise
         if isinstance(outcome, Started):
             self._store_batch(outcome.batch.id, "started", intent)
@@ -295,10 +288,10 @@ class BuildStarter:
         return self._after_lost_reply(outcome, intent)
 
     def _store_intent_before_post(self, intent: StartIntent) -> None:
-        """Write the intent, or let nothing be started: the last step before the POST."""
+        """Store the intent; if that fails, nothing is posted."""
         self._check_stopped()
         try:
-            self._memory.store_intent(intent)
+            self._state.store_intent(intent)
         except Exception as error:
             raise AtScaleError(
                 f"Nothing was started: the intent to build {self._ref} could not be written to Airflow's task "
@@ -310,51 +303,52 @@ class BuildStarter:
 
     def _after_lost_reply(self, lost: LostReply, intent: StartIntent) -> Step:
         self._log.warning(
-            "The reply to the start was lost (%s): looking for the batch in the build history", lost.reason
+            "The reply to the start was lost (%s): searching the build history for the batch", lost.reason
         )
-        found = self._look_for(intent, until=self._clock() + self._window)
-        if not isinstance(found, str):
+        found = self._search(intent, until=self._clock() + self._window)
+        if not isinstance(found, _NotFound):
             return found
         if intent.had_running:
             step = self._apply_on_running(self._try_history())
             if step is not None:
                 return step
         raise AtScaleStartUnknownError(
-            f"AtScale may or may not have started a {self._kind} build of {self._ref}: the reply to the start "
-            f"was lost ({lost.reason}), and {found}. Nothing more was started; a retry of the task looks again "
-            "before it starts one."
+            f"AtScale may or may not have started {self._a_kind} build of {self._ref}: the reply to the start "
+            f"was lost ({lost.reason}), and {found.reason}. Nothing more was started; a retry of the task searches "
+            "again before it starts one."
         )
 
     def _after_refusal(self, refused: Refused) -> Step:
-        for number in range(_LOOKS_AFTER_REFUSAL):
+        for number in range(_READS_AFTER_REFUSAL):
             if number:
-                self._sleep(_LOOKS[number])
+                self._sleep(_SEARCH_DELAYS[number])
             history = self._try_history()
             if history is not None and history.running:
-                self._log.info("AtScale refused the start, because a batch of the model runs already")
-                self._stamp(REFUSED)
+                self._log.info("AtScale refused the start: a batch of the model already runs")
+                store_outcome(self._state, self._log, REFUSED)
                 step = self._apply_on_running(history)
                 if step is not None:
                     return step
-        # A 500 may also come after a batch was made; the intent stays open, so that a retry looks for it.
+        # A 500 may also come after a batch was made; the intent stays open, so that a retry searches for it.
         raise refused.error
 
+    # --- a batch that already runs ---
+
     def _try_history(self) -> History | None:
-        """Return the history; after the POST nothing that ails its reading may hide what became of it."""
+        """Return the history; after the POST no failure of this read may hide what became of the start."""
         try:
             return self._read_history()
         except AtScaleError as error:
             self._log.warning("The build history could not be read: %s", error)
             return None
 
-    # --- a batch that runs already ---
-
     def _read_history(self) -> History | None:
         history = self._hook.get_history(self._ref)
         if isinstance(history, HistoryUnavailable):
             self._log.warning(
-                "The build history may not be read (%s). So this task cannot see whether a build of %s runs "
-                "already, and cannot find a build whose reply was lost. Give the user of the connection %s",
+                "No permission to read the build history (%s). So this task cannot see whether a build of %s "
+                "already runs, and cannot find a build whose start reply was lost. Give the user of the connection "
+                "%s",
                 history,
                 self._ref,
                 self._hook.edition.view_right,
@@ -363,35 +357,35 @@ class BuildStarter:
         return history
 
     def _apply_on_running(self, history: History | None) -> Step | None:
-        """Return what follows from the batches that run, None where none does."""
+        """Return what to do about a batch that runs; None if none does."""
         if history is None or not history.running:
             return None
         batch = history.running[0]
         about = f"batch {batch.id} ({batch.kind}, {batch.status}, created {iso(batch.created)})"
-        policy = self._plan.on_running
-        if policy == "skip":
-            raise Skip(f"Skipped: {about} of {self._ref} runs already, and on_running is 'skip'.")
-        if policy == "fail":
+        on_running = self._request.on_running
+        if on_running == "skip":
+            raise Skip(f"Skipped: {about} of {self._ref} already runs, and on_running is 'skip'.")
+        if on_running == "fail":
             raise AtScaleAlreadyRunningError(
-                f"Nothing was started: {about} of {self._ref} runs already, and on_running is 'fail'. See "
+                f"Nothing was started: {about} of {self._ref} already runs, and on_running is 'fail'. See "
                 f"{self._hook.history_url(self._ref, batch.id)}."
             )
-        if policy == "attach":
+        if on_running == "attach":
             fitting = [each for each in history.running if self._satisfies(each)]
             if fitting:
                 return self._attach(fitting[0])
-            self._log.warning("Not attaching to %s: it is no %s build; waiting for it", about, self._kind)
+            self._log.warning("Not attaching to %s: it is not %s build; waiting for it", about, self._a_kind)
         self._log.info("Waiting for %s of %s to end before a build is started", about, self._ref)
         return RunningOther(batch)
 
     def _satisfies(self, batch: Batch) -> bool:
-        """Whether a batch builds at least what this task was asked for."""
-        return batch.is_full_build is not False or not self._full
+        """Return whether a batch builds at least what this task was asked for."""
+        return batch.is_full_build is not False or not self._request.is_full_build
 
     def _attach(self, batch: Batch) -> OwnBatch:
         self._log.warning(
-            "Attaching to batch %s (%s), which somebody else started at %s: data that was loaded after that "
-            "may not be in it",
+            "Attaching to batch %s (%s), which another task or user started at %s: it may lack data that was "
+            "loaded after that",
             batch.id,
             batch.kind,
             iso(batch.created) or "an unknown time",
@@ -399,44 +393,46 @@ class BuildStarter:
         self._store_batch(batch.id, "attached", StartIntent(self._clock()))
         return OwnBatch(batch.id, "attached", batch)
 
-    # --- storing ---
+    # --- state ---
 
-    def _store_batch(self, batch_id: str, start: str, intent: StartIntent) -> None:
+    def _store_batch(self, batch_id: str, origin: str, intent: StartIntent) -> None:
         try:
-            self._memory.store_batch(batch_id, start, intent)
+            self._state.store_batch(batch_id, origin, intent)
         except Exception as error:
             self._log.error(
-                "Batch %s could not be written to Airflow's task state store (%s: %s). This try goes on with "
-                "it; should it die, a retry looks for the batch in the build history",
+                "Batch %s could not be written to Airflow's task state store (%s: %s). This try waits for it all "
+                "the same; if the try dies, a retry searches the build history",
                 batch_id,
                 type(error).__name__,
                 error,
             )
 
-    def _stamp(self, outcome: str, batch_id: str | None = None) -> None:
-        store_outcome(self._memory, self._log, outcome, batch_id)
-
-    def _check_stopped(self, consequence: str | None = None) -> None:
+    def _check_stopped(self, message: str | None = None) -> None:
         if self._is_stopped():
             raise AtScaleTaskStoppedError(
-                consequence or f"The task was stopped, so no build of {self._ref} is started."
+                message or f"The task was stopped, so no build of {self._ref} is started."
             )
 
 
-def store_outcome(memory: BuildStateStore, log: Any, outcome: str, batch_id: str | None = None) -> None:
-    """
-    Store how a batch was judged; where that fails a retry judges it again.
+@dataclass(frozen=True, slots=True)
+class _NotFound:
+    reason: str
 
-    :param memory: What is stored.
-    :param log: Where to say that it failed.
+
+def store_outcome(state: BuildStateStore, log: Any, outcome: str, batch_id: str | None = None) -> None:
+    """
+    Store how a batch was judged; if that fails, a retry judges it again.
+
+    :param state: The task's stored state.
+    :param log: The task's logger.
     :param outcome: How it was judged.
     :param batch_id: The batch.
     """
     try:
-        memory.store_outcome(outcome, batch_id)
+        state.store_outcome(outcome, batch_id)
     except Exception as error:
         log.warning(
-            "That %s could not be written to Airflow's task state store (%s: %s); a retry looks again",
+            "The outcome (%s) could not be written to Airflow's task state store (%s: %s); a retry judges it again",
             f"batch {batch_id} is {outcome}" if batch_id else "no batch was started",
             type(error).__name__,
             error,

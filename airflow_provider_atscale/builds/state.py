@@ -1,44 +1,44 @@
 """
-Decide, from what an earlier try has stored, whether there is a build to go on with.
+What a retry knows of the build that an earlier try has started.
 
-What is guaranteed, and where
------------------------------
+What is guaranteed
+------------------
 
-AtScale starts a batch with a call that cannot be repeated safely, and no key makes it so. Airflow may end a
-task's process at any point and run the task again. So before every start the operator writes its *intent*
-into Airflow's task state store, and right after the start the batch's id:
+AtScale's start call is not safe to repeat, and no key makes it so. Airflow may end a task's process at any point
+and run the task again. So before every start the operator stores its *intent* in Airflow's task state store, and
+right after the start the batch's id:
 
 ================================  ========================================================================
 the process died                  the next try
 ================================  ========================================================================
-before the intent was written     finds nothing: builds
-between intent and start          finds an intent without id: looks into the build history for a batch of
-                                  the model and kind that is newer than the intent, finds none: builds
+before the intent was stored      finds nothing: starts a build
+between intent and start          finds an intent without id: searches the build history for a batch of
+                                  the model and kind that is newer than the intent, finds none: starts one
 between start and id              the same, and finds exactly one: adopts it
-while it waited                   finds the id: attaches to the batch
-after the batch was judged        done: succeeds without a build; failed: builds
-after the batch went missing      looks once more: attaches to it if it is listed by then, else builds
+during the wait                   finds the id: attaches to the batch
+after the batch was judged        done: succeeds without a build; failed: starts a build
+after the batch went missing      reads once more: attaches if it is listed by then, else starts a build
 ================================  ========================================================================
 
-The intent is also a fence. When a worker is killed, the process of its task can live on beside the next try;
-but it writes through the worker, so its write fails, and without an intent it never starts a build.
+The intent is also a fence. If a worker is killed, the process of its task can live on beside the next try. It
+writes through the worker, so its write fails, and without a stored intent it never starts a build.
 
 *A clear means "build again".* Clearing a task raises its ``max_tries``, and any clear raises the run's
-``clear_number``; both are part of the identity of what is stored, so the batch of before is then a batch like
-any other: if it still runs, ``on_running`` decides. Clearing another task of the same run counts too: it can
-cost one build more, never a stale success.
+``clear_number``; both are part of the key, so the earlier batch is then a running batch like any other, and
+``on_running`` decides. Clearing another task of the same run counts too: it can cost one extra build, never a stale
+success.
 
-What cannot be guaranteed
--------------------------
+What is not guaranteed
+----------------------
 
-- Airflow before 3.3 has no task state store: a retry cannot know its own batch. It meets it as a running
-  batch, so ``on_running="wait"`` and ``"attach"`` both avoid a second build *at the same time*.
-- Where the build history may not be read, there is nothing to look into: after a lost reply a retry builds
+- Airflow before 3.3 has no task state store: a retry cannot know its own batch, and treats it as a running batch.
+  ``on_running="wait"`` and ``"attach"`` both avoid two builds *at the same time*.
+- Without permission to read the build history there is nothing to search: after a lost reply a retry starts a build
   once AtScale accepts it.
-- AtScale may answer 500 and have made the batch all the same. It then looks like somebody else's, and
+- AtScale may answer 500 and have made the batch all the same. It then counts as another one's batch, and
   ``on_running`` decides: ``wait`` waits for it and builds once more, one after the other.
-- A batch that somebody else started in the same seconds, of the same model and kind, cannot be told from
-  ours. It began after this task's data was loaded, so adopting it is not wrong; two such batches are an error.
+- A batch that somebody else started in the same seconds, of the same model and kind, looks like this task's. It
+  began after this task's data was loaded, so adopting it is not wrong; two such batches are an error.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ if TYPE_CHECKING:
 KEY = "atscale_build"
 VERSION = 1
 
-#: How the stored batch was judged, as far as it was.
+#: How the stored batch was judged.
 DONE, FAILED, REFUSED, LOST = "done", "failed", "refused", "lost"
 _OUTCOMES = (DONE, FAILED, REFUSED, LOST)
-#: Why a batch with an outcome that is not good is not gone on with.
-_ENDS = {
+#: Why a batch with such an outcome is not used again.
+_REASONS = {
     FAILED: "the batch of an earlier try failed",
-    REFUSED: "an earlier try started none",
+    REFUSED: "AtScale refused the start of an earlier try",
     LOST: "the batch of an earlier try was not in the build history",
 }
 
-#: The ``Date`` header knows only whole seconds.
-_GRAIN = timedelta(seconds=1)
+#: The precision of the ``Date`` header.
+_DATE_PRECISION = timedelta(seconds=1)
 
 
 class Store(Protocol):
-    """Airflow's task state store, as far as it is used."""
+    """The methods of Airflow's task state store that are used."""
 
     def get(self, key: str) -> Any:
         """Return what is stored."""
@@ -85,15 +85,15 @@ class Store(Protocol):
 @dataclass(frozen=True, slots=True)
 class BuildKey:
     """
-    What makes a stored build this task's own.
+    Identify the task and the build that a stored state belongs to.
 
     :param server: Address of the AtScale server.
     :param catalog_id: Id of the catalog.
     :param model_id: Id of the model.
     :param is_full_build: The kind.
-    :param map_index: Which of the mapped siblings it is.
+    :param map_index: The task's map index.
     :param max_tries: Tries that Airflow grants; a clear raises it.
-    :param clear_number: How often anything of the run was cleared.
+    :param clear_number: How often tasks of the run were cleared.
     """
 
     server: str
@@ -105,20 +105,20 @@ class BuildKey:
     clear_number: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return the identity as JSON values."""
+        """Return the key as JSON values."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
 class StartIntent:
     """
-    "I am about to start a build."
+    Record that a build is about to be started.
 
     :param at: Epoch seconds by the worker's clock.
-    :param server_time: The server's clock at the read of the history before the start, where it was read.
+    :param server_time: The server's clock at the read of the history just before the start, if it was read.
     :param known: Ids of the batches that the history listed then.
-    :param ran: Whether one of them was running, or may have been because no history could be read.
-    :param sends_kind: Whether the start tells the engine which kind to build; else the engine chooses it.
+    :param had_running: Whether one of them ran, or may have run because the history could not be read.
+    :param sends_kind: Whether the start says which kind to build; if not, the engine chooses.
     """
 
     at: float
@@ -130,29 +130,29 @@ class StartIntent:
     @classmethod
     def after(cls, history: History | None, at: float) -> StartIntent:
         """
-        Return the intent that follows a read of the history.
+        Build the intent to store before the start.
 
-        :param history: What was read, None where nothing could be.
+        :param history: The history, read just before; None if it could not be read.
         :param at: Epoch seconds by the worker's clock.
         """
         if history is None:
             # Without it every old batch would look like a new one.
             return cls(at, had_running=True)
-        known = frozenset(batch.id for batch in history.batches if cls._may_be_taken_for_new(batch, history))
+        known = frozenset(batch.id for batch in history.batches if cls._may_look_new(batch, history))
         return cls(at, history.server_time, known, bool(history.running))
 
     @staticmethod
-    def _may_be_taken_for_new(batch: Batch, history: History) -> bool:
-        """Whether a batch's id must be remembered, for its time alone may not tell that it is older."""
+    def _may_look_new(batch: Batch, history: History) -> bool:
+        """Return whether a batch's id must be stored, because its time alone may not show that it is older."""
         if batch.created is None or history.server_time is None:
             return True
         return batch.created >= history.server_time - timedelta(hours=1)
 
     def candidates(self, history: History, *, is_full_build: bool) -> tuple[Batch, ...]:
         """
-        Return the batches that may be the one that was started: of the kind, and new since the intent.
+        Return the batches that may be the one that was started: of the kind, and newer than the intent.
 
-        :param history: What the history says now.
+        :param history: The history as it is now.
         :param is_full_build: The kind that was asked for.
         """
         return tuple(
@@ -166,7 +166,7 @@ class StartIntent:
     def _is_new(self, batch: Batch) -> bool:
         if batch.created is None or self.server_time is None:
             return True
-        return batch.created >= self.server_time - _GRAIN
+        return batch.created >= self.server_time - _DATE_PRECISION
 
     def to_json(self) -> dict[str, Any]:
         """Return the intent as JSON values."""
@@ -174,7 +174,7 @@ class StartIntent:
             "at": self.at,
             "server_time": iso(self.server_time),
             "known": sorted(self.known),
-            "ran": self.had_running,
+            "had_running": self.had_running,
             "sends_kind": self.sends_kind,
         }
 
@@ -182,62 +182,62 @@ class StartIntent:
 @dataclass(frozen=True, slots=True)
 class StoredBuild:
     """
-    What is stored of a build.
+    A build as it is stored.
 
-    :param identity: Whose it is.
-    :param intent: When it was meant to start.
-    :param batch_id: The batch, once AtScale told its id.
-    :param start: How the task came to the batch: started, attached or adopted.
-    :param outcome: How the batch was judged, once it was.
+    :param key: Which task and build it belongs to.
+    :param intent: The intent.
+    :param batch_id: The batch, once its id is known.
+    :param origin: How the task obtained the batch: started, attached or adopted.
+    :param outcome: How the batch was judged, once it has been.
     """
 
-    identity: Mapping[str, Any]
+    key: Mapping[str, Any]
     intent: StartIntent
     batch_id: str | None = None
-    start: str = "started"
+    origin: str = "started"
     outcome: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry as JSON values."""
+        """Return the build as JSON values."""
         return {
             "version": VERSION,
-            "identity": dict(self.identity),
+            "key": dict(self.key),
             "intent": self.intent.to_json(),
             "batch_id": self.batch_id,
-            "start": self.start,
+            "origin": self.origin,
             "outcome": self.outcome,
         }
 
 
 def parse_stored_build(value: Any) -> StoredBuild | None:
-    """Return the entry that a stored value is, None where it is none."""
+    """Return the build that a stored value holds, None if it holds none."""
     if not isinstance(value, Mapping) or value.get("version") != VERSION:
         return None
-    identity, intent = value.get("identity"), value.get("intent")
-    batch_id, outcome, start = value.get("batch_id"), value.get("outcome"), value.get("start")
-    if not isinstance(identity, Mapping) or not isinstance(intent, Mapping):
+    key, intent = value.get("key"), value.get("intent")
+    batch_id, outcome, origin = value.get("batch_id"), value.get("outcome"), value.get("origin")
+    if not isinstance(key, Mapping) or not isinstance(intent, Mapping):
         return None
     at, known = intent.get("at"), intent.get("known")
     if not is_number(at) or not isinstance(known, list):
         return None
     if not (batch_id is None or (isinstance(batch_id, str) and batch_id)):
         return None
-    if outcome not in (None, *_OUTCOMES) or not isinstance(start, str):
+    if outcome not in (None, *_OUTCOMES) or not isinstance(origin, str):
         return None
     if outcome == DONE and batch_id is None:
         return None
     server_time = intent.get("server_time")
     return StoredBuild(
-        identity,
+        key,
         StartIntent(
             float(at),
             parse_time(server_time) if isinstance(server_time, str) else None,
             frozenset(str(each) for each in known),
-            intent.get("ran") is not False,
+            intent.get("had_running") is not False,
             intent.get("sends_kind") is not False,
         ),
         batch_id,
-        start,
+        origin,
         outcome,
     )
 
@@ -248,10 +248,10 @@ def parse_stored_build(value: Any) -> StoredBuild | None:
 @dataclass(frozen=True, slots=True)
 class StartNew:
     """
-    Nothing to go on with: build.
+    No usable build of an earlier try: start a new one.
 
-    :param reason: Why something stored is not used; None where nothing was stored.
-    :param cleared: Whether somebody cleared the task, which means "build again".
+    :param reason: Why a stored build is not used; None if nothing was stored.
+    :param cleared: Whether the task was cleared, which means "build again".
     """
 
     reason: str | None = None
@@ -260,23 +260,23 @@ class StartNew:
 
 @dataclass(frozen=True, slots=True)
 class Reattach:
-    """An earlier try started this batch: go on waiting for it."""
+    """An earlier try obtained this batch: wait for it."""
 
-    entry: StoredBuild
+    build: StoredBuild
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyDone:
-    """An earlier try saw its batch done and judged it good: nothing is left to build."""
+    """An earlier try judged its batch good: nothing is left to build."""
 
-    entry: StoredBuild
+    build: StoredBuild
 
 
 @dataclass(frozen=True, slots=True)
 class SearchHistory:
-    """An earlier try may have started a batch whose id was lost: look into the history."""
+    """An earlier try may have started a batch whose id was lost: search the history."""
 
-    entry: StoredBuild
+    build: StoredBuild
 
 
 Decision = StartNew | Reattach | AlreadyDone | SearchHistory
@@ -284,83 +284,83 @@ Decision = StartNew | Reattach | AlreadyDone | SearchHistory
 _CLEARED = ("max_tries", "clear_number")
 
 
-def decide(stored: Any, identity: BuildKey) -> Decision:
+def decide(stored: Any, key: BuildKey) -> Decision:
     """
-    Decide how to go on from what is stored.
+    Decide from the stored value what a try does first.
 
-    :param stored: The stored value; None where there is none.
-    :param identity: Who asks.
+    :param stored: The stored value; None if there is none.
+    :param key: The key of this try.
     """
     if stored is None:
         return StartNew()
-    entry = parse_stored_build(stored)
-    if entry is None:
-        return StartNew("the stored state of an earlier try is not understood")
-    mine = identity.to_json()
-    other = [name for name in mine if entry.identity.get(name) != mine[name]]
+    build = parse_stored_build(stored)
+    if build is None:
+        return StartNew("the stored state of an earlier try cannot be read")
+    mine = key.to_json()
+    other = [name for name in mine if build.key.get(name) != mine[name]]
     if any(name not in _CLEARED for name in other):
         changed = ", ".join(name for name in other if name not in _CLEARED)
         return StartNew(f"an earlier try built something else ({changed} differs)")
     if other:
         return StartNew("the task was cleared, which means: build again", cleared=True)
-    if entry.outcome == DONE:
-        return AlreadyDone(entry)
-    if entry.outcome == LOST and entry.batch_id is not None:
-        return Reattach(entry)
-    if entry.outcome is not None:
-        return StartNew(_ENDS[entry.outcome])
-    if entry.batch_id is not None:
-        return Reattach(entry)
-    return SearchHistory(entry)
+    if build.outcome == DONE:
+        return AlreadyDone(build)
+    if build.outcome == LOST and build.batch_id is not None:
+        return Reattach(build)
+    if build.outcome is not None:
+        return StartNew(_REASONS[build.outcome])
+    if build.batch_id is not None:
+        return Reattach(build)
+    return SearchHistory(build)
 
 
 class BuildStateStore:
     """
-    The stored state of one task instance.
+    Load and store the build of one task instance.
 
-    :param store: Airflow's task state store; None on Airflow before 3.3, where nothing is remembered.
-    :param identity: Whose state it is.
+    :param store: Airflow's task state store; None on Airflow before 3.3, then nothing is stored.
+    :param key: The key of this try.
     """
 
-    def __init__(self, store: Store | None, identity: BuildKey) -> None:
+    def __init__(self, store: Store | None, key: BuildKey) -> None:
         self._store = store
-        self._identity = identity
-        self._entry: StoredBuild | None = None
+        self._key = key
+        self._build: StoredBuild | None = None
 
     @property
     def is_persistent(self) -> bool:
-        """Whether anything is remembered from try to try."""
+        """Whether the state is kept from try to try."""
         return self._store is not None
 
     def load(self) -> Decision:
-        """Decide how to go on from what an earlier try has stored."""
+        """Decide from the stored state what this try does first."""
         if self._store is None:
             return StartNew()
-        decision = decide(self._store.get(KEY), self._identity)
-        self._entry = None if isinstance(decision, StartNew) else decision.entry
+        decision = decide(self._store.get(KEY), self._key)
+        self._build = None if isinstance(decision, StartNew) else decision.build
         return decision
 
     def store_intent(self, intent: StartIntent) -> None:
-        """Store the intent; where that fails the error is raised, and nothing may be started."""
-        self._write(StoredBuild(self._identity.to_json(), intent))
+        """Store the intent; raise if that fails, and then nothing may be started."""
+        self._write(StoredBuild(self._key.to_json(), intent))
 
-    def store_batch(self, batch_id: str, start: str, intent: StartIntent) -> None:
-        """Store the batch's id; where that fails the error is raised."""
-        self._write(StoredBuild(self._identity.to_json(), intent, batch_id, start))
+    def store_batch(self, batch_id: str, origin: str, intent: StartIntent) -> None:
+        """Store the batch's id; raise if that fails."""
+        self._write(StoredBuild(self._key.to_json(), intent, batch_id, origin))
 
     def store_outcome(self, outcome: str, batch_id: str | None = None) -> None:
-        """Stamp the entry with how the batch ended; where that fails the error is raised."""
+        """Add the outcome to the stored build; raise if that fails."""
         if self._store is None:
             return
-        entry = self._entry or parse_stored_build(self._store.get(KEY))
-        if entry is None or dict(entry.identity) != self._identity.to_json():
+        build = self._build or parse_stored_build(self._store.get(KEY))
+        if build is None or dict(build.key) != self._key.to_json():
             return
-        if batch_id is not None and entry.batch_id not in (None, batch_id):
+        if batch_id is not None and build.batch_id not in (None, batch_id):
             return
-        # Where only the intent could be stored after the start, the id comes now.
-        self._write(replace(entry, batch_id=entry.batch_id or batch_id, outcome=outcome))
+        # If the id could not be stored right after the start, it is stored now.
+        self._write(replace(build, batch_id=build.batch_id or batch_id, outcome=outcome))
 
-    def _write(self, entry: StoredBuild) -> None:
+    def _write(self, build: StoredBuild) -> None:
         if self._store is not None:
-            self._store.set(KEY, entry.to_json())
-            self._entry = entry
+            self._store.set(KEY, build.to_json())
+            self._build = build

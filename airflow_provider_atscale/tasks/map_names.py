@@ -1,4 +1,4 @@
-"""Let mapped tasks read well: by what they work on instead of by their number."""
+"""Name mapped tasks after their catalog and model instead of by number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH = 250
 _MODEL = 'task.catalog ~ " / " ~ task.model'
 
 BUILD_NAME = f"{{{{ ({_MODEL})[:{WIDTH}] }}}}"
-#: A sensor may know nothing but its batch.
+#: A sensor may have nothing but its batch id.
 BATCH_NAME = f"{{{{ ({_MODEL} if task.catalog else task.batch_id or '')[:{WIDTH}] }}}}"
 
 

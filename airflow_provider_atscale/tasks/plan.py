@@ -1,39 +1,39 @@
 """
-What a task was asked to do, fixed once.
+A task's plan: its arguments, checked once.
 
-A resumed task must not depend on its arguments: templates are rendered anew at each resume and may say
-something else by then, and ``dag.test()`` gives a resumed task nothing but its event. So the plan is made once
-from the arguments, travels through the trigger as JSON, and is read back strictly.
+A resumed task must not depend on its arguments: templates are rendered again at each resume and may give other
+values by then, and ``dag.test()`` gives a resumed task nothing but its event. So the plan is made once, travels
+through the trigger as JSON, and is read back strictly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.api.values import is_number
+from airflow_provider_atscale.builds.request import ON_RUNNING, BuildRequest
 from airflow_provider_atscale.waiting.deadline import Deadline, parse_deadline
+
+FAILED_AGGREGATES = ("warn", "fail", "ignore")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TaskPlan:
     """
-    One wait for a batch, and for the operator the build before it.
+    One wait for a batch and, for the operator, the build before it.
 
     :param conn_id: The Airflow connection.
     :param ref: The model.
-    :param began: Epoch seconds at which the task began to work.
-    :param poll_interval: The longest time between two looks, in seconds.
+    :param began: Epoch seconds at which the task began.
+    :param poll_interval: The longest time between two polls, in seconds.
     :param deadline: When the wait ends without the batch.
-    :param failed_aggregates: What missing aggregates of a batch that is done mean.
-    :param is_full_build: The kind of the build.
-    :param overrides: Grace period overrides.
-    :param on_running: What to do where a batch of the model runs already.
-    :param waits: Whether the task waits for its batch.
-    :param start: How the task came to its batch.
-    :param attempt: Which try of the task it is.
+    :param failed_aggregates: What to do if the batch is done and aggregates are missing.
+    :param origin: How the task obtained its batch: started, attached, adopted or watched.
+    :param try_number: Which try of the task it is.
+    :param build: What to build; None for the sensor.
     """
 
     conn_id: str
@@ -42,62 +42,94 @@ class Plan:
     poll_interval: float
     deadline: Deadline | None = None
     failed_aggregates: str = "warn"
-    is_full_build: bool | None = None
-    overrides: Mapping[str, int | float] = field(default_factory=dict)
-    on_running: str = "wait"
-    waits: bool = True
-    start: str = "started"
-    attempt: int = 1
+    origin: str = "started"
+    try_number: int = 1
+    build: BuildRequest | None = None
 
-    def with_origin(self, start: str) -> Plan:
-        """Return the plan of a task that came to its batch in this way."""
-        return replace(self, start=start)
+    def with_origin(self, origin: str) -> TaskPlan:
+        """Return the plan of a task that obtained its batch in this way."""
+        return replace(self, origin=origin)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as JSON values, none of them secret."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        values["ref"] = [self.ref.catalog_id, self.ref.model_id, self.ref.catalog, self.ref.model]
-        values["deadline"] = self.deadline.to_json() if self.deadline else None
-        values["overrides"] = dict(self.overrides)
-        return values
+    def trigger_arguments(self) -> dict[str, Any]:
+        """Return the plan as arguments of the trigger: JSON values, none of them secret."""
+        return {
+            "atscale_conn_id": self.conn_id,
+            "catalog_id": self.ref.catalog_id,
+            "model_id": self.ref.model_id,
+            "catalog": self.ref.catalog,
+            "model": self.ref.model,
+            "poll_interval": self.poll_interval,
+            "deadline": self.deadline.to_json() if self.deadline else None,
+            "payload": {
+                "began": self.began,
+                "failed_aggregates": self.failed_aggregates,
+                "origin": self.origin,
+                "try_number": self.try_number,
+                "build": asdict(self.build) if self.build else None,
+            },
+        }
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
+    return isinstance(value, str)
 
 
-#: What the values of a plan must be.
-_CHECKS: Mapping[str, Callable[[Any], bool]] = {
-    "conn_id": _is_text,
-    "began": is_number,
+def _is_overrides(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(_is_text(name) and is_number(value[name]) for name in value)
+
+
+Checks = Mapping[str, Callable[[Any], bool]]
+
+_ARGUMENTS: Checks = {
+    "atscale_conn_id": lambda value: _is_text(value) and bool(value),
+    "catalog_id": _is_text,
+    "model_id": _is_text,
+    "catalog": _is_text,
+    "model": _is_text,
     "poll_interval": lambda value: is_number(value) and value >= 0,
-    "failed_aggregates": lambda value: value in ("warn", "fail", "ignore"),
-    "is_full_build": lambda value: value is None or isinstance(value, bool),
-    "overrides": lambda value: (
-        isinstance(value, Mapping) and all(isinstance(name, str) and is_number(value[name]) for name in value)
-    ),
-    "on_running": lambda value: value in ("wait", "attach", "skip", "fail"),
-    "waits": lambda value: isinstance(value, bool),
-    "start": _is_text,
-    "attempt": is_number,
+}
+_PAYLOAD: Checks = {
+    "began": is_number,
+    "failed_aggregates": lambda value: value in FAILED_AGGREGATES,
+    "origin": lambda value: _is_text(value) and bool(value),
+    "try_number": is_number,
+    "build": lambda value: value is None or isinstance(value, Mapping),
+}
+_BUILD: Checks = {
+    "is_full_build": lambda value: isinstance(value, bool),
+    "overrides": _is_overrides,
+    "on_running": lambda value: value in ON_RUNNING,
+    "wait_for_completion": lambda value: isinstance(value, bool),
 }
 
 
-def parse_plan(value: Any) -> Plan:
-    """Return the plan that JSON values are, or raise ``ValueError``."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{value!r} is no plan")  # noqa: TRY004 - one error for all that is no plan
-    names = {each.name for each in fields(Plan)}
-    if set(value) != names:
-        raise ValueError(f"its fields differ: {sorted(map(str, names.symmetric_difference(value)))}")
-    ref = value["ref"]
-    if not isinstance(ref, (list, tuple)) or len(ref) != 4 or not all(isinstance(each, str) for each in ref):
-        raise ValueError(f"{ref!r} is no model")
-    values = dict(value)
-    values["ref"] = ModelRef(*ref)
-    values["deadline"] = parse_deadline(value["deadline"])
-    for name, holds in _CHECKS.items():
-        if not holds(value[name]):
-            raise ValueError(f"its {name} is {value[name]!r}")
-    values["overrides"] = dict(value["overrides"])
-    return Plan(**values)
+def parse_plan(event: Mapping[str, Any]) -> TaskPlan:
+    """
+    Return the plan that a trigger's event gives back; raise ``ValueError`` if it is not exactly one.
+
+    :param event: The event.
+    """
+    values = _checked(event, _ARGUMENTS)
+    payload = event.get("payload")
+    if not isinstance(payload, Mapping) or set(payload) != set(_PAYLOAD):
+        raise ValueError(f"its payload is {payload!r}")
+    rest = _checked(payload, _PAYLOAD)
+    build = rest["build"]
+    if build is not None:
+        if set(build) != {each.name for each in fields(BuildRequest)}:
+            raise ValueError(f"its build is {build!r}")
+        build = BuildRequest(**{**_checked(build, _BUILD), "overrides": dict(build["overrides"])})
+    return TaskPlan(
+        conn_id=values["atscale_conn_id"],
+        ref=ModelRef(*(values[name] for name in ("catalog_id", "model_id", "catalog", "model"))),
+        poll_interval=values["poll_interval"],
+        deadline=parse_deadline(event.get("deadline")),
+        **{**rest, "build": build},
+    )
+
+
+def _checked(values: Mapping[str, Any], checks: Checks) -> dict[str, Any]:
+    for name, holds in checks.items():
+        if not holds(values.get(name)):
+            raise ValueError(f"its {name} is {values.get(name)!r}")
+    return {name: values[name] for name in checks}

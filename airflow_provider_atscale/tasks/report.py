@@ -53,7 +53,7 @@ class WaitContext:
     :param server: Address of the AtScale server, as the connection has it.
     :param ref: The model, where it is known.
     :param batch_id: The batch, where it is known.
-    :param start: How the task came to the batch: started, attached, adopted or watched.
+    :param origin: How the task obtained the batch: started, attached, adopted or watched.
     :param is_full_build: The kind that was asked for, where it is known.
     :param failed_aggregates: What missing aggregates of a batch that is done mean: warn, fail or ignore.
     :param next_step: What a reader can do about a wait that ended without the batch.
@@ -63,7 +63,7 @@ class WaitContext:
     server: str
     ref: ModelRef | None
     batch_id: str | None
-    start: str = "started"
+    origin: str = "started"
     is_full_build: bool | None = None
     failed_aggregates: str = "warn"
     next_step: str = ""
@@ -76,13 +76,13 @@ class WaitContext:
 
 
 def conclude(
-    verdict: WaitResult, subject: WaitContext, read_instances: Callable[[], Sequence[AggregateInstance]]
+    verdict: WaitResult, wait: WaitContext, read_instances: Callable[[], Sequence[AggregateInstance]]
 ) -> dict[str, Any]:
     """
     Return the report of a batch that ended well; raise the typed error of anything else.
 
     :param verdict: What the wait came to.
-    :param subject: What was waited for.
+    :param wait: What was waited for.
     :param read_instances: Reads the batch's aggregate instances.
     :raises AtScaleTimeoutError: If a deadline passed.
     :raises AtScaleBatchNotFoundError: If the batch never appeared in the history.
@@ -93,43 +93,43 @@ def conclude(
     if isinstance(verdict, TimedOut):
         last = f" Its last status was {verdict.last_status!r}." if verdict.last_status else ""
         raise AtScaleTimeoutError(
-            f"{subject} did not end within {verdict.limit}, {_duration(verdict.seconds)} after the wait began."
-            f"{last} The build goes on in AtScale. {subject.next_step}"
+            f"{wait} did not end within {verdict.limit}, {_duration(verdict.seconds)} after the wait began."
+            f"{last} The build goes on in AtScale. {wait.next_step}"
         )
     if isinstance(verdict, GaveUp):
         if verdict.kind == "missing":
-            if subject.ref is None:
+            if wait.ref is None:
                 raise AtScaleBatchNotFoundError(
-                    f"{subject}: {verdict.reason}, as far as aggregates tell, by which alone its model could "
+                    f"{wait}: {verdict.reason}, as far as aggregates tell, by which alone its model could "
                     "be found. A batch may have none: give the sensor catalog and model."
                 )
             raise AtScaleBatchNotFoundError(
-                f"{subject}: {verdict.reason}. Look for it at {subject.history_url or subject.server}: it may "
+                f"{wait}: {verdict.reason}. Look for it at {wait.history_url or wait.server}: it may "
                 "belong to another model or server, or the history may have dropped it."
             )
         raise AtScaleWaitError(
-            f"{subject}: {verdict.reason}. The build, if it runs, goes on in AtScale. {subject.next_step}"
+            f"{wait}: {verdict.reason}. The build, if it runs, goes on in AtScale. {wait.next_step}"
         )
-    return _judge(verdict.batch, subject, read_instances)
+    return _judge(verdict.batch, wait, read_instances)
 
 
-def _judge_a_part(batch: Batch, subject: WaitContext, listed: int) -> None:
+def _judge_a_part(batch: Batch, wait: WaitContext, listed: int) -> None:
     """Say, or raise, that aggregates may be missing which the server does not list."""
     text = (
-        f"{subject} is {batch.status!r}. AtScale lists {listed} of its aggregates, all of them built, and "
+        f"{wait} is {batch.status!r}. AtScale lists {listed} of its aggregates, all of them built, and "
         "cannot list whether there are more"
     )
-    if subject.failed_aggregates == "fail":
+    if wait.failed_aggregates == "fail":
         raise AtScaleWaitError(
             f'{text}, which failed_aggregates="fail" asks for. Look at '
-            f'{subject.history_url or subject.server}, or let "warn" be enough for this model.'
+            f'{wait.history_url or wait.server}, or let "warn" be enough for this model.'
         )
-    if subject.failed_aggregates == "warn":
+    if wait.failed_aggregates == "warn":
         log.warning("%s", text)
 
 
 def _judge(
-    batch: Batch, subject: WaitContext, read_instances: Callable[[], Sequence[AggregateInstance]]
+    batch: Batch, wait: WaitContext, read_instances: Callable[[], Sequence[AggregateInstance]]
 ) -> dict[str, Any]:
     succeeded = batch.phase is Phase.SUCCEEDED
     instances: Sequence[AggregateInstance] | None = batch.instances
@@ -139,44 +139,42 @@ def _judge(
             instances = read_instances()
         except AtScaleError as error:
             trouble = error
-    report = make_report(batch, subject, instances)
+    report = make_report(batch, wait, instances)
     failures = describe_failures(report)
     if not succeeded:
         detail = failures or (f"The reasons could not be read: {trouble}" if trouble else "AtScale names none.")
         raise AtScaleBatchFailedError(
-            f"{subject} ended as {batch.status!r}. {detail} "
-            f"See {subject.history_url or subject.server}; {_again(subject)}."
+            f"{wait} ended as {batch.status!r}. {detail} See {wait.history_url or wait.server}; {_again(wait)}."
         )
-    if trouble is not None and subject.failed_aggregates == "fail":
+    if trouble is not None and wait.failed_aggregates == "fail":
         raise AtScaleWaitError(
-            f"{subject} is {batch.status!r}, but whether all aggregates were built could not be read, which "
+            f"{wait} is {batch.status!r}, but whether all aggregates were built could not be read, which "
             f'failed_aggregates="fail" asks for: {trouble} A retry of the task looks again.'
         ) from trouble
     if trouble is not None:
-        log.warning("%s is %s; its aggregates could not be read: %s", subject, batch.status, trouble)
+        log.warning("%s is %s; its aggregates could not be read: %s", wait, batch.status, trouble)
     if isinstance(instances, Instances) and instances.is_truncated and not failures:
-        _judge_a_part(batch, subject, len(instances))
-    if failures and subject.failed_aggregates == "fail":
+        _judge_a_part(batch, wait, len(instances))
+    if failures and wait.failed_aggregates == "fail":
         raise AtScaleAggregatesFailedError(
-            f'{subject} is {batch.status!r}, but not complete. {failures} failed_aggregates="fail" makes this '
-            f"an error. See {subject.history_url or subject.server}; {_again(subject)}."
+            f'{wait} is {batch.status!r}, but not complete. {failures} failed_aggregates="fail" makes this '
+            f"an error. See {wait.history_url or wait.server}; {_again(wait)}."
         )
-    if (
-        None not in (subject.is_full_build, batch.is_full_build)
-        and subject.is_full_build != batch.is_full_build
-    ):
-        asked = kind_of(subject.is_full_build)
+    if None not in (wait.is_full_build, batch.is_full_build) and wait.is_full_build != batch.is_full_build:
         log.warning(
-            "%s: AtScale calls it a %s build, though a %s one was asked for", subject, batch.kind, asked
+            "%s: AtScale reports the batch as %s, but the task asked for %s",
+            wait,
+            batch.kind,
+            kind_of(wait.is_full_build),
         )
-    if failures and subject.failed_aggregates == "warn":
-        log.warning("%s is %s, but not complete. %s", subject, batch.status, failures)
+    if failures and wait.failed_aggregates == "warn":
+        log.warning("%s is %s, but not complete. %s", wait, batch.status, failures)
     return report
 
 
-def _again(subject: WaitContext) -> str:
+def _again(wait: WaitContext) -> str:
     """Return what makes AtScale build once more."""
-    if subject.start == "watched":
+    if wait.origin == "watched":
         return "to build again, clear the task that started it"
     return "a retry of the task builds again"
 
@@ -187,27 +185,27 @@ def was_not_built(instance: AggregateInstance) -> bool:
 
 
 def make_report(
-    batch: Batch, subject: WaitContext, instances: Sequence[AggregateInstance] | None
+    batch: Batch, wait: WaitContext, instances: Sequence[AggregateInstance] | None
 ) -> dict[str, Any]:
     """
     Return what is to be known of a batch, as JSON values.
 
     :param batch: The batch.
-    :param subject: What was waited for.
+    :param wait: What was waited for.
     :param instances: Its aggregate instances; None where they could not be read.
     """
     missing = [each for each in instances or () if was_not_built(each)]
     counts = Counter(normalize_status(each.status) for each in instances or ())
     return {
         "batch_id": batch.id,
-        "server": subject.server,
-        "catalog": subject.ref.catalog if subject.ref else None,
-        "model": subject.ref.model if subject.ref else None,
-        "catalog_id": subject.ref.catalog_id if subject.ref else None,
-        "model_id": subject.ref.model_id if subject.ref else None,
+        "server": wait.server,
+        "catalog": wait.ref.catalog if wait.ref else None,
+        "model": wait.ref.model if wait.ref else None,
+        "catalog_id": wait.ref.catalog_id if wait.ref else None,
+        "model_id": wait.ref.model_id if wait.ref else None,
         "status": batch.status,
-        "kind": kind_of(subject.is_full_build if batch.is_full_build is None else batch.is_full_build),
-        "start": subject.start,
+        "kind": kind_of(wait.is_full_build if batch.is_full_build is None else batch.is_full_build),
+        "start": wait.origin,
         "created": iso(batch.created),
         "started": iso(batch.started),
         "ended": iso(batch.ended),

@@ -21,30 +21,30 @@ from airflow_provider_atscale.waiting.tolerance import tolerance
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-#: Seconds that a wait takes at least. Airflow's scheduler learns once per loop that a deferral has ended on its
-#: worker. A task that is queued again before that looks to it like one that was killed, which costs a try.
+#: The shortest wait, in seconds. Airflow's scheduler learns once per loop that a task has deferred. A task that
+#: is queued again before that looks killed to the scheduler, which costs a try.
 LEAST_SECONDS = 2.0
 
 
 class AtScaleBatchTrigger(BaseTrigger):
     """
-    Wait until an AtScale batch has ended, and report what was seen; never start or stop anything.
+    Wait until an AtScale batch has ended, and send one event; never start or stop anything.
 
-    All waiters of one triggerer share one client per connection and one read of the build history per model.
-    The event says how the wait ended (``ended``, ``gave_up``, ``timeout``), the batch as AtScale shows it,
-    and gives ``payload`` back. Whether the batch ended well is judged by who receives the event.
+    All triggers of one triggerer share one client per connection and one read of the build history per model.
+    The event says how the wait ended (``ended``, ``gave_up`` or ``timeout``), has the batch as AtScale shows it,
+    and gives the trigger's arguments back. The task that receives the event judges the batch.
 
     :param atscale_conn_id: The Airflow connection.
-    :param catalog_id: Id of the batch's catalog; empty where it could not be found out yet: the trigger does.
+    :param catalog_id: Id of the batch's catalog; empty if it is not known yet: the trigger finds it.
     :param model_id: Id of the batch's model.
-    :param catalog: What people call the catalog; empty where the model is found through the batch.
-    :param model: What people call the model.
-    :param batch_id: The batch. None: whichever batch of the model is the newest.
-    :param since: Epoch seconds at which the wait began, in whichever process.
-    :param poll_interval: The longest time between two looks, in seconds.
-    :param listed: Whether the build history has shown the batch before.
+    :param catalog: Name of the catalog; empty if the model is found through the batch.
+    :param model: Name of the model.
+    :param batch_id: The batch. None: the model's newest batch.
+    :param since: Epoch seconds at which the wait began, in any process.
+    :param poll_interval: The longest time between two polls, in seconds.
+    :param seen_in_history: Whether the build history has listed the batch.
     :param deadline: When the wait ends without the batch: epoch seconds ``at``, and which ``limit`` it is.
-    :param payload: JSON values that the event gives back, its ``ref`` filled in where the trigger found it.
+    :param payload: JSON values that the event gives back.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class AtScaleBatchTrigger(BaseTrigger):
         batch_id: str | None,
         since: float,
         poll_interval: float,
-        listed: bool = False,
+        seen_in_history: bool = False,
         deadline: dict[str, Any] | None = None,
         payload: dict[str, Any] | None = None,
     ) -> None:
@@ -71,7 +71,7 @@ class AtScaleBatchTrigger(BaseTrigger):
         self.batch_id = batch_id
         self.since = since
         self.poll_interval = poll_interval
-        self.listed = listed
+        self.seen_in_history = seen_in_history
         self.deadline = deadline
         self.payload = payload
 
@@ -88,7 +88,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                 "batch_id": self.batch_id,
                 "since": self.since,
                 "poll_interval": self.poll_interval,
-                "listed": self.listed,
+                "seen_in_history": self.seen_in_history,
                 "deadline": self.deadline,
                 "payload": self.payload,
             },
@@ -104,18 +104,17 @@ class AtScaleBatchTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         ref = ModelRef(self.catalog_id, self.model_id, self.catalog, self.model)
-        # Thousands may wait on one loop, and whatever each of them holds while it does is looked at by every
-        # collection of garbage: so nothing is kept here that can be made again.
         until = _moment(self.deadline)
         async with Subscription(shared_connection(self.atscale_conn_id), ref, self.batch_id) as subscription:
-            # Many waiters of a restarted triggerer begin at once: the first look of each is anywhere within
-            # its cadence, and whatever is not needed before it comes after it. No event is wanted any sooner.
+            # The triggers of a restarted triggerer begin at once: a random first delay spreads their polls.
             longest = next_poll_delay(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
             longest = max(longest, LEAST_SECONDS * (1 + JITTER))
             seconds = random.uniform(LEAST_SECONDS, longest)  # noqa: S311
             observation = await subscription.next(min(seconds, until - time.time()))
             subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
-            watch = WaitPolicy(self.since, self.poll_interval, tolerance(), subject, listed=self.listed)
+            watch = WaitPolicy(
+                self.since, self.poll_interval, tolerance(), subject, listed=self.seen_in_history
+            )
             progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
             while True:
                 now = time.time()
@@ -138,25 +137,33 @@ class AtScaleBatchTrigger(BaseTrigger):
                         last_status=verdict.last_status,
                     )
                 seconds = min(decision.seconds, until - time.time())
-                del observation, decision
                 observation = await subscription.next(seconds)
 
     def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
-        payload = self.payload
-        if payload is not None and not self.catalog_id:
-            payload = {**payload, "ref": [ref.catalog_id, ref.model_id, ref.catalog, ref.model]}
-        return {"status": status, "batch_id": batch_id, "payload": payload, **facts}
+        return {
+            "status": status,
+            "batch_id": batch_id,
+            "atscale_conn_id": self.atscale_conn_id,
+            "catalog_id": ref.catalog_id,
+            "model_id": ref.model_id,
+            "catalog": ref.catalog,
+            "model": ref.model,
+            "poll_interval": self.poll_interval,
+            "deadline": self.deadline,
+            "payload": self.payload,
+            **facts,
+        }
 
     async def on_kill(self) -> None:
         """
-        Say that the build goes on: AtScale has no call that cancels a batch.
+        Log that the build goes on: AtScale has no call that cancels a batch.
 
-        Called by Airflow 3.3+ when the task is cleared or marked while deferred, and also when another
-        triggerer has taken over.
+        Airflow 3.3+ calls it when the task is cleared or marked while deferred, and also when another triggerer
+        has taken over; nothing tells which of the two it is.
         """
         self.log.warning(
-            "This wait for %s (%s of %s) ends. The build goes on in AtScale, which offers no call to "
-            "cancel it; if it should stop, cancel it in Design Center > Aggregates > Build History",
+            "This triggerer stopped waiting for %s (%s of %s): another triggerer has taken over the wait, or the "
+            "task was cleared or marked. The build goes on in AtScale either way",
             f"batch {self.batch_id}" if self.batch_id else "the newest batch",
             self.model,
             self.catalog,

@@ -198,7 +198,7 @@ class TestWithoutHistory:
 
     def test_reason_is_told_before_a_start(self, caller, ref, refusal):
         reason = caller.run(lambda edition: edition.history(ref))
-        assert f"history answers HTTP {refusal}" in reason
+        assert f"history answers HTTP {refusal}" in str(reason)
 
     def test_nothing_may_be_read(self, engine, look, refusal):
         engine.fault(403, route="instances", times=None)

@@ -97,12 +97,6 @@ def test_overrides_of_a_start(engine, hook, ref, edition):
         assert engine.requests == []
 
 
-def test_nothing_can_be_cancelled(engine, hook, ref):
-    """No such call is known, so none is guessed."""
-    assert hook.cancel_batch("b1", ref) is False
-    assert engine.requests == []
-
-
 # --- the connection ---------------------------------------------------------------------------------------
 
 

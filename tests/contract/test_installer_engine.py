@@ -309,7 +309,7 @@ def test_the_old_list_tells_the_progress_and_the_aggregates_who_was_overtaken(en
 def test_a_history_that_may_not_be_read(engine, make_caller, ref, mode, text):
     engine.settings(history_mode=mode)
     reason = make_caller("client_api_key", environment="").run(lambda edition: edition.history(ref))
-    assert text in reason
+    assert text in str(reason)
 
 
 @pytest.mark.parametrize("style", ["edition", "null", "absent", "year1"])

@@ -152,7 +152,7 @@ def test_server_message_reaches_the_reader(engine, caller, ref):
 
 
 def test_nothing_is_sent_where_the_fence_does_not_open(engine, caller, ref):
-    def fence():
+    def fence(_):
         raise RuntimeError("the store is away")
 
     with pytest.raises(RuntimeError, match="the store is away"):

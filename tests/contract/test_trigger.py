@@ -12,8 +12,9 @@ import pytest
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.client import shared_connection as shared_module
 from airflow_provider_atscale.tasks.event import read_event
-from airflow_provider_atscale.tasks.plan import Plan
+from airflow_provider_atscale.tasks.plan import TaskPlan
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+from airflow_provider_atscale.waiting.deadline import Deadline
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut
 
 from .conftest import TOKEN_ROUTE, until
@@ -30,20 +31,9 @@ def trigger(connected, ref):
 
     def trigger(batch_id, *, model=ref, since=None, timeout=None, limit="timeout", **arguments):
         since = time.time() if since is None else since
-        deadline = None if timeout is None else {"at": time.time() + timeout, "limit": limit}
-        plan = Plan("atscale_default", model, since, 0.2)
-        values = {
-            "atscale_conn_id": "atscale_default",
-            "catalog_id": model.catalog_id,
-            "model_id": model.model_id,
-            "catalog": model.catalog,
-            "model": model.model,
-            "batch_id": batch_id,
-            "since": since,
-            "poll_interval": 0.2,
-            "deadline": deadline,
-            "payload": plan.to_json(),
-        }
+        deadline = None if timeout is None else Deadline(time.time() + timeout, limit)
+        plan = TaskPlan("atscale_default", model, since, 0.2, deadline)
+        values = {**plan.trigger_arguments(), "batch_id": batch_id, "since": since}
         return AtScaleBatchTrigger(**{**values, **arguments})
 
     return trigger
@@ -112,14 +102,14 @@ def test_batch_that_ends(engine, trigger, ref, status):
     engine.fail_next(ref.model_id, status)
     batch = engine.start_batch(None, ref.model_id, build_seconds=0.3)
     resumed = read_event(event_of(trigger(batch.id)))
-    assert isinstance(resumed.verdict, Ended)
-    assert (resumed.verdict.batch.id, resumed.verdict.batch.status) == (batch.id, status)
+    assert isinstance(resumed.result, Ended)
+    assert (resumed.result.batch.id, resumed.result.batch.status) == (batch.id, status)
     assert resumed.batch_id == batch.id
 
 
 def test_batch_that_ended_before(engine, trigger, ref):
     batch = engine.start_batch(None, ref.model_id, build_seconds=0.0)
-    assert read_event(event_of(trigger(batch.id))).verdict.batch.status == "done"
+    assert read_event(event_of(trigger(batch.id))).result.batch.status == "done"
     assert engine.stats.routes["history"] == 1
 
 
@@ -143,7 +133,7 @@ def test_newest_batch(engine, trigger, ref):
 def test_batch_that_the_history_shows_late(engine, trigger, ref):
     engine.settings(history_delay=0.4)
     batch = engine.start_batch(None, ref.model_id, build_seconds=0.1)
-    assert read_event(event_of(trigger(batch.id))).verdict.batch.status == "done"
+    assert read_event(event_of(trigger(batch.id))).result.batch.status == "done"
 
 
 @pytest.mark.parametrize(
@@ -161,9 +151,9 @@ def test_doubt_that_lasts(engine, trigger, tolerance, kind, fault, text):
     if fault:
         engine.fault(**fault, route="history", times=None)
     resumed = read_event(event_of(trigger("b1")))
-    assert isinstance(resumed.verdict, GaveUp)
-    assert resumed.verdict.kind == kind
-    assert text in resumed.verdict.reason
+    assert isinstance(resumed.result, GaveUp)
+    assert resumed.result.kind == kind
+    assert text in resumed.result.reason
 
 
 def test_status_that_nobody_knows(engine, trigger, ref, tolerance):
@@ -171,8 +161,8 @@ def test_status_that_nobody_knows(engine, trigger, ref, tolerance):
     engine.settings(status_words={"new": "sleeping", "inprogress": "sleeping"})
     batch = engine.start_batch(None, ref.model_id)
     resumed = read_event(event_of(trigger(batch.id)))
-    assert resumed.verdict.kind == "unknown"
-    assert "'sleeping'" in resumed.verdict.reason
+    assert resumed.result.kind == "unknown"
+    assert "'sleeping'" in resumed.result.reason
 
 
 @pytest.mark.parametrize(
@@ -186,7 +176,7 @@ def test_trouble_that_passes(engine, edition, trigger, ref, fault, route):
     """Credentials that are refused while a batch is waited for, too: it may be the identity service."""
     batch = engine.start_batch(None, ref.model_id, build_seconds=0.3)
     engine.fault(**fault, route=TOKEN_ROUTE[edition] if route == "token" else route, times=2)
-    assert read_event(event_of(trigger(batch.id))).verdict.batch.status == "done"
+    assert read_event(event_of(trigger(batch.id))).result.batch.status == "done"
 
 
 @pytest.mark.parametrize("limit", ["timeout", "execution_timeout"])
@@ -194,9 +184,9 @@ def test_deadline(engine, trigger, ref, limit):
     batch = engine.start_batch(None, ref.model_id)
     began = time.time()
     resumed = read_event(event_of(trigger(batch.id, timeout=0.4, limit=limit)))
-    assert isinstance(resumed.verdict, TimedOut)
-    assert resumed.verdict.limit == limit
-    assert resumed.verdict.last_status in ("new", "inprogress")
+    assert isinstance(resumed.result, TimedOut)
+    assert resumed.result.limit == limit
+    assert resumed.result.last_status in ("new", "inprogress")
     assert 0.4 <= time.time() - began < 5
 
 
@@ -204,10 +194,10 @@ def test_deadline_that_passed_while_no_triggerer_ran(engine, trigger, ref):
     """It looks once all the same: the batch may have ended in the meantime."""
     running = engine.start_batch(None, ref.model_id)
     resumed = read_event(event_of(trigger(running.id, timeout=-100, since=time.time() - 200)))
-    assert isinstance(resumed.verdict, TimedOut)
-    assert resumed.verdict.seconds == pytest.approx(200, abs=5)
+    assert isinstance(resumed.result, TimedOut)
+    assert resumed.result.seconds == pytest.approx(200, abs=5)
     engine.end_batch(running.id)
-    assert isinstance(read_event(event_of(trigger(running.id, timeout=-100))).verdict, Ended)
+    assert isinstance(read_event(event_of(trigger(running.id, timeout=-100))).result, Ended)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +207,7 @@ def test_model_that_was_not_known_is_in_the_event(engine, trigger, ref, catalog,
     batch = engine.start_batch(None, ref.model_id, build_seconds=0.1)
     resumed = read_event(event_of(trigger(batch.id, model=ModelRef("", "", catalog, model))))
     assert (resumed.plan.ref.catalog_id, resumed.plan.ref.model_id) == (ref.catalog_id, ref.model_id)
-    assert resumed.verdict.batch.id == batch.id
+    assert resumed.result.batch.id == batch.id
 
 
 def test_newest_batch_of_a_model_that_was_not_known(engine, trigger, ref):

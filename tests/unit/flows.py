@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_atscale.api.flow import Pause, Request, Response, Secret, SingleFlight
+from airflow_provider_atscale.api.flow import MaskSecret, Pause, Request, Response, SingleFlight
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.requests_client import AtScaleClient
@@ -142,7 +142,7 @@ def perform(flow: Any, server: Server, journal: Journal | None = None) -> Any:
                 outcome = answer.to(effect)
         elif isinstance(effect, Pause):
             journal.pauses.append(effect.seconds)
-        elif isinstance(effect, Secret):
+        elif isinstance(effect, MaskSecret):
             journal.secrets.append(effect.value)
         else:
             assert isinstance(effect, SingleFlight)

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.builds.start import DONE, FAILED, FinishedBatch, OwnBatch, RunningOther
-from airflow_provider_atscale.builds.state import BuildStateStore
+from airflow_provider_atscale.builds.start import FinishedBatch, OwnBatch, RunningOther
+from airflow_provider_atscale.builds.state import DONE, FAILED, BuildStateStore
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleStartUnknownError
 
-from .building import IDENTITY, PLAN, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
+from .builds import BUILD_KEY, REQUEST, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
 from .flows import Clock
-from .test_durable import Store
+from .test_build_state import Store
 
 #: Seconds until a new batch is listed; the task looks for one for two minutes.
 LAG = st.sampled_from([0.0, 1.0, 20.0, 100.0])
@@ -86,7 +86,7 @@ def try_on(server: AtScale, store: Any, pause: float) -> OwnBatch | FinishedBatc
     """Try again and again, as a task with many retries does; return what the last try came to."""
     for _ in range(80):
         try:
-            step = builder(server, store, Log()).begin()
+            step = builder(server, store, Log()).obtain_batch()
         except (Death, AtScaleError, ConnectionError):
             server.clock.now += pause
             continue
@@ -121,7 +121,7 @@ def test_a_judged_build_is_not_built_again_unless_it_failed(fates, later, lag, e
     server.clock.now += 600
     server.end(step.batch_id, end)
     dice.fates = []
-    BuildStateStore(store, IDENTITY).judge(DONE if end == "done" else FAILED, step.batch_id)
+    BuildStateStore(store, BUILD_KEY).store_outcome(DONE if end == "done" else FAILED, step.batch_id)
     # Airflow can still lose the outcome of the task, and try again.
     dice.fates = list(later)
     again = try_on(server, store, 5.0)
@@ -162,13 +162,13 @@ def test_without_the_fence_an_orphan_would_build_beside_the_retry():
     def read_while_the_retry_starts(ref):
         server.get_history = type(server).get_history.__get__(server)
         history = server.get_history(ref)
-        assert retry.begin().batch_id == "b1"
+        assert retry.obtain_batch().batch_id == "b1"
         store.failing = {"set"}
         return history
 
     server.get_history = read_while_the_retry_starts
     with pytest.raises(AtScaleError, match="Nothing was started"):
-        orphan.begin()
+        orphan.obtain_batch()
     assert server.posts == 1
 
 
@@ -176,6 +176,6 @@ def test_a_start_that_nobody_can_find_is_told_before_it_is_repeated():
     """The price of a lost reply without a batch: one red try, then a build."""
     server, store = AtScale(Clock(), starts=[lost_before_start]), Store()
     with pytest.raises(AtScaleStartUnknownError):
-        builder(server, store, Log()).begin()
-    assert builder(server, store, Log()).begin().batch_id == "b1"
-    assert PLAN.on_running == "wait"
+        builder(server, store, Log()).obtain_batch()
+    assert builder(server, store, Log()).obtain_batch().batch_id == "b1"
+    assert REQUEST.on_running == "wait"

@@ -531,7 +531,7 @@ def test_a_reply_that_is_lost_at_the_second_try_ends_the_tries():
 def test_nothing_is_sent_where_the_fence_does_not_hold():
     journal = Journal()
 
-    def fence():
+    def fence(_):
         raise RuntimeError("the store is down")
 
     with pytest.raises(RuntimeError, match="the store is down"):

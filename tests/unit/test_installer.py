@@ -14,7 +14,7 @@ from airflow_provider_atscale.api import installer
 from airflow_provider_atscale.api.auth import BasicAuth, FixedAuth
 from airflow_provider_atscale.api.history import MAX_PAGES
 from airflow_provider_atscale.api.installer import InstallerEdition
-from airflow_provider_atscale.api.models import Batch, History, ModelRef, Phase
+from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef, Phase
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.settings import parse_connection
@@ -683,8 +683,8 @@ def test_history():
 )
 def test_a_history_that_may_not_be_read_is_a_reason(options, script, text):
     reason = ask(edition(**options).history(REF), *script)
-    assert isinstance(reason, str)
-    assert re.search(text, reason)
+    assert isinstance(reason, HistoryUnavailable)
+    assert re.search(text, str(reason))
 
 
 @pytest.mark.parametrize(

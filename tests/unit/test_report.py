@@ -33,7 +33,7 @@ from airflow_provider_atscale.tasks.report import (
 )
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut
 
-from .building import Log
+from .builds import Log
 from .flows import BATCH_ID, CATALOG_ID, HOST, MODEL_ID, REF, row
 
 SUBJECT = WaitContext(
@@ -237,7 +237,7 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
         ),
         (
             ended("Cancelled"),
-            {"start": "watched", "history_url": None},
+            {"origin": "watched", "history_url": None},
             AtScaleBatchFailedError,
             f"{WHERE} ended as 'Cancelled'. 1 of 2 aggregates were not built: s.t2: No space left (failed). "
             "See "
@@ -352,7 +352,7 @@ def test_the_kind_is_what_the_batch_says_or_else_what_was_asked_for(of_batch, as
 
 
 @pytest.mark.parametrize(
-    ("start", "instances", "said"),
+    ("origin", "instances", "said"),
     [
         (
             "started",
@@ -363,8 +363,8 @@ def test_the_kind_is_what_the_batch_says_or_else_what_was_asked_for(of_batch, as
         ("watched", None, "incremental build; watched; 60.0 s"),
     ],
 )
-def test_a_report_fits_on_a_line(start, instances, said):
-    assert summarize(make_report(ended().batch, replace(SUBJECT, start=start), instances)) == said
+def test_a_report_fits_on_a_line(origin, instances, said):
+    assert summarize(make_report(ended().batch, replace(SUBJECT, origin=origin), instances)) == said
 
 
 @given(

@@ -19,13 +19,13 @@ from airflow_provider_atscale.builds.state import (
     LOST,
     REFUSED,
     AlreadyDone,
-    Attach,
     BuildKey,
     BuildStateStore,
-    Entry,
-    Fresh,
-    Look,
+    Reattach,
+    SearchHistory,
     StartIntent,
+    StartNew,
+    StoredBuild,
     decide,
     parse_stored_build,
 )
@@ -35,7 +35,7 @@ from .test_models import JSON
 
 T = datetime.fromtimestamp(NOW, timezone.utc)
 ME = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
-INTENT = StartIntent(NOW, T, frozenset({"old"}), ran=False)
+INTENT = StartIntent(NOW, T, frozenset({"old"}), had_running=False)
 
 
 class Store:
@@ -58,8 +58,8 @@ class Store:
         self.writes.append(value)
 
 
-def entry(batch_id=None, outcome=None, start="started", identity=ME, intent=INTENT) -> Entry:
-    return Entry(identity.to_json(), intent, batch_id, start, outcome)
+def entry(batch_id=None, outcome=None, start="started", key=ME, intent=INTENT) -> StoredBuild:
+    return StoredBuild(key.to_json(), intent, batch_id, start, outcome)
 
 
 def at(seconds: float) -> datetime:
@@ -72,21 +72,21 @@ def at(seconds: float) -> datetime:
 @pytest.mark.parametrize(
     ("stored", "decision"),
     [
-        (None, Fresh()),
+        (None, StartNew()),
         # A retry of the same task.
-        (entry(), Look(entry())),
-        (entry("b1"), Attach(entry("b1"))),
-        (entry("b1", start="attached"), Attach(entry("b1", start="attached"))),
+        (entry(), SearchHistory(entry())),
+        (entry("b1"), Reattach(entry("b1"))),
+        (entry("b1", start="attached"), Reattach(entry("b1", start="attached"))),
         (entry("b1", DONE), AlreadyDone(entry("b1", DONE))),
-        (entry("b1", FAILED), Fresh("the batch of an earlier try failed")),
+        (entry("b1", FAILED), StartNew("the batch of an earlier try failed")),
         # It may only have been late: it is looked for once more.
-        (entry("b1", LOST), Attach(entry("b1", LOST))),
-        (entry(None, REFUSED), Fresh("an earlier try started none")),
+        (entry("b1", LOST), Reattach(entry("b1", LOST))),
+        (entry(None, REFUSED), StartNew("AtScale refused the start of an earlier try")),
         # Cleared: build again, whatever was there.
         *(
             (
-                entry(batch_id, outcome, identity=replace(ME, **changed)),
-                Fresh("the task was cleared, which means: build again", cleared=True),
+                entry(batch_id, outcome, key=replace(ME, **changed)),
+                StartNew("the task was cleared, which means: build again", cleared=True),
             )
             for changed in ({"max_tries": 2}, {"clear_number": 1}, {"max_tries": 7, "clear_number": 2})
             for batch_id, outcome in ((None, None), ("b1", None), ("b1", DONE), ("b1", FAILED))
@@ -94,8 +94,8 @@ def at(seconds: float) -> datetime:
         # Somebody else's, or of something else.
         *(
             (
-                entry("b1", DONE, identity=replace(ME, **changed)),
-                Fresh(f"an earlier try built something else ({name} differs)"),
+                entry("b1", DONE, key=replace(ME, **changed)),
+                StartNew(f"an earlier try built something else ({name} differs)"),
             )
             for changed, name in (
                 ({"server": "https://other"}, "server"),
@@ -136,7 +136,7 @@ def changed(path, value):
         {"batch_id": "b1"},
         changed(["version"], 2),
         changed(["version"], "1"),
-        changed(["identity"], None),
+        changed(["key"], None),
         changed(["intent"], None),
         changed(["intent", "at"], None),
         changed(["intent", "at"], "now"),
@@ -150,38 +150,38 @@ def changed(path, value):
         changed(["batch_id"], None),
         changed(["outcome"], "great"),
         changed(["outcome"], True),
-        changed(["start"], None),
+        changed(["origin"], None),
     ],
     ids=lambda stored: repr(stored)[:60] if not isinstance(stored, dict) else None,
 )
 def test_what_is_not_understood_is_not_gone_on_with(stored):
-    assert decide(stored, ME) == Fresh("the stored state of an earlier try is not understood")
+    assert decide(stored, ME) == StartNew("the stored state of an earlier try cannot be read")
 
 
 def test_a_stored_intent_that_does_not_say_whether_a_batch_ran_is_read_as_if_one_had():
     stored = changed(["outcome"], None)
-    del stored["intent"]["ran"]
-    assert decide(stored, ME).entry.intent.ran is True
+    del stored["intent"]["had_running"]
+    assert decide(stored, ME).build.intent.had_running is True
 
 
 @given(
     JSON
-    | st.sampled_from([["identity"], ["intent"], ["intent", "at"], ["batch_id"], ["outcome"]]).flatmap(
+    | st.sampled_from([["key"], ["intent"], ["intent", "at"], ["batch_id"], ["outcome"]]).flatmap(
         lambda path: JSON.map(lambda value: changed(path, value))
     )
 )
 def test_nothing_stored_whatever_is_green_without_a_batch(stored):
     decision = decide(stored, ME)
-    assert isinstance(decision, (Fresh, Attach, AlreadyDone, Look))
-    if isinstance(decision, (Attach, AlreadyDone)):
-        assert decision.entry.batch_id
+    assert isinstance(decision, (StartNew, Reattach, AlreadyDone, SearchHistory))
+    if isinstance(decision, (Reattach, AlreadyDone)):
+        assert decision.build.batch_id
     if isinstance(decision, AlreadyDone):
-        assert decision.entry.outcome == DONE
-        assert dict(decision.entry.identity).items() >= ME.to_json().items()
+        assert decision.build.outcome == DONE
+        assert dict(decision.build.key).items() >= ME.to_json().items()
 
 
 entries = st.builds(
-    Entry,
+    StoredBuild,
     st.just(ME.to_json()),
     st.builds(
         StartIntent,
@@ -282,20 +282,20 @@ OLD, RUNNING = batch("old", -86_400, status="done"), batch("running", -60)
 @pytest.mark.parametrize(
     ("history", "expected"),
     [
-        (History((), T), StartIntent(NOW, T, frozenset(), ran=False)),
-        (History((OLD,), T), StartIntent(NOW, T, frozenset(), ran=False)),
-        (History((RUNNING, OLD), T), StartIntent(NOW, T, frozenset({"running"}), ran=True)),
+        (History((), T), StartIntent(NOW, T, frozenset(), had_running=False)),
+        (History((OLD,), T), StartIntent(NOW, T, frozenset(), had_running=False)),
+        (History((RUNNING, OLD), T), StartIntent(NOW, T, frozenset({"running"}), had_running=True)),
         (
             History((batch("recent", -3599, status="done"),), T),
-            StartIntent(NOW, T, frozenset({"recent"}), ran=False),
+            StartIntent(NOW, T, frozenset({"recent"}), had_running=False),
         ),
-        (History((replace(OLD, created=None),), T), StartIntent(NOW, T, frozenset({"old"}), ran=False)),
-        (History((OLD,), None), StartIntent(NOW, None, frozenset({"old"}), ran=False)),
+        (History((replace(OLD, created=None),), T), StartIntent(NOW, T, frozenset({"old"}), had_running=False)),
+        (History((OLD,), None), StartIntent(NOW, None, frozenset({"old"}), had_running=False)),
         (
             History((batch("odd", -60, status="archived"),), T),
-            StartIntent(NOW, T, frozenset({"odd"}), ran=True),
+            StartIntent(NOW, T, frozenset({"odd"}), had_running=True),
         ),
-        (None, StartIntent(NOW, None, frozenset(), ran=True)),
+        (None, StartIntent(NOW, None, frozenset(), had_running=True)),
     ],
     ids=["empty", "old", "running", "recent", "no time", "no clock", "unknown status", "not read"],
 )
@@ -314,8 +314,8 @@ def test_what_an_intent_does_not_keep_is_never_taken_for_new():
 # --- the memory -------------------------------------------------------------------------------------------
 
 
-def memory(store, identity=ME) -> BuildStateStore:
-    return BuildStateStore(store, identity)
+def memory(store, key=ME) -> BuildStateStore:
+    return BuildStateStore(store, key)
 
 
 def stored(store):
@@ -325,23 +325,23 @@ def stored(store):
 def test_a_build_is_stored_step_by_step():
     store = Store()
     mine = memory(store)
-    assert mine.recall() == Fresh()
-    mine.intend(INTENT)
-    assert memory(store).recall() == Look(entry())
-    mine.know("b1", "started", INTENT)
-    assert memory(store).recall() == Attach(entry("b1"))
-    mine.judge(DONE, "b1")
-    assert memory(store).recall() == AlreadyDone(entry("b1", DONE))
+    assert mine.load() == StartNew()
+    mine.store_intent(INTENT)
+    assert memory(store).load() == SearchHistory(entry())
+    mine.store_batch("b1", "started", INTENT)
+    assert memory(store).load() == Reattach(entry("b1"))
+    mine.store_outcome(DONE, "b1")
+    assert memory(store).load() == AlreadyDone(entry("b1", DONE))
 
 
 def test_a_judgement_of_another_process_finds_the_entry():
     store = Store(**{KEY: entry("b1").to_json()})
-    memory(store).judge(FAILED, "b1")
+    memory(store).store_outcome(FAILED, "b1")
     assert stored(store) == entry("b1", FAILED)
 
 
 @pytest.mark.parametrize(
-    ("before", "batch_id", "identity"),
+    ("before", "batch_id", "key"),
     [
         (None, "b1", ME),
         (entry("b2"), "b1", ME),
@@ -350,55 +350,55 @@ def test_a_judgement_of_another_process_finds_the_entry():
     ],
     ids=["nothing stored", "another batch", "cleared since", "another model"],
 )
-def test_a_judgement_is_stored_only_for_the_batch_that_it_is_about(before, batch_id, identity):
+def test_a_judgement_is_stored_only_for_the_batch_that_it_is_about(before, batch_id, key):
     store = Store(**({} if before is None else {KEY: before.to_json()}))
-    memory(store, identity).judge(DONE, batch_id)
+    memory(store, key).store_outcome(DONE, batch_id)
     assert store.writes == []
 
 
 @pytest.mark.parametrize(
     ("outcome", "decision"),
-    [(DONE, AlreadyDone(entry("b1", DONE))), (FAILED, Fresh("the batch of an earlier try failed"))],
+    [(DONE, AlreadyDone(entry("b1", DONE))), (FAILED, StartNew("the batch of an earlier try failed"))],
 )
 def test_a_judgement_brings_the_id_where_only_the_intent_could_be_stored(outcome, decision):
     store = Store()
     mine = memory(store)
-    mine.intend(INTENT)
+    mine.store_intent(INTENT)
     store.failing = {"set"}
     with pytest.raises(ConnectionError):
-        mine.know("b1", "started", INTENT)
+        mine.store_batch("b1", "started", INTENT)
     store.failing = set()
-    mine.judge(outcome, "b1")
-    assert memory(store).recall() == decision
+    mine.store_outcome(outcome, "b1")
+    assert memory(store).load() == decision
 
 
 def test_a_start_that_came_to_nothing_is_stamped():
     store = Store()
     mine = memory(store)
-    mine.intend(INTENT)
-    mine.judge(REFUSED)
-    assert memory(store).recall() == Fresh("an earlier try started none")
+    mine.store_intent(INTENT)
+    mine.store_outcome(REFUSED)
+    assert memory(store).load() == StartNew("AtScale refused the start of an earlier try")
 
 
 @pytest.mark.parametrize(
     "write",
     [
-        lambda mine: mine.intend(INTENT),
-        lambda mine: mine.know("b1", "started", INTENT),
-        lambda mine: mine.judge(DONE, "b0"),
+        lambda mine: mine.store_intent(INTENT),
+        lambda mine: mine.store_batch("b1", "started", INTENT),
+        lambda mine: mine.store_outcome(DONE, "b0"),
     ],
     ids=["intent", "id", "outcome"],
 )
 def test_a_write_that_fails_is_an_error_and_changes_nothing(write):
     store = Store(**{KEY: entry("b0").to_json()})
     mine = memory(store)
-    mine.recall()
+    mine.load()
     store.failing = {"set"}
     with pytest.raises(ConnectionError):
         write(mine)
     store.failing = set()
     assert stored(store) == entry("b0")
-    mine.judge(DONE, "b0")
+    mine.store_outcome(DONE, "b0")
     assert stored(store) == entry("b0", DONE)
 
 
@@ -406,15 +406,15 @@ def test_a_read_that_fails_is_an_error():
     store = Store()
     store.failing = {"get"}
     with pytest.raises(ConnectionError):
-        memory(store).recall()
+        memory(store).load()
 
 
 def test_without_a_store_nothing_is_remembered_and_nothing_fails():
     mine = memory(None)
-    assert not mine.is_kept
-    assert mine.recall() == Fresh()
-    mine.intend(INTENT)
-    mine.know("b1", "started", INTENT)
-    mine.judge(DONE, "b1")
-    assert mine.recall() == Fresh()
-    assert memory(Store()).is_kept
+    assert not mine.is_persistent
+    assert mine.load() == StartNew()
+    mine.store_intent(INTENT)
+    mine.store_batch("b1", "started", INTENT)
+    mine.store_outcome(DONE, "b1")
+    assert mine.load() == StartNew()
+    assert memory(Store()).is_persistent

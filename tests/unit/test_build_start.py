@@ -7,19 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_atscale.api.models import AggregateInstance, Batch, History
+from airflow_provider_atscale.api.models import AggregateInstance, Batch, History, HistoryUnavailable
 from airflow_provider_atscale.api.start import LostReply, Refused
-from airflow_provider_atscale.builds.start import (
-    DONE,
-    FAILED,
-    LOST,
-    FinishedBatch,
-    OwnBatch,
-    RunningOther,
-    Skip,
-    store_outcome,
-)
-from airflow_provider_atscale.builds.state import REFUSED, BuildStateStore, StartIntent
+from airflow_provider_atscale.builds.start import FinishedBatch, OwnBatch, RunningOther, Skip, store_outcome
+from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, REFUSED, BuildStateStore, StartIntent
 from airflow_provider_atscale.exceptions import (
     AtScaleAlreadyRunningError,
     AtScaleApiError,
@@ -34,11 +25,13 @@ from airflow_provider_atscale.exceptions import (
     AtScaleTaskStoppedError,
 )
 
-from .building import IDENTITY, PLAN, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
-from .flows import NOW, Clock
-from .test_durable import INTENT, Store, entry, stored
+from .builds import BUILD_KEY, REQUEST, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
+from .flows import NOW, REF, Clock
+from .test_build_state import INTENT, Store, entry, stored
 
-MAY_NOT = "https://atscale.example.com/wapi/p/aggregate/batch-history answers HTTP 403: Forbidden"
+MAY_NOT = HistoryUnavailable(
+    "https://atscale.example.com/wapi/p/aggregate/batch-history answers HTTP 403: Forbidden", 403
+)
 DOWN = AtScaleApiError("Could not read the build history: HTTP 503.", 503)
 
 
@@ -58,25 +51,25 @@ def log():
 
 
 def plan(**changes):
-    return replace(PLAN, **changes)
+    return replace(REQUEST, **changes)
 
 
 # --- a fresh batch ----------------------------------------------------------------------------------------
 
 
 def test_started(server, store, log):
-    step = builder(server, store, log).begin()
+    step = builder(server, store, log).obtain_batch()
     assert step == OwnBatch("b1", "started", server.batches[0])
     assert server.posts == 1
     assert stored(store).batch_id == "b1"
-    assert stored(store).start == "started"
+    assert stored(store).origin == "started"
 
 
 def test_the_intent_is_stored_before_the_start_and_the_id_right_after_it(server, store, log):
     seen = []
     server.starts = [lambda *_: seen.append(stored(store)) or AtScaleStartError("no", 400)]
     with pytest.raises(AtScaleStartError):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     [before] = seen
     assert (before.batch_id, before.outcome, before.intent.server_time) == (None, None, server.clock.moment)
 
@@ -86,23 +79,22 @@ def test_the_intent_is_stored_before_the_start_and_the_id_right_after_it(server,
     [
         ({"is_full_build": True}, True, {}),
         ({"is_full_build": False, "overrides": {"a": 30}}, False, {"a": 30}),
-        ({"is_full_build": None}, False, {}),
     ],
-    ids=["full", "incremental", "not said"],
+    ids=["full", "incremental"],
 )
 def test_what_is_asked_for_is_what_the_plan_says(server, store, log, asked, full, overrides):
-    builder(server, store, log, plan(**asked)).begin()
+    builder(server, store, log, plan(**asked)).obtain_batch()
     assert server.asked == [{"full": full, "overrides": overrides}]
 
 
 def test_ended_batches_are_in_nobodys_way(server, store, log):
     for status in ("done", "failed", "cancelled", "deleted"):
         server.make(status=status, seconds=-60)
-    assert builder(server, store, log).begin().start == "started"
+    assert builder(server, store, log).obtain_batch().origin == "started"
 
 
 def test_without_a_store_it_works_as_well(server, log):
-    assert builder(server, None, log).begin().start == "started"
+    assert builder(server, None, log).obtain_batch().origin == "started"
 
 
 # --- the fence --------------------------------------------------------------------------------------------
@@ -114,14 +106,14 @@ def test_without_the_intent_nothing_is_started(server, store, log):
         AtScaleError,
         match=r"Nothing was started: the intent to build model .*\(ConnectionError: the store is down\)",
     ):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     assert server.posts == 0
 
 
 def test_without_knowing_what_an_earlier_try_left_nothing_is_started(server, store, log):
     store.failing = {"get"}
     with pytest.raises(AtScaleError, match=r"Nothing was started: .* could not be read .*the store is down"):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     assert (server.posts, server.history_reads) == (0, 0)
 
 
@@ -133,7 +125,7 @@ def test_a_stopped_task_starts_nothing(server, store, log, moment):
         "while the intent is written": lambda: bool(store.writes),
     }[moment]
     with pytest.raises(AtScaleTaskStoppedError, match=r"so no build of model 'Internet Sales' .* is started"):
-        builder(server, store, log, is_stopped=stopped).begin()
+        builder(server, store, log, is_stopped=stopped).obtain_batch()
     assert server.posts == 0
 
 
@@ -143,7 +135,7 @@ def test_an_id_that_cannot_be_stored_is_logged_and_the_task_goes_on(server, stor
         return accepted(server, full)
 
     server.starts = [accept]
-    assert builder(server, store, log).begin().batch_id == "b1"
+    assert builder(server, store, log).obtain_batch().batch_id == "b1"
     assert log.has(
         "error", "Batch b1 could not be written to Airflow's task state store (ConnectionError: the store"
     )
@@ -167,9 +159,9 @@ def test_an_id_that_cannot_be_stored_is_logged_and_the_task_goes_on(server, stor
 def test_a_plain_no_is_raised_and_a_retry_has_nothing_to_look_for(server, store, log, error):
     server.starts = [error]
     with pytest.raises(type(error)):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     assert stored(store).outcome == REFUSED
-    assert builder(server, store, log).begin().start == "started"
+    assert builder(server, store, log).obtain_batch().origin == "started"
     assert server.clock.slept == []
 
 
@@ -180,8 +172,10 @@ def test_a_no_that_cannot_be_stored_is_raised_all_the_same(server, store, log):
 
     server.starts = [refuse]
     with pytest.raises(AtScaleStartError):
-        builder(server, store, log).begin()
-    assert log.has("warning", "That no batch was started could not be written to Airflow's task state store")
+        builder(server, store, log).obtain_batch()
+    assert log.has(
+        "warning", "The outcome (no batch was started) could not be written to Airflow's task state store"
+    )
 
 
 REFUSAL = Refused(AtScaleStartError("AtScale refused to build: HTTP 500.", 500))
@@ -189,7 +183,7 @@ REFUSAL = Refused(AtScaleStartError("AtScale refused to build: HTTP 500.", 500))
 
 def test_refused_and_a_batch_runs_that_came_in_between(server, store, log):
     server.starts = [lambda server, _: server.make() and REFUSAL]
-    step = builder(server, store, log).begin()
+    step = builder(server, store, log).obtain_batch()
     assert step == RunningOther(server.batches[0])
     assert stored(store).outcome == REFUSED
     assert server.posts == 1
@@ -198,7 +192,7 @@ def test_refused_and_a_batch_runs_that_came_in_between(server, store, log):
 def test_refused_and_the_running_batch_is_listed_late(server, store, log):
     server.lag = 1.5
     server.starts = [lambda server, _: server.make() and REFUSAL]
-    assert builder(server, store, log).begin() == RunningOther(server.batches[0])
+    assert builder(server, store, log).obtain_batch() == RunningOther(server.batches[0])
     assert server.clock.slept == [2.0]
 
 
@@ -208,7 +202,7 @@ def test_refused_and_the_running_batch_is_listed_late(server, store, log):
 def test_refused_and_no_batch_explains_it(server, store, log, reads):
     server.starts, server.reads = [REFUSAL], list(reads)
     with pytest.raises(AtScaleStartError, match="AtScale refused to build"):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     assert stored(store).outcome is None
 
 
@@ -216,8 +210,8 @@ def test_a_500_after_which_there_is_a_batch_all_the_same_is_adopted_by_a_retry(s
     server.lag = 10.0
     server.starts = [lambda server, full: server.make(full) and REFUSAL]
     with pytest.raises(AtScaleStartError):
-        builder(server, store, log).begin()
-    assert builder(server, store, log).begin() == OwnBatch("b1", "adopted", server.batches[0])
+        builder(server, store, log).obtain_batch()
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b1", "adopted", server.batches[0])
     assert server.posts == 1
 
 
@@ -228,10 +222,10 @@ def test_a_500_after_which_there_is_a_batch_all_the_same_is_adopted_by_a_retry(s
 def test_lost_and_the_batch_appears(server, store, log, lag):
     server.lag = lag
     server.starts = [lost_after_start]
-    step = builder(server, store, log).begin()
+    step = builder(server, store, log).obtain_batch()
     assert step == OwnBatch("b1", "adopted", server.batches[0])
     assert stored(store).batch_id == "b1"
-    assert stored(store).start == "adopted"
+    assert stored(store).origin == "adopted"
     assert log.has("warning", "Adopting batch b1")
     assert sum(server.clock.slept) <= lag + 15
     assert server.posts == 1
@@ -239,7 +233,7 @@ def test_lost_and_the_batch_appears(server, store, log, lag):
 
 def test_lost_and_the_history_is_down_for_a_while(server, store, log):
     server.starts, server.reads = [lost_after_start], [None, DOWN, DOWN, DOWN]
-    assert builder(server, store, log).begin().start == "adopted"
+    assert builder(server, store, log).obtain_batch().origin == "adopted"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +245,7 @@ def test_lost_and_the_history_is_down_for_a_while(server, store, log):
         ),
         (
             [None, MAY_NOT],
-            f"was lost (HTTP 503), and the build history may not be read ({MAY_NOT}). Nothing more",
+            f"was lost (HTTP 503), and no permission to read the build history ({MAY_NOT}). Nothing more",
         ),
         (
             [None] + [DOWN] * 50,
@@ -259,7 +253,7 @@ def test_lost_and_the_history_is_down_for_a_while(server, store, log):
         ),
         (
             [None] + [AtScaleAuthenticationError("No token", 401)] * 50,
-            "and the build history that would tell could not be read: No token Nothing more was started",
+            "and the build history could not be read: No token Nothing more was started",
         ),
     ],
     ids=["none appears", "403", "503", "401"],
@@ -267,7 +261,7 @@ def test_lost_and_the_history_is_down_for_a_while(server, store, log):
 def test_lost_and_not_to_be_found_is_an_error_that_a_retry_may_cure(server, store, log, reads, said):
     server.starts, server.reads = [lost_before_start], reads
     with pytest.raises(AtScaleStartUnknownError, match=re.escape(said)):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     assert (stored(store).batch_id, stored(store).outcome) == (None, None)
     assert server.posts == 1
     assert sum(server.clock.slept) <= 120.0 + 0.2
@@ -283,9 +277,9 @@ def test_lost_and_several_appear(server, store, log):
     with pytest.raises(
         AtScaleStartUnknownError, match=r"AtScale has 2 new incremental builds .* b2 \(new, created .*b1"
     ):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     with pytest.raises(AtScaleStartUnknownError, match="AtScale has 2 new incremental builds"):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     assert server.posts == 1
 
 
@@ -299,7 +293,7 @@ def test_lost_and_only_others_appear(server, store, log):
 
     server.starts = [lost]
     with pytest.raises(AtScaleStartUnknownError):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
 
 
 def test_lost_where_the_history_could_not_be_read_before_adopts_nothing_old(server, store, log):
@@ -307,14 +301,14 @@ def test_lost_where_the_history_could_not_be_read_before_adopts_nothing_old(serv
     server.make(status="done", seconds=-7 * 86_400)
     server.starts, server.reads = [lost_before_start], [MAY_NOT]
     with pytest.raises(AtScaleStartUnknownError):
-        builder(server, store, log).begin()
-    assert builder(server, store, log).begin() == OwnBatch("b2", "started", server.batches[0])
+        builder(server, store, log).obtain_batch()
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b2", "started", server.batches[0])
 
 
 def test_a_stop_while_a_lost_batch_is_looked_for_says_that_it_may_go_on(server, store, log):
     server.starts = [lost_before_start]
     with pytest.raises(AtScaleTaskStoppedError, match="if it was, it goes on in AtScale"):
-        builder(server, store, log, is_stopped=lambda: server.posts > 0).begin()
+        builder(server, store, log, is_stopped=lambda: server.posts > 0).obtain_batch()
 
 
 @pytest.mark.parametrize("policy", ["wait", "attach"])
@@ -322,18 +316,18 @@ def test_lost_while_a_batch_ran_is_decided_by_on_running(server, store, log, pol
     """The intent of an earlier try says that one ran, so a new batch may be a sibling's without our data."""
     store.set(
         "atscale_build",
-        entry(intent=StartIntent(NOW, server.clock.moment, frozenset({"b1"}), ran=True)).to_json(),
+        entry(intent=StartIntent(NOW, server.clock.moment, frozenset({"b1"}), had_running=True)).to_json(),
     )
     server.make(seconds=-60)
     server.end("b1")
     server.make()
-    step = builder(server, store, log, plan(on_running=policy)).begin()
+    step = builder(server, store, log, plan(on_running=policy)).obtain_batch()
     assert step == (
         RunningOther(server.batches[0]) if policy == "wait" else OwnBatch("b2", "attached", server.batches[0])
     )
     assert server.posts == 0
     assert log.has(
-        "warning", "Not going on with a batch of the earlier try: just before it a batch of the model ran"
+        "warning", "Not using a batch of the earlier try: just before the start a batch of the model ran"
     )
 
 
@@ -344,23 +338,23 @@ def test_lost_while_a_batch_ran_is_decided_by_on_running(server, store, log, pol
 def test_wait_for_a_running_batch_to_end(server, store, log, status):
     running = server.make(status=status, seconds=-60)
     mine = builder(server, store, log)
-    assert mine.begin() == RunningOther(running)
+    assert mine.obtain_batch() == RunningOther(running)
     assert server.posts == 0
     server.end("b1")
-    assert mine.begin() == OwnBatch("b2", "started", server.batches[0])
+    assert mine.obtain_batch() == OwnBatch("b2", "started", server.batches[0])
 
 
 def test_skip(server, store, log):
     server.make(seconds=-60)
-    with pytest.raises(Skip, match=r"Skipped: batch b1 .* runs already, and on_running is 'skip'"):
-        builder(server, store, log, plan(on_running="skip")).begin()
+    with pytest.raises(Skip, match=r"Skipped: batch b1 .* already runs, and on_running is 'skip'"):
+        builder(server, store, log, plan(on_running="skip")).obtain_batch()
     assert server.posts == 0
 
 
 def test_fail(server, store, log):
     server.make(seconds=-60)
     with pytest.raises(AtScaleAlreadyRunningError, match=r"Nothing was started: batch b1 .*/history/b1"):
-        builder(server, store, log, plan(on_running="fail")).begin()
+        builder(server, store, log, plan(on_running="fail")).obtain_batch()
     assert server.posts == 0
 
 
@@ -385,16 +379,16 @@ def test_fail(server, store, log):
 )
 def test_attach_to_a_batch_that_builds_at_least_as_much(server, store, log, running, asked, attaches):
     batch = server.make(running, seconds=-60)
-    step = builder(server, store, log, plan(on_running="attach", is_full_build=asked)).begin()
+    step = builder(server, store, log, plan(on_running="attach", is_full_build=asked)).obtain_batch()
     assert step == (OwnBatch("b1", "attached", batch) if attaches else RunningOther(batch))
     assert server.posts == 0
-    assert log.has("warning", "data that was loaded after that may not be in it") is attaches
+    assert log.has("warning", "it may lack data that was loaded after that") is attaches
 
 
 def test_attach_chooses_the_batch_that_serves(server, store, log):
     full = server.make(True, seconds=-60)
     server.make(False, seconds=-30)
-    step = builder(server, store, log, plan(on_running="attach", is_full_build=True)).begin()
+    step = builder(server, store, log, plan(on_running="attach", is_full_build=True)).obtain_batch()
     assert step == OwnBatch("b1", "attached", full)
     assert stored(store).batch_id == "b1"
 
@@ -405,9 +399,9 @@ def test_refused_asks_on_running_again(server, store, log, policy):
     mine = builder(server, store, log, plan(on_running=policy))
     if policy in ("skip", "fail"):
         with pytest.raises(Skip if policy == "skip" else AtScaleAlreadyRunningError):
-            mine.begin()
+            mine.obtain_batch()
     else:
-        step = mine.begin()
+        step = mine.obtain_batch()
         assert step == (
             RunningOther(server.batches[0])
             if policy == "wait"
@@ -417,9 +411,9 @@ def test_refused_asks_on_running_again(server, store, log, policy):
 
 def test_a_history_that_may_not_be_read_is_said_and_the_build_started(server, store, log):
     server.reads = [MAY_NOT]
-    assert builder(server, store, log).begin().start == "started"
-    assert log.has("warning", "The build history may not be read (https://")
-    assert stored(store).intent.ran is True
+    assert builder(server, store, log).obtain_batch().origin == "started"
+    assert log.has("warning", "No permission to read the build history (https://")
+    assert stored(store).intent.had_running is True
 
 
 @pytest.mark.parametrize(
@@ -430,7 +424,7 @@ def test_a_history_that_may_not_be_read_is_said_and_the_build_started(server, st
 def test_a_history_that_cannot_be_read_before_the_start_is_an_error(server, store, log, error):
     server.reads = [error]
     with pytest.raises(type(error)):
-        builder(server, store, log).begin()
+        builder(server, store, log).obtain_batch()
     assert server.posts == 0
 
 
@@ -445,21 +439,21 @@ def left(store, *args, **kwargs):
 def test_attach_to_the_batch_of_an_earlier_try(server, store, log, status):
     left(store, "b1", start="adopted")
     batch = server.make(status=status) if status else None
-    assert builder(server, store, log).begin() == OwnBatch("b1", "adopted", batch)
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b1", "attached", batch)
     assert server.posts == 0
 
 
 def test_attach_although_it_cannot_be_seen(server, store, log):
     left(store, "b1")
     server.looks = [DOWN]
-    assert builder(server, store, log).begin() == OwnBatch("b1", "started", None)
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b1", "attached", None)
 
 
 def test_rebuild_where_the_earlier_tries_batch_failed_unseen(server, store, log):
     left(store, "b1")
     server.make(status="failed")
-    assert builder(server, store, log).begin() == OwnBatch("b2", "started", server.batches[0])
-    assert log.has("warning", "Batch b1 of an earlier try ended as failed, so a fresh one is built")
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b2", "started", server.batches[0])
+    assert log.has("warning", "Batch b1 of an earlier try ended as failed: a new one is started")
 
 
 def test_a_failure_that_only_instances_show_is_waited_for(server, store, log):
@@ -467,32 +461,32 @@ def test_a_failure_that_only_instances_show_is_waited_for(server, store, log):
     left(store, "b1")
     instances = (AggregateInstance("1", "failed"),)
     server.looks = [{"b1": Batch("b1", "failed", instances=instances)}]
-    assert builder(server, store, log).begin().batch_id == "b1"
+    assert builder(server, store, log).obtain_batch().batch_id == "b1"
     assert server.posts == 0
 
 
 def test_succeed_without_a_build(server, store, log):
     left(store, "b1", DONE)
-    assert builder(server, store, log).begin() == FinishedBatch("b1", "started")
+    assert builder(server, store, log).obtain_batch() == FinishedBatch("b1", "attached")
     assert (server.posts, server.history_reads) == (0, 0)
 
 
 def test_rebuild(server, store, log):
     left(store, "b0", FAILED)
-    assert builder(server, store, log).begin().start == "started"
-    assert log.has("info", "Not going on with an earlier batch: the batch of an earlier try failed")
+    assert builder(server, store, log).obtain_batch().origin == "started"
+    assert log.has("info", "Not using the batch of an earlier try: the batch of an earlier try failed")
 
 
 def test_a_batch_that_had_gone_missing_and_is_listed_by_now_is_attached_to(server, store, log):
     left(store, "b1", LOST)
     batch = server.make()
-    assert builder(server, store, log).begin() == OwnBatch("b1", "started", batch)
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b1", "attached", batch)
     assert server.posts == 0
 
 
 def test_a_batch_that_is_still_missing_is_built_again(server, store, log):
     left(store, "b0", LOST)
-    assert builder(server, store, log).begin().start == "started"
+    assert builder(server, store, log).obtain_batch().origin == "started"
     assert log.has("warning", "Batch b0 of an earlier try is still not in the build history")
 
 
@@ -507,7 +501,7 @@ def test_a_batch_that_is_still_missing_is_built_again(server, store, log):
 def test_ignore_and_meet_it_like_any_other(server, store, log, changes, said):
     left(store, "b1")
     running = server.make()
-    step = builder(server, store, log, identity=replace(IDENTITY, **changes)).begin()
+    step = builder(server, store, log, key=replace(BUILD_KEY, **changes)).obtain_batch()
     assert step == RunningOther(running)
     assert log.has("info", said)
 
@@ -517,20 +511,20 @@ def test_adopt_the_batch_whose_id_an_earlier_try_did_not_learn(server, store, lo
     left(store, intent=replace(INTENT, known=frozenset()))
     server.lag = lag
     server.make()
-    assert builder(server, store, log).begin() == OwnBatch("b1", "adopted", server.batches[0])
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b1", "adopted", server.batches[0])
     assert server.posts == 0
 
 
 def test_rebuild_where_an_earlier_try_started_nothing(server, store, log):
     left(store)
     server.clock.now += 300
-    assert builder(server, store, log).begin().start == "started"
+    assert builder(server, store, log).obtain_batch().origin == "started"
     assert server.clock.slept == []
 
 
 def test_an_intent_by_a_clock_that_is_ahead_is_not_waited_for_for_hours(server, store, log):
     left(store, intent=replace(INTENT, at=NOW + 86_400))
-    assert builder(server, store, log).begin().start == "started"
+    assert builder(server, store, log).obtain_batch().origin == "started"
     assert sum(server.clock.slept) <= 121
 
 
@@ -538,14 +532,16 @@ def test_nothing_is_started_while_it_cannot_be_known_whether_something_was(serve
     left(store)
     server.clock.now += 300
     server.reads = [DOWN]
-    with pytest.raises(AtScaleStartUnknownError, match="a retry of the task looks again before it starts one"):
-        builder(server, store, log).begin()
+    with pytest.raises(
+        AtScaleStartUnknownError, match="a retry of the task searches again before it starts one"
+    ):
+        builder(server, store, log).obtain_batch()
     assert server.posts == 0
 
 
 def test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one(server, log):
-    builder(server, None, log).begin()
-    assert builder(server, None, log).begin() == RunningOther(server.batches[0])
+    builder(server, None, log).obtain_batch()
+    assert builder(server, None, log).obtain_batch() == RunningOther(server.batches[0])
     assert server.posts == 1
 
 
@@ -555,16 +551,16 @@ def test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one(server, 
 def test_a_judgement_that_cannot_be_stored_is_logged(store, log):
     left(store, "b1")
     store.failing = {"set"}
-    store_outcome(BuildStateStore(store, IDENTITY), log, DONE, "b1")
+    store_outcome(BuildStateStore(store, BUILD_KEY), log, DONE, "b1")
     assert log.lines == [
         (
             "warning",
-            "That batch b1 is done could not be written to Airflow's task state store (ConnectionError: the "
-            "store is down); a retry looks again",
+            "The outcome (batch b1 is done) could not be written to Airflow's task state store (ConnectionError: "
+            "the store is down); a retry judges it again",
         )
     ]
 
 
 def test_the_helper_shows_a_history_as_atscale_does(server):
     server.make()
-    assert server.get_history(PLAN.ref) == History((server.batches[0],), server.clock.moment)
+    assert server.get_history(REF) == History((server.batches[0],), server.clock.moment)

@@ -8,18 +8,20 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable
+from airflow_provider_atscale.api.observation import ReadFailed, observe_found
 from airflow_provider_atscale.api.start import LostReply, Started
+from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
-from airflow_provider_atscale.tasks.plan import Plan
+from airflow_provider_atscale.exceptions import AtScaleError
 
-from .flows import CATALOG_ID, HOST, MODEL_ID, NOW, REF, Clock
+from .flows import CATALOG_ID, HOST, MODEL_ID, REF, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-IDENTITY = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
-PLAN = Plan("atscale_default", REF, NOW, 60.0, is_full_build=False)
+BUILD_KEY = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
+REQUEST = BuildRequest(is_full_build=False)
 
 
 class Log:
@@ -96,6 +98,12 @@ class AtScale:
             return answer
         return {each.id: each for each in self.batches if each.id in wanted}
 
+    def observe_batch(self, ref: Any, batch_id: str) -> Any:
+        try:
+            return observe_found(self.get_batches(ref, (batch_id,)), batch_id)
+        except AtScaleError as error:
+            return ReadFailed(str(error))
+
     def start_batch(
         self, ref: Any, *, is_full_build: bool, grace_period_overrides: Any, before_post: Callable[[bool], None]
     ) -> Any:
@@ -128,9 +136,11 @@ def lost_before_start(_server: AtScale, _full: bool) -> LostReply:
     return LostReply("HTTP 503")
 
 
-def builder(server: AtScale, store: Any, log: Log, plan: Plan = PLAN, **options: Any) -> BuildStarter:
-    identity = replace(IDENTITY, is_full_build=bool(plan.is_full_build))
-    memory = BuildStateStore(store, options.pop("identity", identity))
+def builder(
+    server: AtScale, store: Any, log: Log, request: BuildRequest = REQUEST, **options: Any
+) -> BuildStarter:
+    key = replace(BUILD_KEY, is_full_build=request.is_full_build)
+    memory = BuildStateStore(store, options.pop("key", key))
     return BuildStarter(
-        server, plan, memory, log, clock=server.clock, sleep=server.clock.sleep, **options
+        server, REF, request, memory, log, clock=server.clock, sleep=server.clock.sleep, **options
     )  # fmt: skip

@@ -1,0 +1,154 @@
+"""What operator and sensor do alike while they run: defer, judge the batch, publish the report."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_atscale.assets.atscale import publish_report
+from airflow_provider_atscale.links.atscale import XCOM_KEY
+from airflow_provider_atscale.tasks.event import is_event_of_other_try
+from airflow_provider_atscale.tasks.lineage import make_lineage
+from airflow_provider_atscale.tasks.report import WaitContext, conclude, summarize
+from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+from airflow_provider_atscale.waiting.deadline import Deadline, deferral_timeout
+from airflow_provider_atscale.waiting.policy import Ended, WaitResult
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_atscale.api.models import AggregateInstance, Instances, ModelRef
+    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+    from airflow_provider_atscale.tasks.plan import TaskPlan
+
+
+class RunningTask:
+    """
+    One run of an operator or sensor.
+
+    :param operator: The operator or sensor, its templates rendered.
+    :param context: The task's context.
+    """
+
+    def __init__(self, operator: Any, context: Context) -> None:
+        self.operator = operator
+        self.context = context
+        self.log: logging.Logger = operator.log
+        self.report: dict[str, Any] | None = None
+        self.instances: Sequence[AggregateInstance] = ()
+
+    @property
+    def try_number(self) -> int:
+        """Which try of the task it is."""
+        return self.context["ti"].try_number
+
+    def restarts(self, next_kwargs: Mapping[str, Any] | None) -> bool:
+        """Return whether the task must start from the beginning instead of being resumed."""
+        return is_event_of_other_try(next_kwargs, self.try_number)
+
+    def reset_start_date(self) -> None:
+        """Let ``execution_timeout`` count from now: Airflow has left the start date of the other try."""
+        self.log.info("Airflow resumed this try with the event of another one: starting from the beginning")
+        self.context["ti"].start_date = datetime.now(timezone.utc)
+
+    def deadline(self, timeout: float | None, now: float) -> Deadline | None:
+        """
+        Return the earlier of ``timeout`` and ``execution_timeout``.
+
+        :param timeout: Seconds that the user grants the wait.
+        :param now: Epoch seconds at which the wait begins.
+        """
+        limit = self.operator.execution_timeout
+        began = self.context["ti"].start_date
+        return Deadline.earlier(
+            now, timeout, began.timestamp() if began else now, limit.total_seconds() if limit else None
+        )
+
+    def defer(
+        self,
+        hook: AtScaleHook,
+        plan: TaskPlan,
+        batch_id: str | None,
+        method_name: str,
+        *,
+        since: float,
+        seen_in_history: bool,
+    ) -> None:
+        """
+        Hand the wait to the triggerer.
+
+        :param hook: The hook.
+        :param plan: The plan.
+        :param batch_id: The batch; None for the model's newest.
+        :param method_name: The operator's method that is called with the event.
+        :param since: Epoch seconds at which the wait began.
+        :param seen_in_history: Whether the build history has listed the batch.
+        """
+        limit = None
+        if plan.deadline is not None:
+            left = max(plan.deadline.at - time.time(), 0.0)
+            limit = deferral_timeout(left, plan.poll_interval, hook.settings.timeout)
+        trigger = AtScaleBatchTrigger(
+            **plan.trigger_arguments(), batch_id=batch_id, since=since, seen_in_history=seen_in_history
+        )
+        self.operator.defer(trigger=trigger, method_name=method_name, timeout=limit)
+
+    def judge(
+        self, hook: AtScaleHook, plan: TaskPlan, batch_id: str | None, result: WaitResult, next_step: str
+    ) -> dict[str, Any]:
+        """
+        Return the report of a batch that ended well; raise the typed error of anything else.
+
+        :param hook: The hook.
+        :param plan: The plan.
+        :param batch_id: The batch; None if the newest was waited for and none was seen.
+        :param result: How the wait ended.
+        :param next_step: What to do about a wait that ended without the batch.
+        """
+        instances: list[AggregateInstance] = []
+        if isinstance(result, Ended):
+            batch_id = result.batch.id
+            instances.extend(result.batch.instances or ())
+        ref = plan.ref if plan.ref.catalog_id else None
+
+        def read_instances() -> Instances:
+            listed = hook.get_instances(str(batch_id), ref)
+            instances.extend(listed)
+            return listed
+
+        wait = WaitContext(
+            server=hook.settings.base_url,
+            ref=ref,
+            batch_id=batch_id,
+            origin=plan.origin,
+            is_full_build=plan.build.is_full_build if plan.build else None,
+            failed_aggregates=plan.failed_aggregates,
+            next_step=next_step,
+            history_url=hook.history_url(ref, batch_id),
+        )
+        report = conclude(result, wait, read_instances)
+        self.log.info("%s is %s: %s", wait, report["status"], summarize(report))
+        self.report, self.instances = report, instances
+        return report
+
+    def publish_report(self, report: dict[str, Any]) -> None:
+        """Give the report to XCom and to the asset events of the task's outlets."""
+        self.push("batch_result", report)
+        publish_report(self.context, self.operator.outlets, report, self.log)
+
+    def publish_link(self, hook: AtScaleHook, ref: ModelRef, batch_id: str | None) -> None:
+        """Push the address of the build history, for the task's link."""
+        self.context["ti"].xcom_push(key=XCOM_KEY, value=hook.history_url(ref, batch_id))
+
+    def push(self, key: str, value: Any) -> None:
+        """Push an XCom, unless the user has switched that off."""
+        if self.operator.do_xcom_push:
+            self.context["ti"].xcom_push(key=key, value=value)
+
+    def lineage(self) -> Any:
+        """Return OpenLineage's facets of the batch."""
+        return make_lineage(self.report, self.instances)

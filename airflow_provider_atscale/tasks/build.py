@@ -1,0 +1,363 @@
+"""Run a build task: obtain a batch, wait for it, judge it, report it."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, conf
+
+from airflow_provider_atscale.api.models import HistoryUnavailable, kind_of
+from airflow_provider_atscale.api.observation import Seen
+from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.arguments import (
+    parse_bool,
+    parse_choice,
+    parse_name,
+    parse_overrides,
+    parse_seconds,
+)
+from airflow_provider_atscale.builds.freshness import find_fresh
+from airflow_provider_atscale.builds.request import ON_RUNNING, BuildRequest
+from airflow_provider_atscale.builds.start import (
+    BuildStarter,
+    FinishedBatch,
+    OwnBatch,
+    RunningOther,
+    Skip,
+    store_outcome,
+)
+from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, BuildKey, BuildStateStore, StartNew
+from airflow_provider_atscale.exceptions import (
+    AtScaleBatchFailedError,
+    AtScaleBatchNotFoundError,
+    AtScaleError,
+    AtScaleEventError,
+    AtScaleTimeoutError,
+)
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
+from airflow_provider_atscale.tasks.base import RunningTask
+from airflow_provider_atscale.tasks.event import read_event
+from airflow_provider_atscale.tasks.plan import FAILED_AGGREGATES, TaskPlan
+from airflow_provider_atscale.tasks.report import WaitContext, conclude, make_report, was_not_built
+from airflow_provider_atscale.waiting.blocking import wait_blocking
+from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, WaitPolicy, WaitResult
+from airflow_provider_atscale.waiting.progress import Progress
+from airflow_provider_atscale.waiting.tolerance import tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.providers.common.compat.sdk import Context
+
+
+class BuildTask(RunningTask):
+    """
+    One run of the build operator.
+
+    :param operator: The operator, its templates rendered.
+    :param context: The task's context.
+    :param is_stopped: Returns whether the task was stopped.
+    """
+
+    def __init__(self, operator: Any, context: Context, is_stopped: Callable[[], bool]) -> None:
+        super().__init__(operator, context)
+        self._is_stopped = is_stopped
+        self._starter: BuildStarter | None = None
+        self._batch_id: str | None = None
+
+    # --- entry points ---
+
+    def execute(self) -> str:
+        """Start the batch, or go on with an earlier try's, and wait as asked."""
+        within = _optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")
+        with closing(AtScaleHook(parse_name(self.operator.atscale_conn_id, "atscale_conn_id"))) as hook:
+            plan, request = self._make_plan(hook)
+            if within is not None:
+                self._skip_if_fresh(hook, plan, request, within)
+            return self._build(hook, plan, request)
+
+    def restart(self) -> str:
+        """Start from the beginning."""
+        self.reset_start_date()
+        return self.execute()
+
+    def resume_after_running(self, event: Any) -> str:
+        """
+        Start this task's build after another batch of the model has ended.
+
+        :param event: The trigger's event.
+        """
+        resumed = read_event(event)
+        request = _request_of(resumed.plan)
+        with closing(AtScaleHook(resumed.plan.conn_id)) as hook:
+            self._after_other_batch(hook, resumed.plan, str(resumed.batch_id), resumed.result)
+            return self._build(hook, resumed.plan, request)
+
+    def resume(self, event: Any) -> str:
+        """
+        Judge this task's batch after the wait in the triggerer.
+
+        :param event: The trigger's event.
+        """
+        resumed = read_event(event)
+        request = _request_of(resumed.plan)
+        self._batch_id = resumed.batch_id
+        with closing(AtScaleHook(resumed.plan.conn_id)) as hook:
+            store = self._state_store(hook, resumed.plan, request)
+            return self._conclude(hook, resumed.plan, store, str(resumed.batch_id), resumed.result)
+
+    def on_kill(self) -> None:
+        """Say in the log what becomes of the build."""
+        if self._batch_id is not None:
+            self.log.warning(
+                "The task was stopped. Batch %s goes on in AtScale, which has no call to cancel it. To stop it, "
+                "cancel it in Design Center > Aggregates > Build History",
+                self._batch_id,
+            )
+        elif self._starter is not None and self._starter.may_have_started:
+            self.log.warning(
+                "The task was stopped while it started a build: the build may run in AtScale, and then it goes "
+                "on. A retry looks for it (Airflow 3.3+); see Design Center > Aggregates > Build History"
+            )
+        else:
+            self.log.warning("The task was stopped before a build was started; none will be started")
+
+    # --- the plan ---
+
+    def _make_plan(self, hook: AtScaleHook) -> tuple[TaskPlan, BuildRequest]:
+        """Check all arguments before the first request, then find the model."""
+        given = self.operator
+        is_full_build = parse_bool(given.is_full_build, "is_full_build")
+        overrides = parse_overrides(given.grace_period_overrides, is_full_build=is_full_build)
+        hook.edition.check_overrides(overrides)
+        request = BuildRequest(
+            is_full_build,
+            overrides,
+            parse_choice(given.on_running, "on_running", ON_RUNNING),
+            parse_bool(given.wait_for_completion, "wait_for_completion"),
+        )
+        failed_aggregates = parse_choice(given.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
+        poll_interval = parse_seconds(given.poll_interval, "poll_interval")
+        timeout = _optional_seconds(given.timeout, "timeout")
+        catalog, model = parse_name(given.catalog, "catalog"), parse_name(given.model, "model")
+        now = time.time()
+        plan = TaskPlan(
+            conn_id=hook.atscale_conn_id,
+            ref=hook.resolve_model(catalog, model),
+            began=now,
+            poll_interval=poll_interval,
+            deadline=self.deadline(timeout, now),
+            failed_aggregates=failed_aggregates,
+            try_number=self.try_number,
+            build=request,
+        )
+        return plan, request
+
+    def _state_store(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest) -> BuildStateStore:
+        ti: Any = self.context["ti"]
+        key = BuildKey(
+            hook.edition.base_url,
+            plan.ref.catalog_id,
+            plan.ref.model_id,
+            request.is_full_build,
+            ti.map_index,
+            ti.max_tries,
+            getattr(self.context.get("dag_run"), "clear_number", None) or 0,
+        )
+        # Airflow before 3.3 has no such store.
+        return BuildStateStore(self.context.get("task_state_store"), key)  # type: ignore[arg-type, unused-ignore]
+
+    def _skip_if_fresh(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest, within: float) -> None:
+        """Skip the task if what it would build was built a moment ago."""
+        store = self._state_store(hook, plan, request)
+        decision = store.load()
+        if (
+            (store.is_persistent and plan.try_number > 1)
+            or not isinstance(decision, StartNew)
+            or decision.cleared
+        ):
+            # A retry has a batch of its own, which may be the one that makes the model fresh, or it waited for
+            # another one, which may lack its data; a clear means: build again.
+            return
+        history = hook.get_history(plan.ref)
+        if isinstance(history, HistoryUnavailable):
+            self.log.warning(
+                "skip_if_built_within has no effect: no permission to read the build history (%s). The build is "
+                "started. Give the user of the connection %s",
+                history,
+                hook.edition.view_right,
+            )
+            return
+        now = history.server_time or datetime.now(timezone.utc)
+        fresh = find_fresh(history, is_full_build=request.is_full_build, within=within, now=now)
+        if fresh is None:
+            return
+        batch, age = fresh
+        about = f"batch {batch.id} ({batch.kind}, {batch.status}) of {plan.ref} ended {iso(batch.ended)}"
+        if plan.failed_aggregates == "fail":
+            listed = hook.get_instances(batch.id, plan.ref)
+            if listed.is_truncated or any(map(was_not_built, listed)):
+                self.log.info(
+                    'Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about
+                )
+                return
+        raise AirflowSkipException(
+            f"Skipped: {about}, {timedelta(seconds=round(age))} ago, and skip_if_built_within is "
+            f"{timedelta(seconds=within)}."
+        )
+
+    # --- build and wait ---
+
+    def _build(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest) -> str:
+        """Obtain a batch, and wait for it."""
+        store = self._state_store(hook, plan, request)
+        self._starter = BuildStarter(
+            hook,
+            plan.ref,
+            request,
+            store,
+            self.log,
+            is_stopped=self._is_stopped,
+            lost_reply_window=conf.getfloat("atscale", "lost_reply_window", fallback=120.0),
+        )
+        step = self._obtain_batch(hook, plan, self._starter)
+        plan = plan.with_origin(step.origin)
+        self._batch_id = step.batch_id
+        self._publish_batch(hook, plan, step.batch_id)
+        if isinstance(step, FinishedBatch):
+            return self._report_again(hook, plan, step.batch_id)
+        self._log_start(hook, plan, request, step)
+        if not request.wait_for_completion:
+            return step.batch_id
+        result = self._wait(hook, plan, step.batch_id, "execute_complete")
+        return self._conclude(hook, plan, store, step.batch_id, result)
+
+    def _obtain_batch(
+        self, hook: AtScaleHook, plan: TaskPlan, starter: BuildStarter
+    ) -> OwnBatch | FinishedBatch:
+        while True:
+            try:
+                step = starter.obtain_batch()
+            except Skip as skip:
+                raise AirflowSkipException(str(skip)) from None
+            if not isinstance(step, RunningOther):
+                return step
+            result = self._wait(hook, plan, step.batch.id, "execute_after_running")
+            self._after_other_batch(hook, plan, step.batch.id, result)
+
+    def _wait(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str, method_name: str) -> WaitResult:
+        """Wait for a batch here, or defer; a batch that has ended never defers."""
+        since = time.time()
+        if self.operator.deferrable:
+            seen = hook.observe_batch(plan.ref, batch_id)
+            is_listed = isinstance(seen, Seen) and seen.batch.instances is None
+            if isinstance(seen, Seen) and is_listed and not seen.batch.is_running:
+                return Ended(seen.batch)
+            self.defer(hook, plan, batch_id, method_name, since=since, seen_in_history=is_listed)
+        subject = f"Batch {batch_id}"
+        return wait_blocking(
+            lambda: hook.observe_batch(plan.ref, batch_id),
+            WaitPolicy(since, plan.poll_interval, tolerance(), subject),
+            Progress(self.log, f"{subject} of {plan.ref}", since),
+            plan.deadline,
+            is_stopped=self._is_stopped,
+        )
+
+    def _after_other_batch(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str, result: WaitResult) -> None:
+        """Log how another batch ended; raise if it has not, or if no time is left to wait for one's own."""
+        if isinstance(result, Ended):
+            self.log.info("Batch %s ended as %s; starting this task's build", batch_id, result.batch.status)
+        elif isinstance(result, GaveUp) and result.kind == "missing":
+            self.log.warning("Batch %s is no longer in the build history; continuing", batch_id)
+        else:
+            wait = WaitContext(
+                hook.edition.base_url,
+                plan.ref,
+                batch_id,
+                next_step="Another task or user started this batch, and this task waited for it "
+                "(on_running='wait'); this task has started nothing.",
+            )
+            conclude(result, wait, lambda: ())
+        if plan.deadline is not None and time.time() >= plan.deadline.at:
+            raise AtScaleTimeoutError(
+                f"No build was started: {plan.deadline.limit} passed while this task waited for batch {batch_id} "
+                f"of {plan.ref} at {hook.edition.base_url} (on_running='wait'), which has ended now. A retry of "
+                "the task has a timeout of its own."
+            )
+
+    # --- the end ---
+
+    def _conclude(
+        self, hook: AtScaleHook, plan: TaskPlan, store: BuildStateStore, batch_id: str, result: WaitResult
+    ) -> str:
+        """Judge this task's batch, store the outcome, and publish the report."""
+        if isinstance(result, TimedOut):
+            # The task's wait may have begun with another batch.
+            result = replace(result, seconds=max(result.seconds, time.time() - plan.began))
+        attaches = "attaches to it" if store.is_persistent else "on Airflow 3.3+ attaches to it"
+        next_step = f"A retry of the task {attaches} and has a timeout of its own."
+        try:
+            report = self.judge(hook, plan, batch_id, result, next_step)
+        except AtScaleBatchFailedError:
+            store_outcome(store, self.log, FAILED, batch_id)
+            raise
+        except AtScaleBatchNotFoundError:
+            store_outcome(store, self.log, LOST, batch_id)
+            raise
+        store_outcome(store, self.log, DONE, batch_id)
+        self.publish_report(report)
+        return batch_id
+
+    def _report_again(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str) -> str:
+        """Publish the report of a batch that an earlier try judged good, if AtScale still knows it."""
+        try:
+            batch = hook.get_batches(plan.ref, (batch_id,)).get(batch_id)
+            if batch is not None:
+                is_full_build = plan.build.is_full_build if plan.build else None
+                wait = WaitContext(hook.settings.base_url, plan.ref, batch_id, plan.origin, is_full_build)
+                self.instances = hook.get_instances(batch_id, plan.ref)
+                self.report = make_report(batch, wait, self.instances)
+                self.publish_report(self.report)
+        except AtScaleError as error:
+            self.log.warning("The report of batch %s could not be read again: %s", batch_id, error)
+        return batch_id
+
+    # --- what others see ---
+
+    def _publish_batch(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str) -> None:
+        """Push the link and XCom ``batch`` before the wait."""
+        self.publish_link(hook, plan.ref, batch_id)
+        self.push("batch", {"batch_id": batch_id, "catalog": plan.ref.catalog_id, "model": plan.ref.model_id})
+
+    def _log_start(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest, step: OwnBatch) -> None:
+        kind = request.is_full_build
+        if step.batch is not None and step.batch.is_full_build is not None:
+            kind = step.batch.is_full_build
+        estimate = step.batch.estimate_ms if step.batch else None
+        self.log.info(
+            "%s build of %s at %s: batch %s (%s)%s. Build history: %s",
+            kind_of(kind).capitalize(),
+            plan.ref,
+            hook.edition.base_url,
+            step.batch_id,
+            step.origin,
+            f", AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
+            hook.history_url(plan.ref, step.batch_id),
+        )
+
+
+def _optional_seconds(value: Any, name: str) -> float | None:
+    return None if value in (None, "", "None") else parse_seconds(value, name)
+
+
+def _request_of(plan: TaskPlan) -> BuildRequest:
+    if plan.build is None:
+        raise AtScaleEventError(
+            "The trigger's event cannot be trusted (it has no build), so the task fails. On Airflow 3.3+ a retry of "
+            "the task attaches to its batch."
+        )
+    return plan.build

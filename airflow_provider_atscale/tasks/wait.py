@@ -1,0 +1,324 @@
+"""Run a sensor: poll a batch in each of Airflow's modes, judge it, report it."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+)
+
+from airflow_provider_atscale.api.models import HistoryUnavailable, ModelRef
+from airflow_provider_atscale.api.observation import (
+    Missing,
+    Observation,
+    ReadFailed,
+    observe_found,
+    observe_newest,
+)
+from airflow_provider_atscale.arguments import parse_choice, parse_name
+from airflow_provider_atscale.client.retries import TRIES
+from airflow_provider_atscale.compat import first_reschedule_date
+from airflow_provider_atscale.exceptions import (
+    AtScaleBatchFailedError,
+    AtScaleConfigurationError,
+    AtScaleError,
+    AtScalePermissionError,
+    AtScaleSensorTimeoutError,
+    AtScaleTimeoutError,
+)
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
+from airflow_provider_atscale.tasks.base import RunningTask
+from airflow_provider_atscale.tasks.event import read_event
+from airflow_provider_atscale.tasks.plan import FAILED_AGGREGATES, TaskPlan
+from airflow_provider_atscale.waiting.deadline import Deadline, timed_out
+from airflow_provider_atscale.waiting.policy import TimedOut, Wait, WaitPolicy, WaitResult
+from airflow_provider_atscale.waiting.progress import Progress
+from airflow_provider_atscale.waiting.tolerance import tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow.providers.common.compat.sdk import Context
+
+#: The key in the task state store under which a rescheduled sensor keeps its uncertainty (Airflow 3.3+).
+STATE_KEY = "atscale_watch"
+
+
+class WaitTask(RunningTask):
+    """
+    One run of the batch sensor, in one process.
+
+    :param operator: The sensor, its templates rendered.
+    :param context: The task's context.
+    """
+
+    def __init__(self, operator: Any, context: Context) -> None:
+        super().__init__(operator, context)
+        self._hook: AtScaleHook | None = None
+        self._ref: ModelRef | None = None
+        self._policy: WaitPolicy | None = None
+        self._progress: Progress | None = None
+        #: Seconds until the next poll; None before the first.
+        self._delay: float | None = None
+
+    # --- entry points ---
+
+    def execute(self, poke_until_done: Callable[[Context], Any]) -> Any:
+        """
+        Wait, in any mode.
+
+        :param poke_until_done: Airflow's loop over :meth:`poke`.
+        """
+        with self.soft_fail():
+            return self._execute(poke_until_done)
+
+    def restart(self, poke_until_done: Callable[[Context], Any]) -> Any:
+        """
+        Start from the beginning.
+
+        :param poke_until_done: Airflow's loop over :meth:`poke`.
+        """
+        self.reset_start_date()
+        return self._execute(poke_until_done)
+
+    def _execute(self, poke_until_done: Callable[[Context], Any]) -> Any:
+        batch_id = self._checked_batch_id()
+        try:
+            if not self.operator.deferrable:
+                return poke_until_done(self.context)
+            result = self._poll(batch_id)
+            if result is not None:
+                return self._conclude(batch_id, result)
+            is_listed = self._policy is not None and self._policy.listed
+            plan = self._plan()
+            self.defer(
+                self.hook, plan, batch_id, "execute_complete", since=plan.began, seen_in_history=is_listed
+            )
+        finally:
+            self._close()
+
+    def poke(self) -> str | None:
+        """Poll once; return the id of a batch that ended well, None while it runs."""
+        batch_id = self._checked_batch_id()
+        result = self._poll(batch_id)
+        while result is None and self._needs_confirmation():
+            time.sleep(self._delay or 0.0)
+            result = self._poll(batch_id)
+        return None if result is None else self._conclude(batch_id, result)
+
+    def resume(self, event: Any) -> str:
+        """
+        Judge the batch after the wait in the triggerer.
+
+        :param event: The trigger's event.
+        """
+        resumed = read_event(event, needs_batch=False)
+        self._hook = AtScaleHook(resumed.plan.conn_id)
+        try:
+            if resumed.plan.ref.catalog_id:
+                self.publish_link(self._hook, resumed.plan.ref, resumed.batch_id)
+            return self._judge(resumed.plan, resumed.batch_id, resumed.result)
+        finally:
+            self._close()
+
+    def next_poke_delay(self) -> float | None:
+        """Return the seconds until the next poke; None before the first."""
+        if self._delay is None or self._policy is None:
+            return None
+        left: float = self._policy.since + self.operator.timeout - time.time()
+        return min(self._delay, max(left, 0.0))
+
+    # --- arguments ---
+
+    @property
+    def hook(self) -> AtScaleHook:
+        """The hook of the connection; the same one at each call."""
+        if self._hook is None:
+            self._hook = AtScaleHook(parse_name(self.operator.atscale_conn_id, "atscale_conn_id"))
+        return self._hook
+
+    def _close(self) -> None:
+        if self._hook is not None:
+            self._hook.close()
+
+    def _checked_batch_id(self) -> str | None:
+        """Check the arguments before any request; return the batch to wait for, None for the newest."""
+        catalog, model, batch_id = self.operator.catalog, self.operator.model, self.operator.batch_id
+        parse_choice(self.operator.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
+        if (catalog is None) != (model is None):
+            raise AtScaleConfigurationError(
+                f"catalog is {catalog!r} and model is {model!r}: give both, or neither of them."
+            )
+        if batch_id == "newest":
+            if catalog is None:
+                raise AtScaleConfigurationError(
+                    "Neither batch_id nor catalog and model are given: there is nothing to wait for."
+                )
+            return None
+        try:
+            return parse_name(batch_id, "batch_id")
+        except AtScaleConfigurationError:
+            raise AtScaleConfigurationError(
+                f"batch_id is {batch_id!r}: the task that should have started the batch returned none. Was it "
+                "skipped, or is its task_id misspelt? To wait for the model's newest batch, leave batch_id out."
+            ) from None
+
+    def _plan(self) -> TaskPlan:
+        now = time.time()
+        return TaskPlan(
+            conn_id=self.hook.atscale_conn_id,
+            # Without ids the trigger finds the model by its names.
+            ref=self._ref or ModelRef("", "", self.operator.catalog or "", self.operator.model or ""),
+            began=now,
+            poll_interval=self.operator.poke_interval,
+            deadline=self.deadline(self.operator.timeout, now),
+            failed_aggregates=self.operator.failed_aggregates.strip().lower(),
+            origin="watched",
+            try_number=self.try_number,
+        )
+
+    # --- one poll ---
+
+    def _poll(self, batch_id: str | None) -> WaitResult | None:
+        """Poll once and apply the wait policy; None: continue to wait."""
+        policy, progress = self._policy_and_progress(batch_id)
+        observation = self._observe(batch_id)
+        now = time.time()
+        decision = policy.observe(observation, now, random.random())  # noqa: S311
+        progress.note(observation, policy, decision, now)
+        self._store_uncertainty(policy)
+        if not isinstance(decision, Wait):
+            return decision
+        self._delay = decision.seconds
+        if not self.operator.deferrable and now - policy.since >= self.operator.timeout:
+            # The base class would raise the same right after this, without a word about the batch.
+            return timed_out(Deadline(policy.since + self.operator.timeout, "timeout"), policy, now)
+        return None
+
+    def _needs_confirmation(self) -> bool:
+        """Return whether instances alone show the batch's end, which the next process would not know."""
+        batch = self._policy.batch if self._policy and not self._policy.is_uncertain else None
+        return self.operator.reschedule and batch is not None and not batch.is_running
+
+    def _policy_and_progress(self, batch_id: str | None) -> tuple[WaitPolicy, Progress]:
+        if self._policy is None or self._progress is None:
+            first = self._first_poke()
+            since = first.timestamp() if first else time.time()
+            subject = f"Batch {batch_id}" if batch_id else "The newest batch"
+            self._policy = WaitPolicy(since, self.operator.poke_interval, tolerance(), subject)
+            self._progress = Progress(self.log, subject, since)
+            store: Any = self.context.get("task_state_store")
+            if first is not None and store is not None:
+                stored = store.get(STATE_KEY)
+                if isinstance(stored, dict) and stored.get("since") == since:
+                    self._policy.remember(stored)
+        return self._policy, self._progress
+
+    def _first_poke(self) -> Any:
+        """Return when a rescheduled sensor poked for the first time; None if it does now."""
+        return first_reschedule_date(self.context, self.operator.retries) if self.operator.reschedule else None
+
+    def _store_uncertainty(self, policy: WaitPolicy) -> None:
+        """Store for the next poke, in another process, how long the state has been uncertain."""
+        store: Any = self.context.get("task_state_store")
+        if not self.operator.reschedule or store is None:
+            return
+        try:
+            store.set(STATE_KEY, {**policy.memory(), "since": policy.since})
+        except Exception as error:
+            self.log.warning(
+                "The state of this poke could not be written to Airflow's task state store (%s: %s)",
+                type(error).__name__,
+                error,
+            )
+
+    def _observe(self, batch_id: str | None) -> Observation:
+        """Read the batch; an error of the very first read is raised, any later one is an observation."""
+        is_first = self._ref is None and self._delay is None and self._first_poke() is None
+        try:
+            return self._read(batch_id)
+        except AtScaleError as error:
+            if is_first and isinstance(error, AirflowFailException):
+                raise
+            return ReadFailed(str(error))
+
+    def _read(self, batch_id: str | None) -> Observation:
+        if self._ref is None:
+            if self.operator.catalog is not None:
+                self._ref = self.hook.resolve_model(
+                    parse_name(self.operator.catalog, "catalog"), parse_name(self.operator.model, "model")
+                )
+            else:
+                self._ref = self.hook.locate_batch(str(batch_id))
+            if self._ref is None:
+                return Missing()
+            self.publish_link(self.hook, self._ref, batch_id)
+        if batch_id is not None:
+            # After the first poll the wait policy tolerates failures, which costs less of the worker's time.
+            tries = TRIES if self._delay is None else 1
+            return observe_found(self.hook.get_batches(self._ref, (batch_id,), tries), batch_id)
+        history = self.hook.get_history(self._ref)
+        if isinstance(history, HistoryUnavailable):
+            raise AtScalePermissionError(
+                f"No permission to read the build history of {self._ref} ({history}), and only the history tells "
+                f"which batch is the newest. Give the user of the connection {self.hook.edition.view_right}, or "
+                "the sensor a batch_id."
+            )
+        return observe_newest(history)
+
+    # --- the end ---
+
+    def _conclude(self, batch_id: str | None, result: WaitResult) -> str:
+        return self._judge(self._plan(), batch_id, result)
+
+    def _judge(self, plan: TaskPlan, batch_id: str | None, result: WaitResult) -> str:
+        next_step = "Raise the sensor's timeout if builds take that long."
+        try:
+            report = self.judge(self.hook, plan, batch_id, result, next_step)
+        except AtScaleTimeoutError as error:
+            if isinstance(result, TimedOut) and result.limit == "execution_timeout":
+                # Airflow retries after this one, but not after a sensor's own timeout.
+                raise
+            raise AtScaleSensorTimeoutError(str(error)) from None
+        self.publish_report(report)
+        return str(report["batch_id"])
+
+    # --- soft_fail ---
+
+    @contextmanager
+    def soft_fail(self) -> Iterator[None]:
+        """
+        Make ``soft_fail`` mean the same in poke, reschedule and deferrable mode.
+
+        Airflow's base class skips fatal errors while it pokes, and every error after a deferral; a user who sets
+        ``soft_fail`` does not mean a wrong password.
+        """
+        try:
+            yield
+        except AirflowException as raised:
+            # A skip that the base class made of an error has that error as its cause.
+            is_skip = isinstance(raised, AirflowSkipException)
+            error = raised.__cause__ if is_skip else raised
+            if not isinstance(error, AirflowException):
+                raise
+            argument = self._argument_that_skips(error, is_skip=is_skip)
+            if argument is not None:
+                raise AirflowSkipException(f"Skipped, because {argument} is set: {error}") from error
+            if error is raised:
+                raise
+            raise error from error.__cause__
+
+    def _argument_that_skips(self, error: Exception, *, is_skip: bool) -> str | None:
+        soft = (AtScaleBatchFailedError, AtScaleTimeoutError, AirflowSensorTimeout)
+        if self.operator.soft_fail and isinstance(error, soft):
+            return "soft_fail"
+        if self.operator.never_fail and (is_skip or isinstance(error, AtScaleError)):
+            return "never_fail"
+        return None
