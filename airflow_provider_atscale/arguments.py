@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from airflow_provider_atscale.api.values import is_number
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+
+#: What may be done about a batch that already runs, and about aggregates that a done batch lacks.
+ON_RUNNING = ("wait", "attach", "skip", "fail")
+FAILED_AGGREGATES = ("warn", "fail", "ignore")
 
 _TRUE = ("true", "yes", "1")
 _FALSE = ("false", "no", "0")
@@ -143,3 +147,32 @@ def _number(value: Any, name: str) -> int | float:
     if is_number(number) and number >= 0:
         return number
     raise AtScaleConfigurationError(f"{name} is {value!r}; it must be a number that is not negative.")
+
+
+def check_literals(**arguments: tuple[Any, Callable[[Any, str], Any]]) -> None:
+    """
+    Check arguments that a DAG file gives as plain values, so that a mistake fails the import of the DAG.
+
+    Templates and results of other tasks are checked when the task runs.
+
+    :param arguments: By name: the value, and the function that parses it.
+    """
+    for name, (value, parse) in arguments.items():
+        is_template = isinstance(value, str) and ("{{" in value or "{%" in value)
+        if not is_template and isinstance(value, (bool, int, float, str, timedelta)):
+            parse(value, name)
+
+
+def choice(*choices: str) -> Callable[[Any, str], str]:
+    """Return a parser of one of these words."""
+    return lambda value, name: parse_choice(value, name, choices)
+
+
+def optional_seconds(value: Any, name: str) -> float | None:
+    """
+    Return the seconds that a duration means; None and its text mean that there is none.
+
+    :param value: A ``timedelta``, a number of seconds, the text of such a number, None, ``""`` or ``"None"``.
+    :param name: What the value is for, for the error.
+    """
+    return None if value in (None, "", "None") else parse_seconds(value, name)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ON_RUNNING = ("wait", "attach", "skip", "fail")
-
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:

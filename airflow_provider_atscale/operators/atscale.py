@@ -7,6 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
+from airflow_provider_atscale.arguments import (
+    FAILED_AGGREGATES,
+    ON_RUNNING,
+    check_literals,
+    choice,
+    optional_seconds,
+    parse_bool,
+    parse_name,
+    parse_seconds,
+)
 from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.tasks.map_names import BUILD_NAME, NamedPartial
 
@@ -126,6 +136,18 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.timeout = timeout
         self.atscale_conn_id = atscale_conn_id
+        check_literals(
+            catalog=(catalog, parse_name),
+            model=(model, parse_name),
+            is_full_build=(is_full_build, parse_bool),
+            on_running=(on_running, choice(*ON_RUNNING)),
+            failed_aggregates=(failed_aggregates, choice(*FAILED_AGGREGATES)),
+            skip_if_built_within=(skip_if_built_within, optional_seconds),
+            wait_for_completion=(wait_for_completion, parse_bool),
+            poll_interval=(poll_interval, parse_seconds),
+            timeout=(timeout, optional_seconds),
+            atscale_conn_id=(atscale_conn_id, parse_name),
+        )
 
     def execute(self, context: Context) -> str:
         """

@@ -14,6 +14,9 @@ from airflow_provider_atscale.api.models import HistoryUnavailable, kind_of
 from airflow_provider_atscale.api.observation import Seen
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.arguments import (
+    FAILED_AGGREGATES,
+    ON_RUNNING,
+    optional_seconds,
     parse_bool,
     parse_choice,
     parse_name,
@@ -21,7 +24,7 @@ from airflow_provider_atscale.arguments import (
     parse_seconds,
 )
 from airflow_provider_atscale.builds.freshness import find_fresh
-from airflow_provider_atscale.builds.request import ON_RUNNING, BuildRequest
+from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import (
     BuildStarter,
     FinishedBatch,
@@ -41,7 +44,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.tasks.base import RunningTask
 from airflow_provider_atscale.tasks.event import read_event
-from airflow_provider_atscale.tasks.plan import FAILED_AGGREGATES, TaskPlan
+from airflow_provider_atscale.tasks.plan import TaskPlan
 from airflow_provider_atscale.tasks.report import WaitContext, conclude, make_report, was_not_built
 from airflow_provider_atscale.waiting.blocking import wait_blocking
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, WaitPolicy, WaitResult
@@ -73,7 +76,7 @@ class BuildTask(RunningTask):
 
     def execute(self) -> str:
         """Start the batch, or go on with an earlier try's, and wait as asked."""
-        within = _optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")
+        within = optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")
         with closing(AtScaleHook(parse_name(self.operator.atscale_conn_id, "atscale_conn_id"))) as hook:
             plan, request = self._make_plan(hook)
             if within is not None:
@@ -142,7 +145,7 @@ class BuildTask(RunningTask):
         )
         failed_aggregates = parse_choice(given.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
         poll_interval = parse_seconds(given.poll_interval, "poll_interval")
-        timeout = _optional_seconds(given.timeout, "timeout")
+        timeout = optional_seconds(given.timeout, "timeout")
         catalog, model = parse_name(given.catalog, "catalog"), parse_name(given.model, "model")
         now = time.time()
         plan = TaskPlan(
@@ -348,10 +351,6 @@ class BuildTask(RunningTask):
             f", AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
             hook.history_url(plan.ref, step.batch_id),
         )
-
-
-def _optional_seconds(value: Any, name: str) -> float | None:
-    return None if value in (None, "", "None") else parse_seconds(value, name)
 
 
 def _request_of(plan: TaskPlan) -> BuildRequest:

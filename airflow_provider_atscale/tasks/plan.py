@@ -14,10 +14,9 @@ from typing import Any
 
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.api.values import is_number
-from airflow_provider_atscale.builds.request import ON_RUNNING, BuildRequest
+from airflow_provider_atscale.arguments import FAILED_AGGREGATES, ON_RUNNING
+from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.waiting.deadline import Deadline, parse_deadline
-
-FAILED_AGGREGATES = ("warn", "fail", "ignore")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from airflow_provider_atscale.api.observation import (
     observe_found,
     observe_newest,
 )
-from airflow_provider_atscale.arguments import parse_choice, parse_name
+from airflow_provider_atscale.arguments import FAILED_AGGREGATES, parse_choice, parse_name
 from airflow_provider_atscale.client.retries import TRIES
 from airflow_provider_atscale.compat import first_reschedule_date
 from airflow_provider_atscale.exceptions import (
@@ -36,7 +36,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.tasks.base import RunningTask
 from airflow_provider_atscale.tasks.event import read_event
-from airflow_provider_atscale.tasks.plan import FAILED_AGGREGATES, TaskPlan
+from airflow_provider_atscale.tasks.plan import TaskPlan
 from airflow_provider_atscale.waiting.deadline import Deadline, timed_out
 from airflow_provider_atscale.waiting.policy import TimedOut, Wait, WaitPolicy, WaitResult
 from airflow_provider_atscale.waiting.progress import Progress

@@ -10,6 +10,7 @@ from datetime import datetime
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowOptionalProviderFeatureException
 
+from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
@@ -123,5 +124,53 @@ def test_constructors_do_nothing(monkeypatch):
     monkeypatch.setattr("airflow_provider_atscale.hooks.atscale.AtScaleHook.get_connection", refuse)
     AtScaleHook("atscale_default")
     with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)):
-        AtScaleAggregateBuildOperator(task_id="a", catalog="{{ nonsense", model=7, on_running="nonsense")
-        AtScaleBatchSensor(task_id="b", failed_aggregates="nonsense")
+        AtScaleAggregateBuildOperator(
+            task_id="a", catalog="{{ nonsense", model="m", on_running="{{ nonsense }}"
+        )
+        AtScaleBatchSensor(task_id="b", failed_aggregates="{{ nonsense }}")
+
+
+BUILD = {"task_id": "build", "catalog": "Sales Insights", "model": "Internet Sales"}
+WAIT = {"task_id": "wait"}
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "text"),
+    [
+        (
+            AtScaleAggregateBuildOperator,
+            {**BUILD, "on_running": "queue"},
+            "on_running is 'queue'; it must be one of",
+        ),
+        (
+            AtScaleAggregateBuildOperator,
+            {**BUILD, "poll_interval": -1},
+            "poll_interval is -1; it must be a timedelta",
+        ),
+        (AtScaleAggregateBuildOperator, {**BUILD, "timeout": "1h"}, "timeout is '1h'; it must be a timedelta"),
+        (AtScaleAggregateBuildOperator, {**BUILD, "is_full_build": "maybe"}, "is_full_build is 'maybe'"),
+        (AtScaleAggregateBuildOperator, {**BUILD, "model": 7}, "model is 7; give the id"),
+        (AtScaleAggregateBuildOperator, {**BUILD, "catalog": ""}, "catalog is ''; give the id"),
+        (
+            AtScaleAggregateBuildOperator,
+            {**BUILD, "skip_if_built_within": "soon"},
+            "skip_if_built_within is 'soon'",
+        ),
+        (AtScaleAggregateBuildOperator, {**BUILD, "wait_for_completion": 2}, "wait_for_completion is 2"),
+        (AtScaleBatchSensor, {**WAIT, "failed_aggregates": "forgive"}, "failed_aggregates is 'forgive'"),
+        (AtScaleBatchSensor, {**WAIT, "batch_id": 7}, "batch_id is 7"),
+    ],
+)
+def test_a_plain_value_that_is_wrong_fails_the_import_of_the_dag(cls, given, text):
+    with (
+        DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)),
+        pytest.raises(AtScaleConfigurationError, match=text),
+    ):
+        cls(**given)
+
+
+@pytest.mark.parametrize("value", ["{{ params.x }}", "{% if x %}skip{% endif %}"])
+def test_a_template_is_checked_when_the_task_runs(value):
+    with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)):
+        task = AtScaleAggregateBuildOperator(**BUILD, on_running=value, timeout=value, poll_interval=value)
+    assert task.on_running == value

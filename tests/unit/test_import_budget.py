@@ -32,21 +32,17 @@ with DAG("d", schedule=None, start_date=datetime(2024, 1, 1)):
     Sensor(task_id="w", doc=str(Operator(task_id="b").output))
 """
 
+#: What checks the plain values of a DAG file.
+ARGUMENTS = {"arguments", "exceptions", "api", "api.values"}
 OURS = {
-    "airflow_provider_atscale.operators.atscale": {
-        "operators",
-        "operators.atscale",
-        "fields",
+    f"airflow_provider_atscale.{folder}.atscale": {
+        folder,
+        f"{folder}.atscale",
         "tasks",
         "tasks.map_names",
-    },
-    "airflow_provider_atscale.sensors.atscale": {
-        "sensors",
-        "sensors.atscale",
-        "fields",
-        "tasks",
-        "tasks.map_names",
-    },
+        *ARGUMENTS,
+    }
+    for folder in ("operators", "sensors")
 }
 #: The package of the links, and none of them.
 LINKS = {"links"}
@@ -99,4 +95,4 @@ def test_the_measure_would_notice():
     """What a running task needs is found when it is imported, so its absence above means something."""
     more = modules_after("import airflow_provider_atscale.triggers.atscale") - modules_after(EMPTY)
     assert "airflow_provider_atscale.waiting.shared" in more
-    assert "airflow_provider_atscale.client.all" in more
+    assert "airflow_provider_atscale.client.aiohttp_client" in more

@@ -137,7 +137,7 @@ def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, kno
 
 
 @pytest.mark.parametrize(
-    ("policy", "rows", "is_cut", "outcome"),
+    ("policy", "rows", "is_truncated", "outcome"),
     [
         ("warn", [BUILT], True, "warning"),
         ("ignore", [BUILT], True, None),
