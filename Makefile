@@ -4,14 +4,17 @@ VENV ?= .venv
 EDITION ?= container
 PORT ?= 8080
 PYTEST ?=
+JOBS ?= 2
 
+#: Suites that start processes of Airflow or environments of their own: make e2e and the like run them.
+SLOW := tests/e2e tests/e2e_celery tests/clients
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PY := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard requirements/constraints-airflow-3.3-py$(PY).txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test lint unit contract dags e2e test-matrix bench screenshots dist clean
+.PHONY: help venv demo airflow test lint unit contract dags e2e test-matrix nightly bench screenshots dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -35,14 +38,18 @@ airflow: $(READY) ## A whole Airflow with a local AtScale engine, until Ctrl-C (
 
 test: lint $(READY) ## All checks and tests that need no Airflow processes of their own
 	@echo "==> Unit, contract and DAG-level tests"
-	@$(RUN) -m pytest $(PYTEST) --ignore=tests/e2e tests
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile $(PYTEST) $(addprefix --ignore=,$(SLOW)) tests
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy, the layers of the package, spelling
 	@echo "==> ruff"
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@echo "==> mypy (strict)"
 	@$(RUN) -m mypy
+	@echo "==> import-linter"
+	@$(VENV)/bin/lint-imports --no-cache | tail -n 20
+	@echo "==> codespell"
+	@$(VENV)/bin/codespell airflow_provider_atscale docs example_dags scripts tests README.md CHANGELOG.md
 
 unit contract dags: $(READY) ## One suite
 	@$(RUN) -m pytest $(PYTEST) tests/$@
@@ -52,6 +59,10 @@ e2e: $(READY) ## Injure real Airflow processes at named points and count the bui
 
 test-matrix: $(READY) ## The suites on every supported Airflow
 	@$(RUN) scripts/test_matrix.py $(MATRIX)
+
+nightly: test e2e ## Everything that CI has no time for: every supported Airflow, CeleryExecutor, AtScale's clients
+	@$(RUN) scripts/test_matrix.py
+	@$(MAKE) e2e-celery clients
 
 bench: $(READY) ## Measure the cost beside the peers (QUICK=1 for a short run)
 	@$(RUN) tests/benchmarks/run.py $(if $(QUICK),--quick)

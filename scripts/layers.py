@@ -1,0 +1,51 @@
+"""Draw which package imports which, from the code, into the architecture page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import grimp
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
+PACKAGE = "airflow_provider_atscale"
+BEGIN, END = "<!-- layers -->", "<!-- end of layers -->"
+#: Imported by nearly all others, so arrows to them would say nothing.
+LEFT_OUT = {"exceptions", "compat", "version", "get_provider_info", "testing"}
+
+
+def draw() -> str:
+    """Return the graph of the packages as a Mermaid diagram; imports for type checking do not count."""
+    graph = grimp.build_graph(PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
+    edges = set()
+    for importer in graph.modules:
+        for imported in graph.find_modules_directly_imported_by(importer):
+            pair = (_package(importer), _package(imported))
+            if pair[0] != pair[1] and not LEFT_OUT & {*pair, ""}:
+                edges.add(pair)
+    lines = [f"    {importer} --> {imported}" for importer, imported in sorted(edges)]
+    return "\n".join(["```mermaid", "graph TD", *lines, "```"])
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def main() -> int:
+    """Write the diagram; with ``--check`` only compare."""
+    text = PAGE.read_text()
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    wanted = f"{head}{BEGIN}\n\n{draw()}\n\n{END}{tail}"
+    if "--check" in sys.argv:
+        if wanted != text:
+            print(f"{PAGE.relative_to(ROOT)} is not up to date: run python scripts/layers.py")
+            return 1
+        return 0
+    PAGE.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
