@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.testing import AtScaleEngine, EngineControl
 from airflow_provider_atscale.testing.__main__ import main
 
@@ -115,6 +117,36 @@ def test_command_runs_the_installer_edition():
         assert requests.get(extra["engine_url"] + "/version", timeout=5).text.startswith("2024")
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
+
+
+def ipv6():
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no ::1")
+@pytest.mark.parametrize("edition", ["container", "installer"])
+def test_the_package_accepts_a_connection_to_an_ipv6_address(edition, monkeypatch):
+    with AtScaleEngine(edition, host="::1") as engine:
+        connection = json.loads(engine.connection_json())
+        assert connection["host"].startswith("http://[::1]:")
+        assert all(url.startswith("http://[::1]:") for url in engine.urls.values())
+        assert EngineControl(connection["host"]).stats.requests == 0
+        monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
+        worked, message = AtScaleHook().test_connection()
+        assert worked, message
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no ::1")
+def test_the_command_prints_an_ipv6_address_in_brackets():
+    with run("--host", "::1") as (_, lines, connection):
+        assert connection["host"].startswith("http://[::1]:")
+        assert connection["host"] in lines[0]
+        assert requests.get(connection["host"] + "/engine/version", timeout=5).ok
 
 
 def test_command_says_when_the_port_is_taken(capsys):
