@@ -11,7 +11,7 @@ PY := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard requirements/constraints-airflow-3.3-py$(PY).txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test lint unit contract dags e2e test-matrix bench screenshots dist clean
+.PHONY: help venv demo airflow test lint unit contract dags clients e2e test-matrix bench screenshots dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -35,7 +35,7 @@ airflow: $(READY) ## A whole Airflow with a local AtScale engine, until Ctrl-C (
 
 test: lint $(READY) ## All checks and tests that need no Airflow processes of their own
 	@echo "==> Unit, contract and DAG-level tests"
-	@$(RUN) -m pytest $(PYTEST) --ignore=tests/e2e tests
+	@$(RUN) -m pytest $(PYTEST) --ignore=tests/e2e --ignore=tests/clients tests
 
 lint: $(READY) ## ruff and mypy
 	@echo "==> ruff"
@@ -46,6 +46,9 @@ lint: $(READY) ## ruff and mypy
 
 unit contract dags: $(READY) ## One suite
 	@$(RUN) -m pytest $(PYTEST) tests/$@
+
+clients: $(READY) ## AtScale's own client, two versions, against the local engine
+	@$(RUN) -m pytest $(PYTEST) tests/clients
 
 e2e: $(READY) ## Injure real Airflow processes at named points and count the builds
 	@$(RUN) -m pytest $(PYTEST) tests/e2e

@@ -17,6 +17,7 @@ from airflow_provider_atscale.testing.wire import (
     RefusedError,
     Reply,
     Route,
+    fine_moment,
     moment,
     times,
 )
@@ -376,7 +377,8 @@ def _versions(catalog: Catalog) -> list[dict[str, Any]]:
             "name": catalog.caption,
             "linkedProjectId": str(draft),
             "publishType": publish_type,
-            "publishedAt": moment(published),
+            # AtScale's own client reads no fewer digits than microseconds here.
+            "publishedAt": fine_moment(published),
             "cubes": cubes,
         }
 

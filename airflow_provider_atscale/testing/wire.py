@@ -193,6 +193,13 @@ def moment(seconds: float) -> str:
     return text.replace("+00:00", "Z")
 
 
+def fine_moment(seconds: float) -> str:
+    """Write a time with nanoseconds, as AtScale's installer edition writes when a project was published."""
+    whole, nanoseconds = divmod(round(seconds * 1_000_000_000), 1_000_000_000)
+    text = datetime.fromtimestamp(whole, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{nanoseconds:09}Z"
+
+
 def times(style: str, **moments: float | None) -> dict[str, str | None]:
     """Write times by name; a time that is ``None`` is written in the wanted style."""
     written: dict[str, str | None] = {}
