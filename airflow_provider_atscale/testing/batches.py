@@ -121,7 +121,8 @@ def _attempts(outcome: Outcome, count: int, settings: Settings) -> list[int]:
 def _instance(
     batch: Batch, aggregate: Aggregate, place: tuple[int, int], tries: tuple[int, int], now: float
 ) -> Instance:
-    # Aggregates are built one after the other, the failing ones last: who reads only a first page misses them.
+    # Aggregates are built one after the other, the failing ones last: a client that reads only the first
+    # page does not see them.
     (number, count), (attempt, attempts) = place, tries
     span = (batch.build_seconds - batch.queue_seconds) / count / attempts
     begin = batch.created + batch.queue_seconds + (number * attempts + attempt - 1) * span

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.testing.aggregates import Definition
     from airflow_provider_atscale.testing.batches import Batch, Instance
 
-# AtScale's own client takes a text that starts with "202" for the installer edition.
+# AtScale's client takes a text that starts with "202" for the installer edition.
 _VERSION = "C2026.5.1"
 _REFRESH_SECONDS = 1800
 _PUBLIC_CLIENTS = ("atscale-ai-link",)
@@ -156,7 +156,7 @@ class ContainerEdition(Edition):
         )
 
     def _catalogs(self, call: Call) -> Reply:
-        self._open_public(call)
+        self._check_public_access(call)
         return Reply.json(
             [
                 {
@@ -172,7 +172,7 @@ class ContainerEdition(Edition):
         )
 
     def _deployed(self, call: Call) -> Reply:
-        self._open_private(call)
+        self._check_private_access(call)
         return Reply.json(
             [
                 {
@@ -195,7 +195,7 @@ class ContainerEdition(Edition):
         )
 
     def _published(self, call: Call) -> Reply:
-        self._open_private(call)
+        self._check_private_access(call)
         return Reply.json(
             [
                 {
@@ -211,12 +211,12 @@ class ContainerEdition(Edition):
         )
 
     def _repos(self, call: Call) -> Reply:
-        self._open_private(call)
+        self._check_private_access(call)
         catalogs = self.state.store.catalogs.values()
         return Reply.json([{"id": catalog.id, "name": catalog.name} for catalog in catalogs])
 
     def _start(self, call: Call) -> Reply:
-        self._open_public(call)
+        self._check_public_access(call)
         if not self.state.current.can_manage:
             raise RefusedError(403, "Forbidden resource")
         is_full_build = call.truth("isFullBuild")
@@ -254,7 +254,7 @@ class ContainerEdition(Edition):
             raise RefusedError(404, self.unknown_route(call))
         if mode == "unauthorized":
             raise RefusedError(401, "Unauthorized")
-        self._open_private(call)
+        self._check_private_access(call)
         if mode == "forbidden" or not self.state.current.can_view:
             raise RefusedError(403, "Forbidden resource")
         page = call.number("page", 1, 1)
@@ -285,7 +285,7 @@ class ContainerEdition(Edition):
         return row
 
     def _instances(self, call: Call) -> Reply:
-        self._open_public(call)
+        self._check_public_access(call)
         if not self.state.current.can_view:
             raise RefusedError(403, "Forbidden resource")
         wanted = call.query.get("status")
@@ -312,7 +312,7 @@ class ContainerEdition(Edition):
         )
 
     def _definitions(self, call: Call) -> Reply:
-        self._open_public(call)
+        self._check_public_access(call)
         if not self.state.current.can_view:
             raise RefusedError(403, "Forbidden resource")
         for name, known in _DEFINITION_FILTERS.items():
@@ -369,7 +369,7 @@ class ContainerEdition(Edition):
             "connectionId": "con1",
         }
 
-    def _open_public(self, call: Call) -> None:
+    def _check_public_access(self, call: Call) -> None:
         if self.state.tokens.is_api_token(call.bearer):
             return
         claims = self.state.tokens.claims(call.bearer)
@@ -377,7 +377,7 @@ class ContainerEdition(Edition):
         if claims is None or (exchanged and not self.state.current.v1_accepts_exchanged_jwt):
             raise RefusedError(401, "Invalid token format")
 
-    def _open_private(self, call: Call) -> None:
+    def _check_private_access(self, call: Call) -> None:
         if self.state.tokens.claims(call.bearer) is not None:
             return
         if not (self.state.current.wapi_accepts_api_token and self.state.tokens.is_api_token(call.bearer)):

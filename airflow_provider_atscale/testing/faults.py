@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 ACTIONS = ("drop", "drop_after", "cut", "truncate", "delay", "html", "empty")
 HOLD_POINTS = ("received", "processed", "start.received", "start.created")
-Verdict = Literal["continue", "drop"]
+Decision = Literal["continue", "drop"]
 
 
 @dataclass
@@ -126,8 +126,8 @@ class Hold:
     match: Match
     times: int | None
     seen: int = 0
-    then: Verdict | None = None
-    waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Verdict]]] = field(default_factory=list)
+    then: Decision | None = None
+    waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Decision]]] = field(default_factory=list)
 
 
 class Holds:
@@ -172,15 +172,15 @@ class Holds:
         """Continue or drop the held requests, and end the hold."""
         if then not in ("continue", "drop"):
             raise ValueError(f"A held request can continue or drop; not {then!r}")
-        verdict: Verdict = "drop" if then == "drop" else "continue"
+        decision: Decision = "drop" if then == "drop" else "continue"
         with self._changed:
             hold = self._get(hold_id)
-            hold.then = verdict
+            hold.then = decision
             waiting, hold.waiting = hold.waiting, []
         for loop, future in waiting:
             # The engine may have been stopped in the meantime.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, future, verdict)
+                loop.call_soon_threadsafe(_settle, future, decision)
 
     def clear(self) -> None:
         """End all holds; held requests continue."""
@@ -189,7 +189,7 @@ class Holds:
         with self._changed:
             self._holds.clear()
 
-    async def wait_at(self, points: tuple[str, ...], request: tuple[str, str, str, str]) -> Verdict | None:
+    async def wait_at(self, points: tuple[str, ...], request: tuple[str, str, str, str]) -> Decision | None:
         """Hold a request that has reached some points; ``None`` if no hold is set there."""
         if not self._holds:
             return None
@@ -198,7 +198,7 @@ class Holds:
             hold = next((h for h in self._holds.values() if self._open(h, points, request)), None)
             if hold is None:
                 return None
-            future: asyncio.Future[Verdict] = loop.create_future()
+            future: asyncio.Future[Decision] = loop.create_future()
             hold.waiting.append((loop, future))
             hold.seen += 1
             self._changed.notify_all()
@@ -224,6 +224,6 @@ class Holds:
         )
 
 
-def _settle(future: asyncio.Future[Verdict], verdict: Verdict) -> None:
+def _settle(future: asyncio.Future[Decision], decision: Decision) -> None:
     if not future.done():
-        future.set_result(verdict)
+        future.set_result(decision)

@@ -123,12 +123,12 @@ class InstallerEdition(Edition):
         return Reply.text(token + "\n" if self.state.current.login_newline else token)
 
     def _login_page(self, _: Call) -> Reply:
-        # AtScale's own client reads from this page whether an organization allows logins by password.
+        # AtScale's client reads from this page whether an organization allows logins by password.
         organization = {"id": self.state.organization, "name": self.state.organization, "OAuth": "", "SAML": {}}
         return Reply.html(f"<script>window.organizations = {json.dumps([organization])};</script>")
 
     def _organizations(self, call: Call) -> Reply:
-        self._open_bearer(call)
+        self._check_bearer(call)
         return _envelope([{"id": self.state.organization, "name": self.state.organization}])
 
     def _session(self, call: Call) -> Reply:
@@ -138,11 +138,11 @@ class InstallerEdition(Edition):
         return _envelope({"user_id": claims["preferred_username"], "generated_at": moment(claims["iat"])})
 
     def _published(self, call: Call) -> Reply:
-        self._open_engine(call)
+        self._check_engine_access(call)
         return _envelope([row for catalog in self.state.store.catalogs.values() for row in _versions(catalog)])
 
     def _projects(self, call: Call) -> Reply:
-        self._open_engine(call)
+        self._check_engine_access(call)
         with_cubes = call.truth("includeCubes", default=False)
         projects = [
             {
@@ -160,7 +160,7 @@ class InstallerEdition(Edition):
         def start(call: Call) -> Reply:
             if form not in self.state.current.start_forms:
                 raise RefusedError(404, "The requested resource could not be found.")
-            self._open_engine(call)
+            self._check_engine_access(call)
             if not self.state.current.can_manage:
                 raise RefusedError(403, "The user lacks the permission Manage Aggregates")
             cube = call.query.get(cube_key)
@@ -194,7 +194,7 @@ class InstallerEdition(Edition):
         mode = self.state.current.history_mode
         if mode == "missing":
             raise RefusedError(404, "The requested resource could not be found.")
-        self._open_reading(call)
+        self._check_history_access(call)
         limit = min(call.number("limit", _PAGE), LARGEST_PAGE)
         offset = call.number("offset", 0)
         batches = self.state.store.history(call.query.get("cubeId"), call.query.get("projectId"))
@@ -232,7 +232,7 @@ class InstallerEdition(Edition):
         return row
 
     def _latest(self, call: Call) -> Reply:
-        self._open_reading(call)
+        self._check_history_access(call)
         self._check_environment(call)
         store = self.state.store
         now = store.now()
@@ -256,7 +256,7 @@ class InstallerEdition(Edition):
         return _envelope({"batches": rows})
 
     def _instances(self, call: Call) -> Reply:
-        self._open_engine(call)
+        self._check_engine_access(call)
         if not self.state.current.can_view:
             raise RefusedError(403, "The user lacks the permission View Aggregates")
         rows = [self._instance(instance) for instance in find_instances(self.state.store, call)]
@@ -272,7 +272,7 @@ class InstallerEdition(Edition):
         return self._engine_envelope({"data": rows, **fields})
 
     def _definitions(self, call: Call) -> Reply:
-        self._open_engine(call)
+        self._check_engine_access(call)
         if not self.state.current.can_view:
             raise RefusedError(403, "The user lacks the permission View Aggregates")
         rows = [self._definition(found) for found in find_definitions(self.state.store, call)]
@@ -341,23 +341,23 @@ class InstallerEdition(Edition):
         if call.params.get("env", self.state.environment) != self.state.environment:
             raise RefusedError(404, f"There is no environment {call.params.get('env')!r}")
 
-    def _open_bearer(self, call: Call) -> None:
+    def _check_bearer(self, call: Call) -> None:
         # The API token stands for a token that a user has fetched with the browser.
         if self.state.tokens.is_api_token(call.bearer) or self.state.tokens.claims(call.bearer) is not None:
             return
         raise RefusedError(401, "The token is not valid")
 
-    def _open_engine(self, call: Call) -> None:
+    def _check_engine_access(self, call: Call) -> None:
         if call.headers.get("client-api-key") != self.state.client_api_key:
-            self._open_bearer(call)
+            self._check_bearer(call)
         self._check_organization(call)
         self._check_environment(call)
 
-    def _open_reading(self, call: Call) -> None:
+    def _check_history_access(self, call: Call) -> None:
         mode = self.state.current.history_mode
         if mode == "unauthorized":
             raise RefusedError(401, "The token is not valid")
-        self._open_engine(call)
+        self._check_engine_access(call)
         if mode == "forbidden" or not self.state.current.can_view:
             raise RefusedError(403, "The user lacks the permission View Aggregates")
 
@@ -377,7 +377,7 @@ def _versions(catalog: Catalog) -> list[dict[str, Any]]:
             "name": catalog.caption,
             "linkedProjectId": str(draft),
             "publishType": publish_type,
-            # AtScale's own client reads no fewer digits than microseconds here.
+            # AtScale's client reads no fewer digits than microseconds here.
             "publishedAt": fine_moment(published),
             "cubes": cubes,
         }

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 EDITIONS: dict[str, type[Edition]] = {"container": ContainerEdition, "installer": InstallerEdition}
 _GATEWAY_ERRORS = (502, 503, 504)
 _START_TIMEOUT = 30
-_LAST_MOMENT = 0.01
+_SHUTDOWN_TIMEOUT = 0.01
 
 
 class _Port(web.Server):
@@ -90,11 +90,11 @@ class _Port(web.Server):
             record = log.received(name, {}, 0)
         logger.debug("%s %s?%s", call.method, call.path, call.query_string)
         try:
-            return await self._work(request, call, handler, name, record)
+            return await self._respond(request, call, handler, name, record)
         finally:
             log.finished()
 
-    async def _work(
+    async def _respond(
         self,
         request: web.BaseRequest,
         call: Call,
@@ -106,10 +106,10 @@ class _Port(web.Server):
         target = (call.method, call.path, call.query_string, name)
 
         async def dropped_at(*points: str) -> bool:
-            verdict = await engine.hold_list.wait_at(points, target)
-            if record and verdict:
+            decision = await engine.hold_list.wait_at(points, target)
+            if record and decision:
                 record.was_held = True
-            return verdict == "drop"
+            return decision == "drop"
 
         if await dropped_at("received", "start.received"):
             return self._dropped(request)
@@ -123,13 +123,13 @@ class _Port(web.Server):
         action = chosen.action if chosen else None
         if action == "drop":
             return self._dropped(request)
-        reply = self._instead(chosen, "before")
+        reply = self._replacement(chosen, "before")
         if reply is None:
             reply = self._process(handler, call)
             created = name == "start" and reply.status < HTTPStatus.BAD_REQUEST
             if await dropped_at("processed", *(("start.created",) if created else ())):
                 return self._dropped(request)
-            reply = self._instead(chosen, "after") or reply
+            reply = self._replacement(chosen, "after") or reply
         if action == "drop_after":
             return self._dropped(request)
         if action == "cut":
@@ -189,7 +189,7 @@ class _Port(web.Server):
             logger.exception("%s %s could not be answered", call.method, call.path)
             return engine.edition.error(500, "Internal server error")
 
-    def _instead(self, fault: Fault | None, when: str) -> Reply | None:
+    def _replacement(self, fault: Fault | None, when: str) -> Reply | None:
         if fault is None or fault.when != when:
             return None
         if fault.action == "html":
@@ -357,7 +357,7 @@ class AtScaleEngine(EngineCalls, EngineState):
         for server, _ in self._listening:
             server.close()
         for _, port in self._listening:
-            await port.shutdown(_LAST_MOMENT)
+            await port.shutdown(_SHUTDOWN_TIMEOUT)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -32,11 +32,11 @@ class Settings:
         an estimate, so it is wrong by default; a batch that has ended shows 0.
     :param history_delay: seconds until a new batch shows up in the build history.
     :param history_mode: ``normal``, or ``unauthorized`` (401), ``forbidden`` (403), ``missing`` (404).
-    :param unset_times: how a time that is not there yet looks: ``absent``, ``null``, ``year1``
+    :param unset_times: how a time that is not known yet is written: ``absent``, ``null``, ``year1``
         (``0001-01-01T00:00:00Z``), or ``edition``: absent in the container, year 1 in the installer edition.
     :param on_second_start: answer to a start while a batch of the model runs: ``500``, ``409`` or ``allow``.
     :param token_ttl: seconds that an issued JWT is valid.
-    :param exchanges_tokens: without it ``POST /v1/token`` answers 404, as builds without that call do.
+    :param exchanges_tokens: whether ``POST /v1/token`` exists; if not, it answers 404, as older builds do.
     :param v1_accepts_exchanged_jwt: whether ``/v1`` takes the JWT of ``POST /v1/token``.
     :param wapi_accepts_api_token: whether ``/wapi/p`` takes the raw API token.
     :param can_manage: whether the user holds ``aggregates_manage``.
@@ -45,7 +45,7 @@ class Settings:
         ``ignored`` always answers the first ten rows and no total; ``none`` answers all rows without paging
         fields, as older builds do; or ``edition``: normal in the container, none in the installer edition,
         whose documented call has no paging.
-    :param instances_filter: with ``ignored`` the instances of all batches come, whatever ``batchId`` says.
+    :param instances_filter: ``ignored`` lists the instances of all batches, whatever ``batchId`` says.
     :param instances_batch_id: whether an instance names its batch: ``present``, ``absent``, or ``edition``: as
         documented, present in the container and absent in the installer edition.
     :param definitions_paging: the list of aggregate definitions: ``normal`` (``page`` and ``size``; installer
@@ -62,7 +62,7 @@ class Settings:
         the batch.
     :param max_failures: how many aggregates may fail before a batch is ``failed`` instead of ``done``, as
         AtScale's ``aggregates.batch.max.failures``; ``None`` for any number. A status that ``fail_next``,
-        ``end_batch`` or ``failing_models`` gives goes before.
+        ``end_batch`` or ``failing_models`` gives takes precedence.
     :param retry_rows: a retry inside a batch is the ``same`` instance row, or a ``new`` one of the same
         ``definitionId``; AtScale does not document which.
     :param attempts_per_aggregate: with new rows: how often a batch tries an aggregate that fails, as AtScale's

@@ -21,7 +21,7 @@ _NO_TIME = "0001-01-01T00:00:00Z"
 
 class RefusedError(Exception):
     """
-    Refuse a request; the edition puts the message in its own kind of error body.
+    Refuse a request; each edition has its kind of error body for the message.
 
     :param status: HTTP status of the answer.
     :param message: what the body says.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -243,6 +245,22 @@ def test_gone():
         cwd=tmp_path,
     )
     assert "3 passed" in result.stdout, result.stdout
+
+
+def imports_of(module):
+    """Return the modules of the package that a module of the engine imports, for type checking too."""
+    nodes = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+    ours = [name for name in names if name.startswith("airflow")]
+    assert all(name.startswith("airflow_provider_atscale.testing.") for name in ours), module.name
+    return {name.split(".")[2] for name in ours}
+
+
+def test_the_engine_imports_nothing_else_of_the_package_and_has_no_circle():
+    folder = ROOT / "airflow_provider_atscale" / "testing"
+    graph = {module.stem: imports_of(module) for module in folder.glob("*.py") if module.stem != "__init__"}
+    # Raises an error that names the circle, if there is one.
+    assert set(TopologicalSorter(graph).static_order()) >= set(graph)
 
 
 def test_importing_needs_no_airflow():
