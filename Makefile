@@ -14,7 +14,7 @@ PY := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard requirements/constraints-airflow-3.3-py$(PY).txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test lint unit contract dags e2e test-matrix nightly bench screenshots dist clean
+.PHONY: help venv demo airflow test lint unit contract dags clients e2e test-matrix nightly bench screenshots dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -53,6 +53,9 @@ lint: $(READY) ## ruff, mypy, the layers of the package, spelling
 
 unit contract dags: $(READY) ## One suite
 	@$(RUN) -m pytest $(PYTEST) tests/$@
+
+clients: $(READY) ## AtScale's own client, two versions, against the local engine
+	@$(RUN) -m pytest $(PYTEST) tests/clients
 
 e2e: $(READY) ## Injure real Airflow processes at named points and count the builds
 	@$(RUN) -m pytest $(PYTEST) tests/e2e

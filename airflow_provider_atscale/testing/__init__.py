@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from airflow_provider_atscale.testing.client import EngineControl
+from airflow_provider_atscale.testing.models import AlreadyRunningError, Catalog, Model, UnknownModelError
 from airflow_provider_atscale.testing.records import BatchRecord, RequestRecord, Stats
 from airflow_provider_atscale.testing.server import AtScaleEngine
-from airflow_provider_atscale.testing.world import AlreadyRunningError, Catalog, Model, UnknownModelError
 
 __all__ = [
     "AlreadyRunningError",

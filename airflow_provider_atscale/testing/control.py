@@ -1,17 +1,19 @@
-"""The control API under ``/_engine/``: what the engine's methods do, over HTTP."""
+"""The control API under ``/_engine/``: the calls of an engine over HTTP, and the pages for humans."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_atscale.testing.calls import ENDPOINTS, EngineCalls
 from airflow_provider_atscale.testing.pages import history_page
 from airflow_provider_atscale.testing.wire import Call, Reply, Route
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.testing.server import AtScaleEngine
+    from airflow_provider_atscale.testing.core import EngineState
 
 PREFIX = "/_engine/"
 
@@ -20,47 +22,31 @@ class Control:
     """
     Answer the requests that are about the engine itself.
 
-    :param core: the engine to control.
+    :param calls: the calls to offer.
+    :param state: what the pages show.
     :param edition: its name, for the page.
     """
 
-    def __init__(self, core: AtScaleEngine, edition: str) -> None:
-        self._core = core
+    def __init__(self, calls: EngineCalls, state: EngineState, edition: str) -> None:
+        self._calls = calls
+        self._state = state
         self._edition = edition
         self._routes = [
             Route("landing", "GET", "/", self._page),
             Route("page", "GET", PREFIX + "history", self._page),
-            Route("batches", "GET", PREFIX + "batches", self._batches),
-            Route("start", "POST", PREFIX + "batches", self._start),
-            Route("end", "POST", PREFIX + "batches/{id}/end", self._end),
-            Route("requests", "GET", PREFIX + "requests", self._requests),
-            Route("forget", "DELETE", PREFIX + "requests", self._method("clear_requests")),
-            Route("stats", "GET", PREFIX + "stats", self._stats),
-            Route("fault", "POST", PREFIX + "faults", self._method("fault")),
-            Route("mend", "DELETE", PREFIX + "faults", self._method("clear_faults")),
-            Route("hold", "POST", PREFIX + "holds", self._method("hold")),
-            Route("held", "GET", PREFIX + "holds/{hold_id}", self._method("hold_status")),
-            Route("release", "POST", PREFIX + "holds/{hold_id}/release", self._method("release")),
-            Route("settings", "POST", PREFIX + "settings", self._method("settings")),
-            Route("advance", "POST", PREFIX + "advance", self._method("advance")),
-            Route("expire", "POST", PREFIX + "tokens/expire", self._method("expire_tokens")),
-            Route("revoke", "POST", PREFIX + "tokens/revoke", self._method("revoke_api_token")),
-            Route("rotate", "POST", PREFIX + "tokens/rotate", self._method("rotate_api_token")),
-            Route("fail", "POST", PREFIX + "fail_next", self._method("fail_next")),
-            Route("catalog", "POST", PREFIX + "catalogs", self._add("add_catalog")),
-            Route("model", "POST", PREFIX + "models", self._add("add_model")),
-            Route("find", "GET", PREFIX + "models/{wanted}", self._find),
-            Route("hang up", "POST", PREFIX + "connections/close", self._method("close_connections")),
-            Route("reset", "POST", PREFIX + "reset", self._method("reset")),
+            *(
+                Route(name, endpoint.method, PREFIX + endpoint.path, self._handler(name))
+                for name, endpoint in ENDPOINTS.items()
+            ),
         ]
 
     @staticmethod
     def concerns(path: str) -> bool:
-        """Tell whether a path belongs to the control API or its pages."""
+        """Return whether a path belongs to the control API or its pages."""
         return path == "/" or path.startswith(PREFIX)
 
     def answer(self, call: Call) -> Reply:
-        """Answer a request; a wrong one with 400 and what was wrong."""
+        """Answer a request; a wrong one with 400 and what is wrong."""
         for route in self._routes:
             params = route.match(call.method, call.path)
             if params is None:
@@ -72,51 +58,29 @@ class Control:
                 return Reply.json({"message": str(error)}, HTTPStatus.BAD_REQUEST)
         return Reply.json({"message": f"Cannot {call.method} {call.path}"}, HTTPStatus.NOT_FOUND)
 
-    def _method(self, name: str) -> Any:
-        method = getattr(self._core, name)
+    def _handler(self, name: str) -> Callable[[Call], Reply]:
+        is_property = isinstance(getattr(EngineCalls, name), property)
 
         def run(call: Call) -> Reply:
-            return Reply.json({"result": method(**call.params, **_arguments(call))})
+            found = getattr(self._calls, name)
+            result = found if is_property else found(**_arguments(call))
+            return Reply.json({"result": _plain(result)})
 
         return run
-
-    def _add(self, name: str) -> Any:
-        method = getattr(self._core, name)
-
-        def run(call: Call) -> Reply:
-            return Reply.json({"result": asdict(method(**_arguments(call)))})
-
-        return run
-
-    def _find(self, call: Call) -> Reply:
-        return Reply.json(
-            {"result": asdict(self._core.model(call.params["wanted"], call.query.get("catalog")))}
-        )
 
     def _page(self, call: Call) -> Reply:
-        with self._core.lock:
-            return Reply.html(history_page(self._core, self._edition, call.query.get("batchId")))
-
-    def _batches(self, _: Call) -> Reply:
-        return Reply.json({"result": [asdict(batch) for batch in self._core.batches]})
-
-    def _requests(self, _: Call) -> Reply:
-        return Reply.json({"result": [asdict(request) for request in self._core.requests]})
-
-    def _stats(self, _: Call) -> Reply:
-        return Reply.json({"result": asdict(self._core.stats)})
-
-    def _start(self, call: Call) -> Reply:
-        return Reply.json({"result": asdict(self._core.start_batch(**_arguments(call)))})
-
-    def _end(self, call: Call) -> Reply:
-        return Reply.json({"result": asdict(self._core.end_batch(call.params["id"], **_arguments(call)))})
+        with self._state.lock:
+            return Reply.html(history_page(self._state.store, self._edition, call.query.get("batchId")))
 
 
 def _arguments(call: Call) -> dict[str, Any]:
-    if not call.body.strip():
-        return {}
-    arguments = json.loads(call.body)
+    arguments = json.loads(call.body) if call.body.strip() else {}
     if not isinstance(arguments, dict):
         raise TypeError("The body must be a JSON object")
-    return arguments
+    return {**call.query, **arguments, **call.params}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

@@ -1,4 +1,4 @@
-"""Things that go wrong on purpose: faults change an answer, holds keep a request waiting."""
+"""Errors on purpose: faults change an answer, holds keep a request waiting."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 ACTIONS = ("drop", "drop_after", "cut", "truncate", "delay", "html", "empty")
 HOLD_POINTS = ("received", "processed", "start.received", "start.created")
-Verdict = Literal["continue", "drop"]
+Decision = Literal["continue", "drop"]
 
 
 @dataclass
 class Match:
     """
-    Tell which requests are meant.
+    Select requests; a pattern that is no regular expression is refused.
 
     :param method: HTTP method, in any case of letters.
     :param path: regular expression searched in the path.
@@ -31,8 +31,15 @@ class Match:
     query: str | None = None
     route: str | None = None
 
+    def __post_init__(self) -> None:
+        for name, pattern in (("path", self.path), ("query", self.query)):
+            try:
+                re.compile(pattern or "")
+            except (re.error, TypeError) as error:
+                raise ValueError(f"{name} {pattern!r} is not a regular expression: {error}") from None
+
     def fits(self, method: str, path: str, query: str, route: str) -> bool:
-        """Tell whether a request is meant."""
+        """Return whether a request is selected."""
         return (
             (self.method is None or self.method.upper() == method)
             and (self.route is None or self.route == route)
@@ -43,7 +50,7 @@ class Match:
 
 @dataclass
 class Fault:
-    """Describe one fault; ``times`` is how often it still strikes, ``None`` is for ever."""
+    """Describe one fault; ``times`` is how many requests it still changes, ``None`` is all."""
 
     id: int
     action: str | int
@@ -56,11 +63,11 @@ class Fault:
 
 
 class Faults:
-    """Keep the faults that wait for a request."""
+    """Keep the faults that were set and not yet used up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: list[Fault] = []
+        self._faults: list[Fault] = []
         self._ids = itertools.count(1)
 
     def add(
@@ -74,33 +81,31 @@ class Faults:
         body: Any,
         seconds: float,
     ) -> int:
-        """Let the next fitting requests meet a fault."""
+        """Apply a fault to the next requests that fit."""
         if isinstance(action, str) and action.isdecimal():
             action = int(action)
         if isinstance(action, str) and action not in ACTIONS:
             raise ValueError(f"A fault is an HTTP status or one of {', '.join(ACTIONS)}; not {action!r}")
         if when not in ("before", "after"):
-            raise ValueError(f"A fault strikes before or after processing; not {when!r}")
-        for pattern in (match.path, match.query):
-            _check_pattern(pattern)
+            raise ValueError(f"A fault acts before or after processing; not {when!r}")
         fault = Fault(next(self._ids), action, match, times, when, headers or {}, body, seconds)
         with self._lock:
-            self._waiting.append(fault)
+            self._faults.append(fault)
         return fault.id
 
     def take(self, method: str, path: str, query: str, route: str) -> list[Fault]:
-        """Use up the faults of a request: any delays, and at most one that changes the answer."""
-        if not self._waiting:
+        """Return the faults of a request: any delays, and at most one that changes the answer."""
+        if not self._faults:
             return []
         taken: list[Fault] = []
         with self._lock:
-            for fault in list(self._waiting):
+            for fault in list(self._faults):
                 if not fault.match.fits(method, path, query, route):
                     continue
                 if fault.times is not None:
                     fault.times -= 1
                     if fault.times <= 0:
-                        self._waiting.remove(fault)
+                        self._faults.remove(fault)
                 taken.append(fault)
                 if fault.action != "delay":
                     break
@@ -109,7 +114,7 @@ class Faults:
     def clear(self) -> None:
         """Forget all faults."""
         with self._lock:
-            self._waiting.clear()
+            self._faults.clear()
 
 
 @dataclass
@@ -121,12 +126,12 @@ class Hold:
     match: Match
     times: int | None
     seen: int = 0
-    then: Verdict | None = None
-    waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Verdict]]] = field(default_factory=list)
+    then: Decision | None = None
+    waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[Decision]]] = field(default_factory=list)
 
 
 class Holds:
-    """Keep the holds; tests wait in their own thread, requests in the server's event loop."""
+    """Keep the holds; tests wait in their thread, requests in the server's event loop."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -134,10 +139,9 @@ class Holds:
         self._ids = itertools.count(1)
 
     def add(self, at: str, match: Match, times: int | None) -> str:
-        """Hold the next fitting requests."""
+        """Hold the next requests that fit."""
         if at not in HOLD_POINTS:
             raise ValueError(f"A request is held at one of {', '.join(HOLD_POINTS)}; not {at!r}")
-        _check_pattern(match.path)
         if at.startswith("start."):
             match.route = "start"
         with self._changed:
@@ -146,7 +150,7 @@ class Holds:
         return hold.id
 
     def status(self, hold_id: str) -> dict[str, Any]:
-        """Tell how many requests are held now, and how many were in all."""
+        """Return how many requests are held now, and how many were in all."""
         with self._changed:
             hold = self._get(hold_id)
             return {
@@ -165,28 +169,28 @@ class Holds:
                 raise TimeoutError(f"No request came to {hold_id} in {timeout} seconds")
 
     def release(self, hold_id: str, then: str = "continue") -> None:
-        """Let the held requests go on, or drop them; the hold is over."""
+        """Continue or drop the held requests, and end the hold."""
         if then not in ("continue", "drop"):
             raise ValueError(f"A held request can continue or drop; not {then!r}")
-        verdict: Verdict = "drop" if then == "drop" else "continue"
+        decision: Decision = "drop" if then == "drop" else "continue"
         with self._changed:
             hold = self._get(hold_id)
-            hold.then = verdict
+            hold.then = decision
             waiting, hold.waiting = hold.waiting, []
         for loop, future in waiting:
             # The engine may have been stopped in the meantime.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, future, verdict)
+                loop.call_soon_threadsafe(_settle, future, decision)
 
     def clear(self) -> None:
-        """End all holds; what is held goes on."""
+        """End all holds; held requests continue."""
         for hold_id in list(self._holds):
             self.release(hold_id)
         with self._changed:
             self._holds.clear()
 
-    async def stay(self, points: tuple[str, ...], request: tuple[str, str, str, str]) -> Verdict | None:
-        """Hold a request that has come to some points; ``None`` if no hold waits there."""
+    async def wait_at(self, points: tuple[str, ...], request: tuple[str, str, str, str]) -> Decision | None:
+        """Hold a request that has reached some points; ``None`` if no hold is set there."""
         if not self._holds:
             return None
         loop = asyncio.get_running_loop()
@@ -194,7 +198,7 @@ class Holds:
             hold = next((h for h in self._holds.values() if self._open(h, points, request)), None)
             if hold is None:
                 return None
-            future: asyncio.Future[Verdict] = loop.create_future()
+            future: asyncio.Future[Decision] = loop.create_future()
             hold.waiting.append((loop, future))
             hold.seen += 1
             self._changed.notify_all()
@@ -220,13 +224,6 @@ class Holds:
         )
 
 
-def _settle(future: asyncio.Future[Verdict], verdict: Verdict) -> None:
+def _settle(future: asyncio.Future[Decision], decision: Decision) -> None:
     if not future.done():
-        future.set_result(verdict)
-
-
-def _check_pattern(pattern: str | None) -> None:
-    try:
-        re.compile(pattern or "")
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        future.set_result(decision)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_atscale.testing.rows import chosen, duration
+from airflow_provider_atscale.testing.aggregates import SUBTYPE, duration, find_definitions, find_instances
+from airflow_provider_atscale.testing.models import AlreadyRunningError, UnknownModelError
 from airflow_provider_atscale.testing.wire import (
     LARGEST_PAGE,
     Call,
@@ -15,16 +17,17 @@ from airflow_provider_atscale.testing.wire import (
     RefusedError,
     Reply,
     Route,
+    fine_moment,
     moment,
     times,
-    truth,
 )
-from airflow_provider_atscale.testing.world import AlreadyRunningError, Batch, Instance, UnknownModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_provider_atscale.testing.world import Catalog
+    from airflow_provider_atscale.testing.aggregates import Definition
+    from airflow_provider_atscale.testing.batches import Batch, Instance
+    from airflow_provider_atscale.testing.models import Catalog
 
 _VERSION = "2024.2.1.8888"
 _CLIENT = "design-center"
@@ -42,16 +45,17 @@ _PHRASES = {
 
 
 class InstallerEdition(Edition):
-    """Speak the installer edition's API on two ports."""
+    """Answer as the installer edition does, on two ports."""
 
     name = "installer"
     roles = ("design_center", "engine")
 
     def routes(self, role: str) -> Sequence[Route]:
-        """List the routes of the Design Center or of the engine."""
+        """Return the routes of the Design Center or of the engine."""
         if role == "design_center":
             return [
                 Route("login", "GET", "/{org}/auth", self._login),
+                Route("login page", "GET", "/login", self._login_page),
                 Route("organizations", "GET", "/api/1.0/orgs", self._organizations),
                 Route("session", "GET", "/api/1.0/sessiontoken", self._session),
             ]
@@ -62,6 +66,7 @@ class InstallerEdition(Edition):
             Route("start", "POST", "/aggregate-batch/orgId/{org}/projectId/{project}", start("project_id")),
             Route("start", "POST", "/aggregate-batch/orgId/{org}/envId/{env}/{project}", start("environment")),
             Route("start", "POST", "/aggregate-batch/{org}/{project}", start("literal")),
+            Route("definitions", "GET", "/aggregates/orgId/{org}", self._definitions),
             Route("instances", "GET", "/aggregates/orgId/{org}/instances", self._instances),
             Route("catalogs", "GET", "/projects/published/orgId/{org}", self._published),
             Route("projects", "GET", "/projects/orgId/{org}/envId/{env}", self._projects),
@@ -76,32 +81,32 @@ class InstallerEdition(Edition):
         )
 
     def connection(self, auth: str, urls: Mapping[str, str]) -> dict[str, Any]:
-        """Describe the Airflow connection that leads here."""
+        """Describe the Airflow connection to this engine."""
         connection: dict[str, Any] = {
             "conn_type": "atscale",
             "host": urls["design_center"],
             "extra": {
                 "edition": self.name,
                 "auth_type": auth,
-                "organization": self.core.organization,
-                "environment": self.core.environment,
+                "organization": self.state.organization,
+                "environment": self.state.environment,
                 "design_center_url": urls["design_center"],
                 "engine_url": urls["engine"],
             },
         }
         if auth in ("auto", "password"):
-            connection["login"] = self.core.login
-            connection["password"] = self.core.password
+            connection["login"] = self.state.login
+            connection["password"] = self.state.password
         elif auth == "api_token":
-            connection["password"] = self.core.api_token
+            connection["password"] = self.state.api_token
         elif auth == "client_api_key":
-            connection["password"] = self.core.client_api_key
+            connection["password"] = self.state.client_api_key
         else:
             raise ValueError(f"The installer edition has no authentication {auth!r}")
         return connection
 
     def _version(self, _: Call) -> Reply:
-        return Reply.text(self.core.current.version or _VERSION)
+        return Reply.text(self.state.current.version or _VERSION)
 
     def _login(self, call: Call) -> Reply:
         scheme, _, credentials = call.headers.get("Authorization", "").partition(" ")
@@ -110,37 +115,42 @@ class InstallerEdition(Edition):
         except (binascii.Error, UnicodeDecodeError):
             text = ""
         login, _, password = text.partition(":")
-        if scheme.lower() != "basic" or (login, password) != (self.core.login, self.core.password):
+        if scheme.lower() != "basic" or (login, password) != (self.state.login, self.state.password):
             raise RefusedError(401, "The credentials are not valid")
         self._check_organization(call)
-        self.core.ledger.exchanged()
-        # The newline is there on purpose: clients are to strip the token.
-        return Reply.text(self.core.tokens.issue(login, _CLIENT, self.core.current.token_ttl) + "\n")
+        self.state.request_log.token_issued()
+        token = self.state.tokens.issue(login, _CLIENT, self.state.current.token_ttl)
+        return Reply.text(token + "\n" if self.state.current.login_newline else token)
+
+    def _login_page(self, _: Call) -> Reply:
+        # AtScale's client reads from this page whether an organization allows logins by password.
+        organization = {"id": self.state.organization, "name": self.state.organization, "OAuth": "", "SAML": {}}
+        return Reply.html(f"<script>window.organizations = {json.dumps([organization])};</script>")
 
     def _organizations(self, call: Call) -> Reply:
-        self._open_bearer(call)
-        return _envelope([{"id": self.core.organization, "name": self.core.organization}])
+        self._check_bearer(call)
+        return _envelope([{"id": self.state.organization, "name": self.state.organization}])
 
     def _session(self, call: Call) -> Reply:
-        claims = self.core.tokens.claims(call.bearer)
+        claims = self.state.tokens.claims(call.bearer)
         if claims is None:
             raise RefusedError(401, "The token is not valid")
         return _envelope({"user_id": claims["preferred_username"], "generated_at": moment(claims["iat"])})
 
     def _published(self, call: Call) -> Reply:
-        self._open_engine(call)
-        return _envelope([row for catalog in self.core.world.catalogs.values() for row in _versions(catalog)])
+        self._check_engine_access(call)
+        return _envelope([row for catalog in self.state.store.catalogs.values() for row in _versions(catalog)])
 
     def _projects(self, call: Call) -> Reply:
-        self._open_engine(call)
-        with_cubes = truth(call, "includeCubes", default=False)
+        self._check_engine_access(call)
+        with_cubes = call.truth("includeCubes", default=False)
         projects = [
             {
                 "id": catalog.id,
                 "name": catalog.caption,
                 **({"cubes": [{"id": m.id, "name": m.caption} for m in catalog.models]} if with_cubes else {}),
             }
-            for catalog in self.core.world.catalogs.values()
+            for catalog in self.state.store.catalogs.values()
         ]
         return _envelope({"projects": projects})
 
@@ -148,44 +158,46 @@ class InstallerEdition(Edition):
         cube_key = "cubeID" if form == "literal" else "cubeId"
 
         def start(call: Call) -> Reply:
-            if form not in self.core.current.start_forms:
+            if form not in self.state.current.start_forms:
                 raise RefusedError(404, "The requested resource could not be found.")
-            self._open_engine(call)
-            if not self.core.current.can_manage:
+            self._check_engine_access(call)
+            if not self.state.current.can_manage:
                 raise RefusedError(403, "The user lacks the permission Manage Aggregates")
             cube = call.query.get(cube_key)
             if not cube:
                 raise RefusedError(400, f"Request is missing required query parameter '{cube_key}'")
             # The oldest form has no such parameter, and none of the forms is documented to require it.
-            is_full_build = form != "environment" and truth(call, "isFullBuild", default=False)
-            return self._begin(call.params["project"], cube, is_full_build)
+            is_full_build = form != "environment" and call.truth("isFullBuild", default=False)
+            # AtScale's script for the oldest form accepts no other status than 200.
+            status = self.state.current.start_status or (200 if form == "environment" else 201)
+            return self._begin(call.params["project"], cube, is_full_build, status)
 
         return start
 
-    def _begin(self, project: str, cube: str, is_full_build: bool) -> Reply:
-        world = self.core.world
-        settings = self.core.current
+    def _begin(self, project: str, cube: str, is_full_build: bool, status: int) -> Reply:
+        store = self.state.store
+        settings = self.state.current
         try:
-            batch = world.start(world.deployed(project, cube), is_full_build=is_full_build)
+            batch = store.start(store.deployed(project, cube), is_full_build=is_full_build)
         except UnknownModelError as error:
             raise RefusedError(404, str(error)) from None
         except AlreadyRunningError as error:
             if settings.on_second_start == "409":
                 raise RefusedError(409, str(error)) from None
             raise RefusedError(500, "There was an internal server error.") from None
-        started = {"batch": {"id": batch.id, "status": world.word("new")}}
+        started = {"batch": {"id": batch.id, "status": store.word("new")}}
         if settings.batch_envelope == "response":
-            return _envelope(started, settings.start_status)
-        return Reply.json(started, settings.start_status)
+            return _envelope(started, status)
+        return Reply.json(started, status)
 
     def _history(self, call: Call) -> Reply:
-        mode = self.core.current.history_mode
+        mode = self.state.current.history_mode
         if mode == "missing":
             raise RefusedError(404, "The requested resource could not be found.")
-        self._open_reading(call)
+        self._check_history_access(call)
         limit = min(call.number("limit", _PAGE), LARGEST_PAGE)
         offset = call.number("offset", 0)
-        batches = self.core.world.history(call.query.get("cubeId"), call.query.get("projectId"))
+        batches = self.state.store.history(call.query.get("cubeId"), call.query.get("projectId"))
         return _envelope(
             {
                 "data": [self._row(batch) for batch in batches[offset : offset + limit]],
@@ -196,12 +208,12 @@ class InstallerEdition(Edition):
         )
 
     def _row(self, batch: Batch) -> dict[str, Any]:
-        world = self.core.world
-        now = world.now()
-        style = self.core.current.unset_times
+        store = self.state.store
+        now = store.now()
+        style = self.state.current.unset_times
         row: dict[str, Any] = {
             "id": batch.id,
-            "organizationId": self.core.organization,
+            "organizationId": self.state.organization,
             "projectId": batch.catalog_id,
             "cubeId": batch.model_id,
             "batchType": "aggregate_batch",
@@ -211,22 +223,22 @@ class InstallerEdition(Edition):
                 startTime=batch.started(now),
                 endTime=batch.ended(now),
             ),
-            "estimateTime": round(batch.build_seconds * 1000),
+            "estimateTime": store.estimate(batch),
             "isFullBuild": batch.is_full_build,
-            "status": world.word(batch.status(now)),
+            "status": store.word(batch.status(now)),
         }
         if batch.ended(now) is not None:
-            row["sumOfInstanceBuildTimes"] = duration(world.instances(batch))
+            row["sumOfInstanceBuildTimes"] = duration(store.built(batch))
         return row
 
     def _latest(self, call: Call) -> Reply:
-        self._open_reading(call)
+        self._check_history_access(call)
         self._check_environment(call)
-        world = self.core.world
-        now = world.now()
+        store = self.state.store
+        now = store.now()
         rows = []
-        for model in world.models.values():
-            batches = world.history(model.id)
+        for model in store.models.values():
+            batches = store.history(model.id)
             if batches:
                 newest = batches[0]
                 share = (now - newest.created) / newest.build_seconds if newest.build_seconds else 1
@@ -236,7 +248,7 @@ class InstallerEdition(Edition):
                         "cubeId": model.id,
                         "batch": {
                             "id": newest.id,
-                            "status": world.word(newest.status(now)),
+                            "status": store.word(newest.status(now)),
                             "progressPercentage": 100 if now >= newest.end else int(100 * min(share, 0.99)),
                         },
                     }
@@ -244,29 +256,57 @@ class InstallerEdition(Edition):
         return _envelope({"batches": rows})
 
     def _instances(self, call: Call) -> Reply:
-        self._open_engine(call)
-        if not self.core.current.can_view:
+        self._check_engine_access(call)
+        if not self.state.current.can_view:
             raise RefusedError(403, "The user lacks the permission View Aggregates")
-        rows = [self._instance(instance) for instance in chosen(self.core.world, call)]
+        rows = [self._instance(instance) for instance in find_instances(self.state.store, call)]
         wanted = call.query.get("status")
         rows = [row for row in rows if wanted in (None, row["status"])]
-        paging = self.core.current.instances_paging
+        paging = self.state.current.instances_paging
         fields: dict[str, Any] = {}
         if paging == "ignored":
             rows = rows[:_PAGE]
         elif paging == "normal":
             limit, offset = min(call.number("limit", _PAGE), LARGEST_PAGE), call.number("offset", 0)
             rows, fields = rows[offset : offset + limit], {"limit": limit, "offset": offset}
+        return self._engine_envelope({"data": rows, **fields})
+
+    def _definitions(self, call: Call) -> Reply:
+        self._check_engine_access(call)
+        if not self.state.current.can_view:
+            raise RefusedError(403, "The user lacks the permission View Aggregates")
+        rows = [self._definition(found) for found in find_definitions(self.state.store, call)]
+        ignored = self.state.current.definitions_paging == "ignored"
+        limit = _PAGE if ignored else min(call.number("limit", _PAGE), LARGEST_PAGE)
+        return self._engine_envelope({"data": rows[:limit]})
+
+    def _definition(self, found: Definition) -> dict[str, Any]:
+        return {
+            "id": found.aggregate.id,
+            # AtScale names an aggregate that it has defined itself by its id.
+            "name": found.aggregate.id,
+            "project_id": found.model.catalog_id,
+            "cube_id": found.model.id,
+            "type": "system_defined",
+            "subtype": SUBTYPE,
+            "blocked": False,
+            "attributes": [],
+            **({"latest_instance": self._instance(found.latest)} if found.latest else {}),
+            **({"active_instance": self._instance(found.active)} if found.active else {}),
+        }
+
+    def _engine_envelope(self, response: Any) -> Reply:
+        """Wrap an answer as the engine's lists of aggregates are documented."""
         return Reply.json(
             {
-                "status": {"code": 0, "message": "SUCCESS"},
-                "responseCreated": moment(self.core.world.now()),
-                "response": {"data": rows, **fields},
+                "status": {"code": 0, "message": "200 OK"},
+                "responseCreated": moment(self.state.store.now()),
+                "response": response,
             }
         )
 
     def _instance(self, instance: Instance) -> dict[str, Any]:
-        style = self.core.current.unset_times
+        style = self.state.current.unset_times
         stats: dict[str, Any] = times(
             "year1" if style == "edition" else style,
             materialization_start_time=instance.started,
@@ -276,11 +316,11 @@ class InstallerEdition(Edition):
             stats["build_duration"] = round((instance.ended - instance.started) * 1000)
         if instance.status == "active":
             stats["number_of_rows"] = instance.aggregate.rows
-        # One can filter by the batch, but the documented rows don't name it.
-        named = self.core.current.instances_batch_id == "present"
+        # The batch is a documented filter, but the documented rows do not name it.
+        named = self.state.current.instances_batch_id == "present"
         return {
             "id": instance.id,
-            "status": self.core.world.word(instance.status),
+            "status": self.state.store.word(instance.status),
             "message": instance.message,
             "table_name": instance.aggregate.table_name,
             "table_schema": instance.aggregate.table_schema,
@@ -294,39 +334,39 @@ class InstallerEdition(Edition):
         }
 
     def _check_organization(self, call: Call) -> None:
-        if call.params.get("org") != self.core.organization:
+        if call.params.get("org") != self.state.organization:
             raise RefusedError(404, f"There is no organization {call.params.get('org')!r}")
 
     def _check_environment(self, call: Call) -> None:
-        if call.params.get("env", self.core.environment) != self.core.environment:
+        if call.params.get("env", self.state.environment) != self.state.environment:
             raise RefusedError(404, f"There is no environment {call.params.get('env')!r}")
 
-    def _open_bearer(self, call: Call) -> None:
-        # A token that a user fetched with the browser stands in for the API token here.
-        if self.core.tokens.is_api_token(call.bearer) or self.core.tokens.claims(call.bearer) is not None:
+    def _check_bearer(self, call: Call) -> None:
+        # The API token stands for a token that a user has fetched with the browser.
+        if self.state.tokens.is_api_token(call.bearer) or self.state.tokens.claims(call.bearer) is not None:
             return
         raise RefusedError(401, "The token is not valid")
 
-    def _open_engine(self, call: Call) -> None:
-        if call.headers.get("client-api-key") != self.core.client_api_key:
-            self._open_bearer(call)
+    def _check_engine_access(self, call: Call) -> None:
+        if call.headers.get("client-api-key") != self.state.client_api_key:
+            self._check_bearer(call)
         self._check_organization(call)
         self._check_environment(call)
 
-    def _open_reading(self, call: Call) -> None:
-        mode = self.core.current.history_mode
+    def _check_history_access(self, call: Call) -> None:
+        mode = self.state.current.history_mode
         if mode == "unauthorized":
             raise RefusedError(401, "The token is not valid")
-        self._open_engine(call)
-        if mode == "forbidden" or not self.core.current.can_view:
+        self._check_engine_access(call)
+        if mode == "forbidden" or not self.state.current.can_view:
             raise RefusedError(403, "The user lacks the permission View Aggregates")
 
 
 def _versions(catalog: Catalog) -> list[dict[str, Any]]:
     """
-    List the published versions of a project, of which only one can be built.
+    Return the published versions of a project, of which only one can be built.
 
-    An older version and a younger soft publish are there to be passed over.
+    A client must ignore the older version and the newer soft publish.
     """
     draft = uuid.uuid5(uuid.UUID(catalog.id), "draft")
     cubes = [{"id": m.id, "name": m.name, "caption": m.caption} for m in catalog.models]
@@ -337,7 +377,8 @@ def _versions(catalog: Catalog) -> list[dict[str, Any]]:
             "name": catalog.caption,
             "linkedProjectId": str(draft),
             "publishType": publish_type,
-            "publishedAt": moment(published),
+            # AtScale's client reads no fewer digits than microseconds here.
+            "publishedAt": fine_moment(published),
             "cubes": cubes,
         }
 
@@ -350,5 +391,5 @@ def _versions(catalog: Catalog) -> list[dict[str, Any]]:
 
 def _envelope(response: Any, status: int = 200) -> Reply:
     return Reply.json(
-        {"status": {"i18n_message": "SUCCESS", "message": "SUCCESS"}, "response": response}, status
+        {"status": {"i18n_message": "response.ok", "message": "OK"}, "response": response}, status
     )

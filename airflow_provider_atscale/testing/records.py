@@ -6,7 +6,10 @@ import itertools
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass
@@ -61,7 +64,7 @@ class Stats:
     token_exchanges: int = 0
 
 
-class Ledger:
+class RequestLog:
     """Keep the requests and count them."""
 
     def __init__(self) -> None:
@@ -70,28 +73,30 @@ class Ledger:
         self._routes: Counter[str] = Counter()
         self._stats = Stats()
         self._numbers = 0
-        self._connections: dict[object, int] = {}
+        self._connections: dict[object, tuple[int, Callable[[], object]]] = {}
         self._connection_numbers = itertools.count(1)
 
-    def connection(self, key: object) -> int:
-        """Number a connection when it carries its first request that counts."""
+    def connection(self, key: object, close: Callable[[], object]) -> int:
+        """Number a connection at its first request that counts; ``close`` closes it from any thread."""
         with self._lock:
             if key not in self._connections:
                 self._stats.connections_opened += 1
-                self._connections[key] = next(self._connection_numbers)
-            return self._connections[key]
+                self._connections[key] = (next(self._connection_numbers), close)
+            return self._connections[key][0]
 
     def disconnected(self, key: object) -> None:
         """Note that a connection is closed."""
         with self._lock:
             self._connections.pop(key, None)
 
-    def connections(self) -> list[object]:
-        """List the open connections that have carried a request that counts."""
+    def close_connections(self) -> None:
+        """Close the open connections that have carried a request that counts."""
         with self._lock:
-            return list(self._connections)
+            open_ones = list(self._connections.values())
+        for _, close in open_ones:
+            close()
 
-    def arrive(self, route: str, record: dict[str, Any], limit: int) -> RequestRecord | None:
+    def received(self, route: str, record: dict[str, Any], limit: int) -> RequestRecord | None:
         """Count a request, and keep it if ``limit`` is positive."""
         with self._lock:
             self._numbers += 1
@@ -106,23 +111,23 @@ class Ledger:
             self._kept.append(kept)
             return kept
 
-    def leave(self) -> None:
-        """Note that a request is no longer in the server."""
+    def finished(self) -> None:
+        """Note that a request was answered or dropped."""
         with self._lock:
             self._stats.in_flight -= 1
 
-    def exchanged(self) -> None:
-        """Count a token that was given out."""
+    def token_issued(self) -> None:
+        """Count a token that was issued."""
         with self._lock:
             self._stats.token_exchanges += 1
 
     def requests(self) -> list[RequestRecord]:
-        """List the requests, oldest first."""
+        """Return the requests, oldest first."""
         with self._lock:
             return [replace(record) for record in self._kept]
 
     def stats(self) -> Stats:
-        """Report the counters."""
+        """Return the counters."""
         with self._lock:
             return replace(
                 self._stats,
@@ -132,10 +137,10 @@ class Ledger:
             )
 
     def clear(self) -> None:
-        """Forget the requests and start counting anew; open connections and requests stay known."""
+        """Forget the requests and counters; open connections and unanswered requests stay known."""
         with self._lock:
             self._kept.clear()
             self._routes.clear()
             self._numbers = 0
-            flying = self._stats.in_flight
-            self._stats = Stats(in_flight=flying, max_in_flight=flying)
+            in_flight = self._stats.in_flight
+            self._stats = Stats(in_flight=in_flight, max_in_flight=in_flight)

@@ -1,8 +1,9 @@
-"""The engine on sockets: one event loop in a thread of its own."""
+"""The engine on sockets: one event loop in a separate thread."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import threading
@@ -13,16 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from airflow_provider_atscale.testing.calls import EngineCalls
 from airflow_provider_atscale.testing.container import ContainerEdition
 from airflow_provider_atscale.testing.control import Control
-from airflow_provider_atscale.testing.core import EngineCore
+from airflow_provider_atscale.testing.core import EngineState
 from airflow_provider_atscale.testing.installer import InstallerEdition
 from airflow_provider_atscale.testing.pages import gateway_page, login_page
-from airflow_provider_atscale.testing.wire import Call, Edition, Handler, RefusedError, Reply
+from airflow_provider_atscale.testing.wire import (
+    Call,
+    Edition,
+    Handler,
+    InvalidRequestError,
+    RefusedError,
+    Reply,
+)
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import TracebackType
 
     from aiohttp.web_protocol import RequestHandler
@@ -35,11 +44,11 @@ logger = logging.getLogger(__name__)
 EDITIONS: dict[str, type[Edition]] = {"container": ContainerEdition, "installer": InstallerEdition}
 _GATEWAY_ERRORS = (502, 503, 504)
 _START_TIMEOUT = 30
-_LAST_MOMENT = 0.01
+_SHUTDOWN_TIMEOUT = 0.01
 
 
 class _Port(web.Server):
-    """Serve one port, and tell the ledger when a connection is closed."""
+    """Serve one port, and tell the request log when a connection is closed."""
 
     def __init__(self, engine: AtScaleEngine, role: str) -> None:
         super().__init__(self._answer, access_log=None)
@@ -49,11 +58,11 @@ class _Port(web.Server):
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """Note the end of a connection."""
-        self._engine.ledger.disconnected(handler)
+        self._engine.request_log.disconnected(handler)
         super().connection_lost(handler, exc)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        # Read to the end first: from here on the request counts, whether its sender stays or not.
+        # Read to the end first: from here on the request counts, even if the client disconnects.
         body = await request.read()
         call = Call(
             method=request.method,
@@ -64,28 +73,28 @@ class _Port(web.Server):
             body=body,
         )
         if Control.concerns(call.path):
-            return self._response(self._engine.control.answer(call))
+            return self._response(self._engine.control_api.answer(call))
         return await self._serve(request, call)
 
     async def _serve(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
-        ledger = self._engine.ledger
+        log = self._engine.request_log
         handler, name = self._find(call)
-        connection = ledger.connection(request.protocol)
+        connection = log.connection(request.protocol, self._closer(request))
         if request.transport is None:
-            # The sender hung up before this ran; nothing will report the end of the connection again.
-            ledger.disconnected(request.protocol)
+            # The client closed the connection before this ran; nothing will report that again.
+            log.disconnected(request.protocol)
         settings = self._engine.current
         if settings.log_requests:
-            record = ledger.arrive(name, self._noted(call, connection), settings.log_limit)
+            record = log.received(name, self._record(call, connection), settings.log_limit)
         else:
-            record = ledger.arrive(name, {}, 0)
+            record = log.received(name, {}, 0)
         logger.debug("%s %s?%s", call.method, call.path, call.query_string)
         try:
-            return await self._work(request, call, handler, name, record)
+            return await self._respond(request, call, handler, name, record)
         finally:
-            ledger.leave()
+            log.finished()
 
-    async def _work(
+    async def _respond(
         self,
         request: web.BaseRequest,
         call: Call,
@@ -97,10 +106,10 @@ class _Port(web.Server):
         target = (call.method, call.path, call.query_string, name)
 
         async def dropped_at(*points: str) -> bool:
-            verdict = await engine.hold_list.stay(points, target)
-            if record and verdict:
+            decision = await engine.hold_list.wait_at(points, target)
+            if record and decision:
                 record.was_held = True
-            return verdict == "drop"
+            return decision == "drop"
 
         if await dropped_at("received", "start.received"):
             return self._dropped(request)
@@ -110,17 +119,17 @@ class _Port(web.Server):
         for fault in faults:
             if fault.action == "delay":
                 await asyncio.sleep(fault.seconds)
-        striking = next((fault for fault in faults if fault.action != "delay"), None)
-        action = striking.action if striking else None
+        chosen = next((fault for fault in faults if fault.action != "delay"), None)
+        action = chosen.action if chosen else None
         if action == "drop":
             return self._dropped(request)
-        reply = self._instead(striking, "before")
+        reply = self._replacement(chosen, "before")
         if reply is None:
             reply = self._process(handler, call)
             created = name == "start" and reply.status < HTTPStatus.BAD_REQUEST
             if await dropped_at("processed", *(("start.created",) if created else ())):
                 return self._dropped(request)
-            reply = self._instead(striking, "after") or reply
+            reply = self._replacement(chosen, "after") or reply
         if action == "drop_after":
             return self._dropped(request)
         if action == "cut":
@@ -131,6 +140,19 @@ class _Port(web.Server):
             record.status = reply.status
         return self._response(reply)
 
+    @staticmethod
+    def _closer(request: web.BaseRequest) -> Callable[[], None]:
+        """Return what closes a request's connection from any thread."""
+        loop, transport = asyncio.get_running_loop(), request.transport
+
+        def close() -> None:
+            # The engine may have been stopped since.
+            with contextlib.suppress(RuntimeError):
+                if transport is not None:
+                    loop.call_soon_threadsafe(transport.close)
+
+        return close
+
     def _find(self, call: Call) -> tuple[Handler | None, str]:
         for route in self._routes:
             params = route.match(call.method, call.path)
@@ -139,7 +161,7 @@ class _Port(web.Server):
                 return route.handler, route.name
         return None, "unknown"
 
-    def _noted(self, call: Call, connection: int) -> dict[str, Any]:
+    def _record(self, call: Call, connection: int) -> dict[str, Any]:
         return {
             "time": self._engine.now,
             "method": call.method,
@@ -155,17 +177,19 @@ class _Port(web.Server):
     def _process(self, handler: Handler | None, call: Call) -> Reply:
         engine = self._engine
         if handler is None:
-            return engine.edition.error(404, f"Cannot {call.method} {call.path}")
+            return engine.edition.error(404, engine.edition.unknown_route(call))
         try:
             with engine.lock:
                 return handler(call)
+        except InvalidRequestError as invalid:
+            return engine.edition.error(invalid.status, engine.edition.invalid(invalid))
         except RefusedError as refusal:
             return engine.edition.error(refusal.status, refusal.message)
         except Exception:
             logger.exception("%s %s could not be answered", call.method, call.path)
             return engine.edition.error(500, "Internal server error")
 
-    def _instead(self, fault: Fault | None, when: str) -> Reply | None:
+    def _replacement(self, fault: Fault | None, when: str) -> Reply | None:
         if fault is None or fault.when != when:
             return None
         if fault.action == "html":
@@ -191,7 +215,7 @@ class _Port(web.Server):
         return Reply(status, json.dumps(body).encode())
 
     def _response(self, reply: Reply) -> web.Response:
-        headers = {"Date": formatdate(self._engine.world.now(), usegmt=True), "Server": "local-engine"}
+        headers = {"Date": formatdate(self._engine.store.now(), usegmt=True), "Server": "local-engine"}
         if reply.body:
             headers["Content-Type"] = f"{reply.content_type}; charset=utf-8"
         return web.Response(status=reply.status, body=reply.body, headers=headers | reply.headers)
@@ -213,7 +237,7 @@ class _Port(web.Server):
         return web.Response()
 
 
-class AtScaleEngine(EngineCore):
+class AtScaleEngine(EngineCalls, EngineState):
     """
     Run a local AtScale engine on this machine.
 
@@ -224,7 +248,7 @@ class AtScaleEngine(EngineCore):
     :param port: port, 0 for a free one; on the installer edition that of the Design Center.
     :param engine_port: port of the engine on the installer edition.
     :param ssl_context: serve HTTPS with it.
-    :param options: see :class:`~airflow_provider_atscale.testing.core.EngineCore`.
+    :param options: see :class:`~airflow_provider_atscale.testing.core.EngineState`.
     """
 
     def __init__(
@@ -240,8 +264,9 @@ class AtScaleEngine(EngineCore):
         if edition not in EDITIONS:
             raise ValueError(f"An edition is one of {', '.join(EDITIONS)}; not {edition!r}")
         super().__init__(**options)
+        self._state = self
         self.edition = EDITIONS[edition](self)
-        self.control = Control(self, edition)
+        self.control_api = Control(self, self, edition)
         self.host = host
         self._ssl_context = ssl_context
         self._ports = dict(zip(self.edition.roles, (port, engine_port), strict=False))
@@ -260,7 +285,9 @@ class AtScaleEngine(EngineCore):
     def urls(self) -> dict[str, str]:
         """The address of each port: ``main``, or ``design_center`` and ``engine``."""
         scheme = "http" if self._ssl_context is None else "https"
-        return {role: f"{scheme}://{self.host}:{port}" for role, port in self._ports.items()}
+        # An IPv6 address stands in brackets in a URL.
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return {role: f"{scheme}://{host}:{port}" for role, port in self._ports.items()}
 
     @property
     def url(self) -> str:
@@ -312,15 +339,6 @@ class AtScaleEngine(EngineCore):
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
 
-    def close_connections(self) -> None:
-        """Close all connections that carry or have carried a request, as servers do with idle ones."""
-        if self._loop is None:
-            return
-        for connection in self.ledger.connections():
-            transport = getattr(connection, "transport", None)
-            if transport is not None:
-                self._loop.call_soon_threadsafe(transport.close)
-
     def _in_loop(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None  # noqa: S101
         asyncio.run_coroutine_threadsafe(work, self._loop).result(_START_TIMEOUT)
@@ -339,7 +357,7 @@ class AtScaleEngine(EngineCore):
         for server, _ in self._listening:
             server.close()
         for _, port in self._listening:
-            await port.shutdown(_LAST_MOMENT)
+            await port.shutdown(_SHUTDOWN_TIMEOUT)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

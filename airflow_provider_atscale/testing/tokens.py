@@ -1,4 +1,4 @@
-"""Who may call: the API token, and the JWTs that are given for it or for a password."""
+"""Authentication: the API token, and the JWTs that are issued for it or for a password."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Tokens:
         self._read: dict[str, dict[str, Any] | None] = {}
 
     def is_api_token(self, token: str | None) -> bool:
-        """Tell whether a string is the valid API token."""
+        """Return whether a string is the valid API token."""
         return token is not None and token == self.api_token
 
     def issue(self, subject: str, client_id: str, ttl: float, kind: str = "Bearer") -> str:
-        """Make a JWT."""
+        """Return a new JWT."""
         now = self._now()
         expiry = now + ttl
         claims = {
@@ -58,7 +58,7 @@ class Tokens:
         return f"{signed}.{self._signature(signed)}"
 
     def claims(self, token: str | None, kind: str = "Bearer") -> dict[str, Any] | None:
-        """Read a JWT; ``None`` if it is not one of ours or no longer valid."""
+        """Return the claims of a JWT; ``None`` if it was not issued here or is no longer valid."""
         if not token:
             return None
         if token not in self._read:
@@ -70,16 +70,21 @@ class Tokens:
             return None
         return claims if self._now() < claims["exp"] else None
 
+    def rotate(self, new: str | None = None) -> str:
+        """Replace the API token and return the new one."""
+        self.api_token = new or secrets.token_urlsafe(24)
+        return self.api_token
+
     def expire_all(self) -> None:
-        """End the session: no JWT issued so far is accepted any more."""
+        """Make all JWTs issued so far invalid."""
         self._session = str(uuid.uuid4())
 
     def dump(self) -> dict[str, Any]:
-        """Give what keeps issued tokens valid after a restart."""
+        """Return what keeps issued tokens valid after a restart."""
         return {"api_token": self.api_token, "secret": self._secret, "session": self._session}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what ``dump`` gave."""
+        """Restore what ``dump`` returned."""
         self.api_token = state["api_token"]
         self._secret = state["secret"]
         self._session = state["session"]

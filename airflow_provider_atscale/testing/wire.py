@@ -1,4 +1,4 @@
-"""A request and a reply as plain values, and what an edition is made of."""
+"""Requests and replies as plain values, and the base class of the two editions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_atscale.testing.core import EngineCore
+    from airflow_provider_atscale.testing.core import EngineState
 
 LARGEST_PAGE = 101
 _NO_TIME = "0001-01-01T00:00:00Z"
@@ -21,7 +21,7 @@ _NO_TIME = "0001-01-01T00:00:00Z"
 
 class RefusedError(Exception):
     """
-    Refuse a request; the edition puts the message in its own kind of error body.
+    Refuse a request; each edition has its kind of error body for the message.
 
     :param status: HTTP status of the answer.
     :param message: what the body says.
@@ -33,9 +33,25 @@ class RefusedError(Exception):
         self.message = message
 
 
+class InvalidRequestError(RefusedError):
+    """
+    Refuse a request with 400 for one of its values; each edition words that differently.
+
+    :param name: name of the value.
+    :param expected: what it must be, in a word or two.
+    :param received: what it is.
+    """
+
+    def __init__(self, name: str, expected: str, received: str | None) -> None:
+        super().__init__(400, f"{name} must be {expected}; not {received!r}")
+        self.name = name
+        self.expected = expected
+        self.received = received
+
+
 @dataclass
 class Call:
-    """Hold a request that was read to its end."""
+    """Hold a request that was read completely."""
 
     method: str
     path: str
@@ -47,7 +63,7 @@ class Call:
 
     @property
     def bearer(self) -> str | None:
-        """Give the bearer token, if there is one."""
+        """Return the bearer token, if there is one."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else None
 
@@ -59,13 +75,34 @@ class Call:
         try:
             value = int(text)
         except ValueError:
-            raise RefusedError(400, f"{name} must be a number") from None
+            raise InvalidRequestError(name, "number", text) from None
         return max(value, smallest)
+
+    def truth(self, name: str, default: bool | None = None) -> bool:
+        """Read a boolean from the query."""
+        text = self.query.get(name)
+        if text is None and default is not None:
+            return default
+        if text not in ("true", "false"):
+            raise InvalidRequestError(name, "boolean", text)
+        return text == "true"
+
+    def time(self, name: str) -> float | None:
+        """Read a time from the query, as seconds since the epoch; without an offset it is UTC."""
+        text = self.query.get(name)
+        if text is None:
+            return None
+        try:
+            # Python 3.10 does not read the "Z".
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        except ValueError:
+            raise InvalidRequestError(name, "date", text) from None
+        return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
 
 
 @dataclass
 class Reply:
-    """Hold an answer that was not sent yet."""
+    """Hold an answer that is not sent yet."""
 
     status: int
     body: bytes = b""
@@ -111,31 +148,39 @@ class Route:
         )
 
     def match(self, method: str, path: str) -> dict[str, str] | None:
-        """Give the varying parts of a path that fits."""
+        """Return the varying parts of a path that fits, ``None`` if it does not."""
         found = self._pattern.fullmatch(path) if method == self.method else None
         return found.groupdict() if found else None
 
 
 class Edition(ABC):
     """
-    Speak the REST API of one edition.
+    Answer as the REST API of one edition does.
 
-    :param core: the state behind it.
+    :param state: the state of the engine.
     """
 
     name: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
 
-    def __init__(self, core: EngineCore) -> None:
-        self.core = core
+    def __init__(self, state: EngineState) -> None:
+        self.state = state
 
     @abstractmethod
     def routes(self, role: str) -> Sequence[Route]:
-        """List the routes that a port with this role serves."""
+        """Return the routes that a port with this role serves."""
 
     @abstractmethod
     def error(self, status: int, message: str) -> Reply:
         """Make an error answer."""
+
+    def unknown_route(self, call: Call) -> str:
+        """Word the error of a request that no route serves."""
+        return f"Cannot {call.method} {call.path}"
+
+    def invalid(self, error: InvalidRequestError) -> str:
+        """Word the error of a request with an invalid value."""
+        return error.message
 
     @abstractmethod
     def connection(self, auth: str, urls: Mapping[str, str]) -> dict[str, Any]:
@@ -148,8 +193,15 @@ def moment(seconds: float) -> str:
     return text.replace("+00:00", "Z")
 
 
+def fine_moment(seconds: float) -> str:
+    """Write a time with nanoseconds, as AtScale's installer edition writes when a project was published."""
+    whole, nanoseconds = divmod(round(seconds * 1_000_000_000), 1_000_000_000)
+    text = datetime.fromtimestamp(whole, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{text}.{nanoseconds:09}Z"
+
+
 def times(style: str, **moments: float | None) -> dict[str, str | None]:
-    """Write times by name; those that are ``None`` in the wanted style."""
+    """Write times by name; a time that is ``None`` is written in the wanted style."""
     written: dict[str, str | None] = {}
     for name, value in moments.items():
         if value is not None:
@@ -157,13 +209,3 @@ def times(style: str, **moments: float | None) -> dict[str, str | None]:
         elif style != "absent":
             written[name] = None if style == "null" else _NO_TIME
     return written
-
-
-def truth(call: Call, name: str, default: bool | None = None) -> bool:
-    """Read a boolean from the query."""
-    text = call.query.get(name)
-    if text is None and default is not None:
-        return default
-    if text not in ("true", "false"):
-        raise RefusedError(400, f"{name} must be true or false")
-    return text == "true"

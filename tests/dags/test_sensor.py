@@ -72,7 +72,7 @@ def situations(engine):
     cases["wrong_token"] = {**cases["good"], "atscale_conn_id": "wrong_token"}
     cases["wrong_config"] = {**cases["good"], "atscale_conn_id": "wrong_config"}
     cases["wrong_name"] = {**cases["good"], "model": "nothing"}
-    cases["nothing"] = {"batch_id": "", "model": "good"}
+    cases["nothing"] = {"batch_id": "{{ '' }}", "model": "good"}
     return {name: {"catalog": "Finance", **case} for name, case in cases.items()}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,8 @@ IN_PROCESS_ONLY = {
     "urls",
     "api_token",
     "now",
+    "report",
+    "save",
 }
 
 
@@ -40,6 +43,16 @@ def test_same_methods_as_in_process():
             assert [(p.name, p.kind, p.default) for p in here.values()] == [
                 (p.name, p.kind, p.default) for p in there.values()
             ]
+
+
+def test_objects_cross_the_process(container, control):
+    engine = container.engine
+    catalog = control.add_catalog("new", "New")
+    model = control.add_model(catalog, "m", "A model with / and ?")
+    assert catalog == dataclasses.replace(engine.store.catalogs[catalog.id], models=[])
+    assert control.model("A model with / and ?", "New") == model == engine.model(model.id)
+    assert control.start_batch(catalog, model).model_id == model.id
+    control.fail_next(model, "done", 1, repaired_aggregates=2)
 
 
 def test_batches(container, control):

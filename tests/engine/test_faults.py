@@ -114,7 +114,7 @@ def test_odd_status_and_redirect(container):
     container.engine.fault(520, route="catalogs")
     assert container.catalogs().status_code == 520
     container.engine.fault(302, route="catalogs", headers={"Location": "/engine/version"})
-    assert container.catalogs().text == "2026.5.1"
+    assert container.catalogs().text == "C2026.5.1"
 
 
 def test_latency(container):

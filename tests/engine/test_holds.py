@@ -119,3 +119,12 @@ def test_wrong_release(container):
     hold = container.engine.hold()
     with pytest.raises(ValueError, match="explode"):
         container.engine.release(hold, then="explode")
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{2,1}", 5])
+@pytest.mark.parametrize("name", ["path", "query"])
+def test_an_unreadable_pattern_is_refused(container, name, pattern):
+    with pytest.raises(ValueError, match=rf"{name} .* is not a regular expression"):
+        container.engine.hold(**{name: pattern})
+    # Requests go on as before.
+    assert container.catalogs().ok

@@ -105,7 +105,8 @@ def test_start_forms(installer, form):
     for tried in ("project_id", "literal", "environment"):
         response = installer.start(tried)
         if tried == form:
-            assert response.status_code == 201
+            # The script of AtScale that sends the oldest form accepts 200 alone.
+            assert response.status_code == (200 if form == "environment" else 201)
             assert response.json() == {"batch": {"id": engine.batches[0].id, "status": "new"}}
         else:
             assert_refused(response, 404)
@@ -180,7 +181,7 @@ def test_history(installer):
         "batchType": "aggregate_batch",
         "startTime": NOTHING,
         "endTime": NOTHING,
-        "estimateTime": 60_000,
+        "estimateTime": 30_000,
         "isFullBuild": False,
         "status": "new",
     }

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shlex
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 import requests
 
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.testing import AtScaleEngine, EngineControl
 from airflow_provider_atscale.testing.__main__ import main
 
@@ -117,6 +121,36 @@ def test_command_runs_the_installer_edition():
         assert process.wait(10) == 0
 
 
+def ipv6():
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no ::1")
+@pytest.mark.parametrize("edition", ["container", "installer"])
+def test_the_package_accepts_a_connection_to_an_ipv6_address(edition, monkeypatch):
+    with AtScaleEngine(edition, host="::1") as engine:
+        connection = json.loads(engine.connection_json())
+        assert connection["host"].startswith("http://[::1]:")
+        assert all(url.startswith("http://[::1]:") for url in engine.urls.values())
+        assert EngineControl(connection["host"]).stats.requests == 0
+        monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
+        worked, message = AtScaleHook().test_connection()
+        assert worked, message
+
+
+@pytest.mark.skipif(not ipv6(), reason="this machine has no ::1")
+def test_the_command_prints_an_ipv6_address_in_brackets():
+    with run("--host", "::1") as (_, lines, connection):
+        assert connection["host"].startswith("http://[::1]:")
+        assert connection["host"] in lines[0]
+        assert requests.get(connection["host"] + "/engine/version", timeout=5).ok
+
+
 def test_command_says_when_the_port_is_taken(capsys):
     with AtScaleEngine() as engine:
         assert main(["--port", engine.url.rsplit(":", 1)[1]]) == 1
@@ -211,6 +245,22 @@ def test_gone():
         cwd=tmp_path,
     )
     assert "3 passed" in result.stdout, result.stdout
+
+
+def imports_of(module):
+    """Return the modules of the package that a module of the engine imports, for type checking too."""
+    nodes = [node for node in ast.walk(ast.parse(module.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+    ours = [name for name in names if name.startswith("airflow")]
+    assert all(name.startswith("airflow_provider_atscale.testing.") for name in ours), module.name
+    return {name.split(".")[2] for name in ours}
+
+
+def test_the_engine_imports_nothing_else_of_the_package_and_has_no_circle():
+    folder = ROOT / "airflow_provider_atscale" / "testing"
+    graph = {module.stem: imports_of(module) for module in folder.glob("*.py") if module.stem != "__init__"}
+    # Raises an error that names the circle, if there is one.
+    assert set(TopologicalSorter(graph).static_order()) >= set(graph)
 
 
 def test_importing_needs_no_airflow():

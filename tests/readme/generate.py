@@ -204,6 +204,23 @@ def examples() -> str:
     return table(["example", "Airflow", "what it shows"], rows)
 
 
+def engine_settings() -> str:
+    """Return the table of the local engine's settings."""
+    node = find_class("testing/settings.py", "Settings")
+    declared = {
+        each.target.id: ast.unparse(each.value)
+        for each in node.body
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.value is not None
+    }
+    # A default that is made anew for each engine is an empty mapping; one that has a name is a tuple of words.
+    named = {"field(default_factory=dict)": "{}", "START_FORMS": "all"}
+    rows = []
+    for name, meaning in described(node).items():
+        default = declared[name].replace("'", '"')
+        rows.append([f"`{name}`", f"`{named.get(declared[name], default)}`", meaning])
+    return table(["setting", "default", "meaning"], rows)
+
+
 # --- costs ------------------------------------------------------------------------------------------------
 
 PEERS = ("AtScale", "dbt Cloud", "Databricks")
@@ -278,6 +295,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "options": options,
     "errors": errors,
     "examples": examples,
+    "engine settings": engine_settings,
     "costs": costs,
 }
 

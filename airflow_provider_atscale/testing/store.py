@@ -1,147 +1,34 @@
-"""What the engine knows, whatever the edition: catalogs, models, batches, and one clock."""
+"""What a local engine knows, whatever its edition: catalogs, models, batches, and one clock."""
 
 from __future__ import annotations
 
-import functools
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_atscale.testing.batches import Batch, Instance, Outcome, build_instances
+from airflow_provider_atscale.testing.models import (
+    AlreadyRunningError,
+    Catalog,
+    Model,
+    UnknownModelError,
+    new_catalog,
+    new_model,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_atscale.testing.settings import Settings
 
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "local-engine.atscale.invalid")
-_GOOD_ENDS = frozenset({"done", "success", "active"})
-DEFAULT_FAILURE = "Failed to build the aggregate: the data warehouse refused the statement"
 
-
-class UnknownModelError(ValueError):
-    """Say that no such catalog or model is deployed."""
-
-
-class AlreadyRunningError(ValueError):
-    """Say that a batch of the model runs."""
-
-    def __init__(self, batch_id: str) -> None:
-        super().__init__(f"Batch {batch_id} of this model is running")
-        self.batch_id = batch_id
-
-
-@dataclass(frozen=True)
-class Aggregate:
-    """Describe one aggregate definition of a model."""
-
-    id: str
-    table_name: str
-    table_schema: str
-    rows: int
-
-
-@dataclass
-class Model:
-    """Describe a deployed model (a cube, on the installer edition)."""
-
-    id: str
-    catalog_id: str
-    name: str
-    caption: str
-    aggregate_count: int = 6
-
-    @property
-    def aggregates(self) -> tuple[Aggregate, ...]:
-        """List the aggregates, the same ones at every call."""
-        return _aggregates(self.id, self.aggregate_count)
-
-
-@dataclass
-class Catalog:
-    """Describe a deployed catalog (a project, on the installer edition)."""
-
-    id: str
-    name: str
-    caption: str
-    published: float
-    models: list[Model] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Script how a batch will end."""
-
-    status: str = "done"
-    failed_aggregates: int = 0
-    message: str = DEFAULT_FAILURE
-
-
-@dataclass
-class Batch:
-    """Keep one batch; its status is a function of the clock."""
-
-    id: str
-    catalog_id: str
-    model_id: str
-    is_full_build: bool
-    created: float
-    queue_seconds: float
-    build_seconds: float
-    outcome: Outcome
-    by: str = "api"
-    grace_period_overrides: dict[str, float] = field(default_factory=dict)
-    overlapped_with: list[str] = field(default_factory=list)
-    ended_by_hand: float | None = None
-
-    @property
-    def end(self) -> float:
-        """Tell when the batch ends or ended."""
-        return self.created + self.build_seconds if self.ended_by_hand is None else self.ended_by_hand
-
-    def status(self, now: float) -> str:
-        """Tell the status at a time."""
-        if now >= self.end:
-            return self.outcome.status
-        return "new" if now < self.created + self.queue_seconds else "inprogress"
-
-    def started(self, now: float) -> float | None:
-        """Tell when the batch left the queue, if it has."""
-        start = min(self.created + self.queue_seconds, self.end)
-        return start if now >= start else None
-
-    def ended(self, now: float) -> float | None:
-        """Tell when the batch ended, if it has."""
-        return self.end if now >= self.end else None
-
-
-@dataclass(frozen=True)
-class Instance:
-    """Describe one aggregate as a batch has built it, or not."""
-
-    batch: Batch
-    aggregate: Aggregate
-    status: str
-    message: str
-    started: float | None
-    ended: float | None
-
-    @property
-    def id(self) -> str:
-        """Tell the id, the same one at every call."""
-        return str(uuid.uuid5(uuid.UUID(self.batch.id), self.aggregate.id))
-
-    @property
-    def build_query_id(self) -> str:
-        """Tell the id of the query that builds it."""
-        return str(uuid.uuid5(uuid.UUID(self.id), "build query"))
-
-
-class World:
+class Store:
     """
     Hold catalogs and batches.
 
-    :param settings: the switches, shared with the engine that owns this world.
+    :param settings: the settings, shared with the engine that owns this store.
     :param changed: called after each change that a restart must not lose.
     """
 
@@ -155,17 +42,12 @@ class World:
         self._scripted: dict[str, deque[Outcome]] = {}
 
     def now(self) -> float:
-        """Tell the server's time."""
+        """Return the server's time."""
         return time.time() + self.settings.clock_offset
 
     def add_catalog(self, name: str, caption: str | None = None) -> Catalog:
         """Deploy a catalog without models."""
-        catalog = Catalog(
-            id=str(uuid.uuid5(_NAMESPACE, name)),
-            name=name,
-            caption=caption or name,
-            published=self.now(),
-        )
+        catalog = new_catalog(name, caption, self.now())
         if catalog.id in self.catalogs:
             raise ValueError(f"Catalog {name!r} is already there")
         self.catalogs[catalog.id] = catalog
@@ -177,13 +59,7 @@ class World:
     ) -> Model:
         """Deploy a model in a catalog."""
         owner = self.find_catalog(catalog)
-        model = Model(
-            id=str(uuid.uuid5(uuid.UUID(owner.id), name)),
-            catalog_id=owner.id,
-            name=name,
-            caption=caption or name,
-            aggregate_count=aggregates,
-        )
+        model = new_model(owner, name, caption, aggregates)
         if model.id in self.models:
             raise ValueError(f"Model {name!r} is already in catalog {owner.name!r}")
         owner.models.append(model)
@@ -211,7 +87,7 @@ class World:
         return found[0]
 
     def deployed(self, catalog_id: str, model_id: str) -> Model:
-        """Find a model by the two ids of a request, which know neither names nor captions."""
+        """Find a model by the two ids of a request, where names and captions are not accepted."""
         model = self.models.get(model_id)
         if model is None or model.catalog_id != catalog_id:
             raise UnknownModelError(f"Model {model_id} is not deployed in catalog {catalog_id}")
@@ -270,7 +146,7 @@ class World:
         return batch
 
     def of_model(self, model_id: str) -> Iterator[Batch]:
-        """Walk the batches of a model, newest first."""
+        """Iterate over the batches of a model, newest first."""
         return reversed(self._of_model.get(model_id, []))
 
     def history(self, model_id: str | None = None, catalog_id: str | None = None) -> list[Batch]:
@@ -280,21 +156,35 @@ class World:
         return [b for b in batches if b.created <= newest and catalog_id in (None, b.catalog_id)]
 
     def instances(self, batch: Batch) -> list[Instance]:
-        """List what a batch has made, or is making, of the model's aggregates."""
-        model = self.models.get(batch.model_id)
-        aggregates = model.aggregates if model else ()
-        now = self.now()
+        """Return a batch's aggregate instances; those that a later full build has replaced are ``deleted``."""
+        instances = self.built(batch)
+        if self.settings.superseded_instances == "kept":
+            return instances
+        replaced = self._built_after(batch)
         return [
-            self._instance(batch, aggregate, number, len(aggregates), now)
-            for number, aggregate in enumerate(aggregates)
+            replace(instance, status="deleted", message="Superseded by a newer instance")
+            if instance.status == "active" and instance.aggregate.id in replaced
+            else instance
+            for instance in instances
         ]
 
+    def built(self, batch: Batch) -> list[Instance]:
+        """Return a batch's aggregate instances as the batch itself has left them."""
+        model = self.models.get(batch.model_id)
+        return build_instances(batch, model.aggregates if model else (), self.settings, self.now())
+
+    def estimate(self, batch: Batch) -> int:
+        """Return AtScale's estimate of how long a batch takes, in milliseconds."""
+        if batch.ended(self.now()) is not None:
+            return 0
+        return round(batch.build_seconds * 1000 * self.settings.estimate_factor)
+
     def word(self, status: str) -> str:
-        """Spell a status as the settings want it."""
+        """Return the word that stands for a status in answers."""
         return self.settings.status_words.get(status, status)
 
     def dump(self) -> dict[str, Any]:
-        """Give all that a restart must not lose, as JSON values."""
+        """Return all that a restart must not lose, as JSON values."""
         return {
             "catalogs": [
                 {**vars(catalog), "models": [dict(vars(model)) for model in catalog.models]}
@@ -310,7 +200,7 @@ class World:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what ``dump`` gave; what was deployed since stays."""
+        """Restore what ``dump`` returned; what was deployed since stays."""
         for row in state["catalogs"]:
             catalog = Catalog(**{**row, "models": [Model(**model) for model in row["models"]]})
             self.catalogs[catalog.id] = catalog
@@ -327,60 +217,29 @@ class World:
     def _outcome_of(self, model: Model) -> Outcome:
         if self._scripted.get(model.id):
             return self._scripted[model.id].popleft()
-        failed = self.settings.failed_aggregates
-        for wanted, status in self.settings.failing_models.items():
+        settings = self.settings
+        failed, repaired = settings.failed_aggregates, settings.repaired_aggregates
+        for wanted, status in settings.failing_models.items():
             if wanted in (model.id, model.name, model.caption):
-                return Outcome(status, failed or 2)
-        return Outcome(failed_aggregates=failed)
+                return Outcome(status, failed or 2, repaired_aggregates=repaired)
+        too_many = settings.max_failures is not None and failed > settings.max_failures
+        return Outcome("failed" if too_many else "done", failed, repaired_aggregates=repaired)
 
-    @staticmethod
-    def _instance(batch: Batch, aggregate: Aggregate, number: int, count: int, now: float) -> Instance:
-        # One after the other, the failing ones last: a reader that stops at the first page misses them.
-        span = (batch.build_seconds - batch.queue_seconds) / count
-        start = min(batch.created + batch.queue_seconds + number * span, batch.end)
-        end = min(start + span, batch.end)
-        if batch.ended_by_hand is None and number == count - 1:
-            end = batch.end  # the sum of the spans may miss it by a rounding error
-        unfinished = batch.ended_by_hand is not None and start + span > batch.end
-        fails = number >= count - batch.outcome.failed_aggregates
-        if now < start:
-            status, message = "pending", ""
-        elif now < end:
-            status, message = "inprogress", ""
-        elif fails:
-            status, message = "failed", batch.outcome.message
-        elif unfinished and batch.outcome.status not in _GOOD_ENDS | {"failed"}:
-            status, message = "cancelled", "The batch ended before this aggregate was built"
-        else:
-            status, message = "active", "Normal aggregate activated"
-        return Instance(
-            batch=batch,
-            aggregate=aggregate,
-            status=status,
-            message=message,
-            started=start if now >= start else None,
-            ended=end if now >= end else None,
-        )
+    def _built_after(self, batch: Batch) -> set[str]:
+        """Return the ids of the aggregates that full builds of the model have built since."""
+        rebuilt: set[str] = set()
+        for later in self.of_model(batch.model_id):
+            if later is batch or len(rebuilt) == len(self.models[batch.model_id].aggregates):
+                break
+            if later.is_full_build:
+                rebuilt.update(i.aggregate.id for i in self.built(later) if i.status == "active")
+        return rebuilt
 
 
-@functools.lru_cache(maxsize=1024)
-def _aggregates(model_id: str, count: int) -> tuple[Aggregate, ...]:
-    identities = [uuid.uuid5(uuid.UUID(model_id), f"aggregate/{number}") for number in range(count)]
-    return tuple(
-        Aggregate(
-            id=str(identity),
-            table_name=f"as_agg_{identity.hex[:8]}",
-            table_schema="atscale_aggregates",
-            rows=1 + identity.int % 100_000,
-        )
-        for identity in identities
-    )
-
-
-def fill(world: World) -> None:
+def fill(store: Store) -> None:
     """Deploy the catalogs that every engine starts with."""
-    world.add_catalog("sales_insights_main", "Sales Insights")
-    world.add_model("sales_insights_main", "internet_sales", "Internet Sales")
-    world.add_model("sales_insights_main", "reseller_sales", "Reseller Sales")
-    world.add_catalog("finance_main", "Finance")
-    world.add_model("finance_main", "general_ledger", "General Ledger")
+    store.add_catalog("sales_insights_main", "Sales Insights")
+    store.add_model("sales_insights_main", "internet_sales", "Internet Sales")
+    store.add_model("sales_insights_main", "reseller_sales", "Reseller Sales")
+    store.add_catalog("finance_main", "Finance")
+    store.add_model("finance_main", "general_ledger", "General Ledger")
