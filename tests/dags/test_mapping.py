@@ -124,3 +124,12 @@ def test_a_task_itself_cannot_be_mapped(operator):
     made = operator(task_id="task", **MODEL)
     with pytest.raises(TypeError, match="Operator classes"):
         made.partial(task_id="other")
+
+
+@pytest.mark.parametrize("mode", [{}, {"mode": "reschedule"}, {"deferrable": True}], ids=str)
+def test_a_mapped_batch_id_that_is_none_is_an_error(engine, mode):
+    """It must not mean the newest batch, which may be another task's."""
+    engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)
+    _, run = _run(lambda: AtScaleBatchSensor.partial(task_id="task", **MODEL, **mode).expand(batch_id=[None]))
+    assert run["task[0]"].state == "failed"
+    assert "leave batch_id out" in str(run["task[0]"].error)

@@ -181,7 +181,7 @@ def test_newest_batch(engine, mode):
     engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)
     newest = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0.5)
     engine.start_batch("Sales Insights", "Reseller Sales", build_seconds=0)
-    task = wait(None, **mode)
+    task = wait("newest", **mode)
     assert (task.state, task.value) == ("success", newest.id)
     assert task.xcoms["batch_result"]["batch_id"] == newest.id
 
