@@ -57,18 +57,12 @@ def described(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
 
 
 def signature(node: ast.ClassDef) -> dict[str, str | None]:
-    """
-    Return the constructor's own parameters with their defaults as they are written, None for none.
-
-    An argument that is not given may get its value only when the task runs, from the class's ``DEFAULTS``.
-    """
+    """Return the constructor's parameters with their defaults as they are written, None for none."""
     [init] = [each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__"]
-    later = assigned(node, "DEFAULTS") or {}
-    found: dict[str, str | None] = {}
-    for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
-        written = None if default is None else ast.unparse(default)
-        found[argument.arg] = repr(later[argument.arg]) if argument.arg in later else written
-    return found
+    return {
+        argument.arg: None if default is None else ast.unparse(default)
+        for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
+    }
 
 
 def assigned(node: ast.ClassDef, name: str) -> Any:
@@ -285,7 +279,7 @@ def costs(results: str | None = None) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "operator": lambda: arguments("operators/atscale.py", "AtScaleAggregateBuildOperator"),
     "sensor": lambda: arguments("sensors/atscale.py", "AtScaleBatchSensor"),
-    "watcher": lambda: arguments("triggers/builds.py", "AtScaleBuildTrigger"),
+    "watcher": lambda: arguments("triggers/builds.py", "AtScaleBuildEventTrigger"),
     "hook": lambda: methods(
         "hooks/atscale.py",
         "AtScaleHook",

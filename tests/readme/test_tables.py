@@ -30,7 +30,7 @@ def test_what_is_written_from_the_sources_is_up_to_date():
 CLASSES = {
     "AtScaleAggregateBuildOperator": ("operators/atscale.py", ()),
     "AtScaleBatchSensor": ("sensors/atscale.py", ("poke_interval", "timeout")),
-    "AtScaleBuildTrigger": ("triggers/builds.py", ()),
+    "AtScaleBuildEventTrigger": ("triggers/builds.py", ()),
 }
 every_class = pytest.mark.parametrize(
     ("module", "name", "inherited"),
@@ -218,7 +218,7 @@ KEPT = {
         "dags/test_failures.py::test_failed_batch_is_built_again_by_a_retry",
     ),
     "the task is cleared": ("e2e: cleared while waiting", "e2e: cleared when green"),
-    "the connection points to another host": ("unit/test_durable.py::test_how_a_try_goes_on",),
+    "the connection points to another host": ("unit/test_build_state.py::test_how_a_try_goes_on",),
     "`timeout` or `execution_timeout` passes": (
         "dags/test_deadlines.py::test_timeout",
         "dags/test_retries.py::test_after_a_timeout",
