@@ -193,6 +193,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self._is_stopped = True
         if self._task is not None:
             self._task.on_kill()
+        else:
+            self.log.warning("The task was stopped before a build was started; none will be started")
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """

@@ -22,6 +22,10 @@ _numbers = itertools.count(1)
 
 #: Short, so that tests are; a user's tasks would take a minute and more.
 QUICK = {"poll_interval": 0.1}
+#: The arguments of a trigger that its event gives back.
+GIVEN_BACK = (
+    "atscale_conn_id", "catalog_id", "model_id", "catalog", "model", "poll_interval", "deadline", "payload",
+)  # fmt: skip
 MODEL = {"catalog": "Sales Insights", "model": "Internet Sales"}
 
 EDITIONS = ["container", "installer"]

@@ -60,7 +60,7 @@ def test_bad_arguments_of_the_operator(engine, context, deferrable, arguments, t
 
 
 BAD_OF_SENSOR = {
-    "a batch that rendered to None": ({"batch_id": "None"}, "returned none. Was it skipped, or is its task_id misspelt?"),
+    "a batch that is the text None": ({"batch_id": "None"}, "batch_id is 'None'"),
     "an empty batch": ({"batch_id": ""}, "batch_id is ''"),
     "nothing to wait for": ({}, "there is nothing to wait for"),
     "a catalog alone": ({"batch_id": "b1", "catalog": "Sales Insights"}, "give both, or neither"),

@@ -12,7 +12,7 @@ from airflow_provider_atscale.exceptions import AtScaleSensorTimeoutError, AtSca
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 
-from .conftest import MODEL, QUICK, SENSORS, WAITS, run_task
+from .conftest import GIVEN_BACK, MODEL, QUICK, SENSORS, WAITS, run_task
 from .runs import HAS_TASK_STATE
 
 
@@ -123,7 +123,7 @@ def test_deadline_does_not_move_from_deferral_to_deferral(engine, context):
         "status": "ended",
         "batch_id": other.id,
         "batch": {"id": other.id, "status": "done"},
-        "payload": arguments["payload"],
+        **{name: arguments[name] for name in GIVEN_BACK},
     }
     with pytest.raises(TaskDeferred) as second:
         operator.execute_after_running(context, event)

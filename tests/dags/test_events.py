@@ -9,7 +9,7 @@ from airflow_provider_atscale.exceptions import AtScaleEventError, AtScaleTaskSt
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 
-from .conftest import MODEL
+from .conftest import GIVEN_BACK, MODEL
 
 # --- events -----------------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ def good(engine, context):
         "status": "ended",
         "batch_id": batch_id,
         "batch": {"id": batch_id, "status": "done", "isFullBuild": False},
-        "payload": arguments["payload"],
+        **{name: arguments[name] for name in GIVEN_BACK},
     }
 
 
@@ -56,7 +56,7 @@ BAD = {
     "no payload": lambda event: without(event, "payload"),
     "a payload of a later version": lambda event: {**event, "payload": {**event["payload"], "more": 1}},
     "a payload of another type": lambda event: {**event, "payload": {**event["payload"], "began": "now"}},
-    "no model": lambda event: {**event, "payload": {**event["payload"], "ref": None}},
+    "no model": lambda event: {**event, "model_id": None},
     "a timeout without its limit": lambda event: {**event, "status": "timeout", "seconds": 1.0},
     "a wait given up without a reason": lambda event: {**event, "status": "gave_up", "kind": "missing"},
 }
@@ -97,8 +97,9 @@ def test_event_of_ours(engine, context, good, task):
 def test_resumed_task_goes_by_its_plan_not_by_its_arguments(engine, context, good):
     """Templates are rendered anew at each resume, and may say something else by then."""
     operator = AtScaleAggregateBuildOperator(
-        task_id="t", catalog="None", model="None", is_full_build="maybe", atscale_conn_id="not_there"
+        task_id="t", catalog="{{ x }}", model="{{ x }}", is_full_build="{{ x }}", atscale_conn_id="not_there"
     )
+    operator.catalog, operator.model, operator.is_full_build = "None", "None", "maybe"  # rendered
     assert operator.execute_complete(context, good) == good["batch_id"]
 
 
@@ -108,7 +109,7 @@ def test_resumed_task_goes_by_its_plan_not_by_its_arguments(engine, context, goo
 def test_killed_before_the_start(engine, context, logged):
     operator = AtScaleAggregateBuildOperator(task_id="t", **MODEL)
     operator.on_kill()
-    assert "The task ends before it knows of a batch; this process starts none any more" in logged()
+    assert "The task was stopped before a build was started; none will be started" in logged()
     with pytest.raises(AtScaleTaskStoppedError, match=r"no build of .* is started"):
         operator.execute(context)
     assert engine.batches == []
@@ -122,7 +123,7 @@ def test_killed_while_it_waits(engine, context, logged, when):
         operator.execute(context)
     [batch] = engine.batches
     said = logged()
-    assert f"The task ends; batch {batch.id} goes on in AtScale, which offers no call to cancel it" in said
+    assert f"The task was stopped. Batch {batch.id} goes on in AtScale, which has no call to cancel it" in said
     assert "Design Center > Aggregates > Build History" in said
     assert {request.method for request in engine.requests if request.route not in ("start", "token")} == {"GET"}
 

@@ -49,7 +49,7 @@ def test_wait_is_bounded(engine, running, mode):
     assert isinstance(task.error, AtScaleTimeoutError)
     said = str(task.error)
     assert other.id in said
-    assert "It is somebody else's batch that this task waited for (on_running='wait')" in said
+    assert "Another task or user started this batch, and this task waited for it (on_running='wait')" in said
     assert "this task has started nothing" in said
     assert len(engine.batches) == 1
 
@@ -69,7 +69,7 @@ def test_attach(engine, running, logged, mode):
     assert len(engine.batches) == 1
     assert task.value == other.id
     assert task.xcoms["batch_result"]["start"] == "attached"
-    assert "somebody else started at" in logged()
+    assert "another task or user started at" in logged()
 
 
 def test_attach_to_less_than_was_asked_for_waits(engine, running, logged, mode):
@@ -79,7 +79,7 @@ def test_attach_to_less_than_was_asked_for_waits(engine, running, logged, mode):
     assert task.state == "success", task.errors
     assert task.value == engine.batches[1].id != other.id
     assert engine.batches[1].is_full_build
-    assert "it is no full build" in logged()
+    assert "it is not a full build" in logged()
 
 
 def test_skip(engine, running, logged, mode):

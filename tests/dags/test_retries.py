@@ -44,36 +44,50 @@ def test_after_a_timeout(engine, when, mode):
     assert_one_build_or_one_after_the_other(engine, task)
 
 
+def raising(error):
+    """Return a method that raises an error."""
+
+    def method(*_):
+        raise error
+
+    return method
+
+
 class DiesAfterTheStart(AtScaleAggregateBuildOperator):
     """Die in the first try as soon as the batch is known, as a worker does that is killed."""
 
-    def _publish(self, context, hook, plan, batch_id):
+    def _run_in(self, context):
+        task = super()._run_in(context)
         if context["ti"].try_number == 1:
-            raise AirflowException("the worker was killed")
-        return super()._publish(context, hook, plan, batch_id)
+            task._publish_batch = raising(AirflowException("the worker was killed"))
+        return task
 
 
 class DiesAfterTheEnd(AtScaleAggregateBuildOperator):
     """Die in the first try though the batch was judged good: Airflow can still fail after that."""
 
-    def _tell_result(self, context, report, built):
-        super()._tell_result(context, report, built)
+    def _run_in(self, context):
+        task = super()._run_in(context)
         if context["ti"].try_number == 1:
-            raise AirflowException("the database was away")
+            task.publish_report = raising(AirflowException("the database was away"))
+        return task
 
 
 class LosesTheId(AtScaleAggregateBuildOperator):
     """Die in the first try between the reply to the start and storing the batch's id."""
 
-    def _memory(self, context, hook, plan):
-        memory = super()._memory(context, hook, plan)
+    def _run_in(self, context):
+        task = super()._run_in(context)
         if context["ti"].try_number == 1:
+            make = task._state_store
 
-            def know(*_):
-                raise SystemExit("killed")
+            def state_store(*arguments):
+                store = make(*arguments)
+                store.store_batch = raising(SystemExit("killed"))
+                return store
 
-            memory.know = know
-        return memory
+            task._state_store = state_store
+        return task
 
 
 @pytest.mark.parametrize("operator", [DiesAfterTheStart, DiesAfterTheEnd])

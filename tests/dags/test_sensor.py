@@ -14,7 +14,7 @@ from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from . import runs
-from .conftest import MODEL, SENSORS, listing, new_dag, of_both_editions, run_task
+from .conftest import GIVEN_BACK, MODEL, SENSORS, listing, new_dag, of_both_editions, run_task
 
 in_each_mode = pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
 
@@ -215,7 +215,7 @@ def test_trouble_at_the_first_look(engine, monkeypatch, mode, wanted):
     engine.start_batch("Finance", "General Ledger", build_seconds=0)
     batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=1.0)
     engine.fault(503, route="catalogs", times=6, headers={"Retry-After": "0"})
-    task = wait(batch.id if wanted == "a batch" else None, **mode)
+    task = wait(batch.id if wanted == "a batch" else "newest", **mode)
     assert (task.state, task.value) == ("success", batch.id), task.errors
     for request in engine.requests:
         assert request.query.get("modelId", request.query.get("cubeId", "-")) != ""
@@ -292,7 +292,7 @@ def test_deferred_sensor_keeps_its_deadline(engine, context):
         "limit": "timeout",
         "seconds": 100.0,
         "last_status": "inprogress",
-        "payload": arguments["payload"],
+        **{name: arguments[name] for name in GIVEN_BACK},
     }
     with pytest.raises(AtScaleSensorTimeoutError, match="Its last status was 'inprogress'"):
         sensor.execute_complete(context, event)
