@@ -204,7 +204,7 @@ class TestWithoutHistory:
     def test_nothing_may_be_read(self, engine, look, refusal):
         engine.fault(403, route="instances", times=None)
         errors = {401: AtScaleAuthenticationError, 403: AtScalePermissionError, 404: AtScaleApiError}
-        with pytest.raises(errors[refusal], match="and neither the instances"):
+        with pytest.raises(errors[refusal], match="the build history or the aggregate instances"):
             look("b1")
 
     def test_another_batchs_instances_are_not_taken(self, engine, look, ref, refusal):

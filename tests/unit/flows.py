@@ -248,6 +248,8 @@ def instance(
         },
         "catalogId": CATALOG_ID,
         "modelId": MODEL_ID,
+        "definitionId": f"definition-{number}",
+        "buildQueryId": f"query-{number}",
         **values,
     }
 
