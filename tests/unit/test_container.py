@@ -213,6 +213,25 @@ def test_only_rebuilds_are_a_models_history():
     assert [batch.id for batch in found.batches] == ["a", "c"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "is_ours"),
+    [
+        ({}, True),
+        ({"modelId": MODEL_ID}, True),
+        ({"modelId": MODEL_ID.upper(), "catalogId": CATALOG_ID}, True),
+        ({"model_id": MODEL_ID}, True),
+        ({"modelId": OTHER_ID}, False),
+        ({"model_id": OTHER_ID}, False),
+        ({"cubeId": OTHER_ID}, False),
+    ],
+    ids=str,
+)
+def test_a_server_that_ignores_the_filter_passes_no_other_models_batch_off(ids, is_ours):
+    found = perform(container().history(REF), server(history=reply(history(row(**ids)))))
+    assert [batch.id for batch in found.batches] == ([BATCH_ID] if is_ours else [])
+    assert bool(found.running) is is_ours
+
+
 def test_without_a_date_header_the_servers_clock_is_not_known():
     found = perform(container().history(REF), server(history=reply(history(row()), date=None)))
     assert found.server_time is None
@@ -344,6 +363,23 @@ def test_where_no_history_may_be_read_a_batch_is_seen_by_its_instances(status):
     [request] = journal.sent(INSTANCES)
     assert request.params == {"batchId": BATCH_ID, "page": "1", "size": "100"}
     assert request.headers["Authorization"] == f"Bearer {API_TOKEN}"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "phase"),
+    [
+        (["deleted", "deleted"], Phase.SUPERSEDED),
+        (["deleted", "active"], Phase.SUCCEEDED),
+        (["deleted", "failed"], Phase.FAILED),
+        (["deleted", "inprogress"], Phase.WAITING),
+    ],
+    ids=str,
+)
+def test_deleted_instances_tell_nothing_of_a_batch(statuses, phase):
+    """A later build deletes the instances that it has replaced, of a good batch too."""
+    rows = [instance(number, status) for number, status in enumerate(statuses)]
+    answers = server(history=refusal(403), instances=reply({"data": rows, "total": len(rows)}))
+    assert perform(container().batches(REF, {BATCH_ID}), answers)[BATCH_ID].phase is phase
 
 
 @pytest.mark.parametrize(
@@ -506,6 +542,25 @@ def test_a_start_that_failed_says_so_in_atscales_words(answer, said):
     assert pytest.raises(type(error), match=said)
     with pytest.raises(type(error), match=said):
         raise error
+
+
+SETTINGS = ("aggregate.batch.gracePeriodOverrides.enabled", "aggregate.batch.cube.gracePeriodOverrides.enabled")
+
+
+@pytest.mark.parametrize(
+    ("full", "status", "names_settings"),
+    [(False, 400, True), (True, 400, False), (False, 500, False), (False, 404, False), (False, 403, False)],
+)
+def test_a_refused_incremental_start_names_the_settings_that_allow_it(full, status, names_settings):
+    """Both are off by default."""
+    try:
+        error = start(refusal(status, "Not allowed"), full=full).error
+    except AtScaleApiError as raised:
+        error = raised
+    text = str(error)
+    assert "Not allowed" in text
+    assert [setting in text for setting in SETTINGS] == [names_settings] * 2
+    assert ("an AtScale administrator sets" in text and "the model's owner sets" in text) is names_settings
 
 
 def test_a_refused_connection_may_be_tried_again_for_nothing_was_sent():

@@ -14,7 +14,7 @@ from airflow_provider_atscale.api import installer_start
 from airflow_provider_atscale.api.auth import BasicAuth, FixedAuth
 from airflow_provider_atscale.api.history import MAX_PAGES
 from airflow_provider_atscale.api.installer import InstallerEdition
-from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef, Phase
+from airflow_provider_atscale.api.models import ALL_DELETED, Batch, History, HistoryUnavailable, ModelRef, Phase
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.settings import parse_connection
@@ -890,6 +890,18 @@ ACTIVE = [instance_row(number) for number in range(2)]
         ),
         pytest.param([instance_row(0), instance_row(1, "pending")], NONE, "inprogress", id="some wait"),
         pytest.param([], None, "missing", id="none yet"),
+        pytest.param(
+            [instance_row(0, "deleted", batch_id=BATCH), instance_row(1, "deleted", batch_id=BATCH)],
+            None,
+            ALL_DELETED,
+            id="a later build has replaced all",
+        ),
+        pytest.param(
+            [instance_row(0, "deleted", batch_id=BATCH), instance_row(1, batch_id=BATCH)],
+            None,
+            "done",
+            id="a later build has replaced one",
+        ),
     ],
 )
 @pytest.mark.parametrize("status", [401, 403, 404])
