@@ -57,7 +57,7 @@ def pages(engine, route):
         ("cancelled", Phase.FAILED),
         ("deleted", Phase.FAILED),
         ("inprogress", Phase.WAITING),
-        ("active", Phase.WAITING),
+        ("active", Phase.UNKNOWN),
         ("sleeping", Phase.UNKNOWN),
     ],
 )
@@ -198,8 +198,8 @@ class TestWithoutHistory:
         assert look("nobody") == {}
 
     def test_reason_is_told_before_a_start(self, caller, ref, refusal):
-        reason = caller.run(lambda edition: edition.history(ref))
-        assert f"history answers HTTP {refusal}" in str(reason)
+        history = caller.run(lambda edition: edition.history(ref))
+        assert f"history answered HTTP {refusal}" in history.reason
 
     def test_nothing_may_be_read(self, engine, look, refusal):
         engine.fault(403, route="instances", times=None)

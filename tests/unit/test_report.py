@@ -267,8 +267,8 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             f"{WHERE} cannot be judged: all its aggregates are deleted, most likely because a later build has "
             "replaced them, and the build history, which would tell how it ended, may not be read. Look for "
             f"the later build at {HOST}/history: if it ended well, mark the task as success; else to build "
-            "again, clear the task that started it. To avoid this, let the user of the connection read the build "
-            "history.",
+            "again, clear the task that started it. To avoid this, let the user of the connection read the "
+            "build history.",
         ),
         (
             ended(),
