@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_atscale.api import calls
 from airflow_provider_atscale.api.auth import Area, Auth, call
 from airflow_provider_atscale.api.edition import ACCEPT_JSON, Edition
-from airflow_provider_atscale.api.flow import Flow, Request, Response, immediate
+from airflow_provider_atscale.api.flow import Flow, Request, Response
 from airflow_provider_atscale.api.history import PAGE_SIZE, Page
 from airflow_provider_atscale.api.models import Instances, ModelRef
 from airflow_provider_atscale.api.names import Catalog, parse_models, parse_names
@@ -119,12 +119,8 @@ class ContainerEdition(Edition):
         self._check(response, f"read the instances of batch {batch_id}")
         return _page(response, PAGE_SIZE)
 
-    def _confirm_filter(self, batch_id: str) -> Flow[None]:
-        # This edition's rows name their batch; the few that do not are shown, and judge nothing.
-        del batch_id
-        return immediate(None)
-
     def _instances_that_judge(self, batch_id: str) -> Flow[Instances]:
+        # This edition's rows name their batch. A row that does not is shown, and judges nothing.
         listed = yield from self.instances(batch_id)
         own = [each for each in listed if each.batch_id == batch_id]
         return Instances.of(own, is_truncated=listed.is_truncated)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from airflow_provider_atscale.api.auth import Area, Auth
 from airflow_provider_atscale.api.errors import REFUSALS, answer_of, check
-from airflow_provider_atscale.api.flow import Flow, Request, Response
+from airflow_provider_atscale.api.flow import Flow, Request, Response, immediate
 from airflow_provider_atscale.api.history import (
     NEWEST_ROWS,
     PAGE_SIZE,
@@ -233,9 +233,10 @@ class Edition(ABC):
     def _read_instances(self, batch_id: str, number: int, before: int) -> Flow[Page | None]:
         """Read a page of instances; return None if the server has answered before and refuses to page."""
 
-    @abstractmethod
     def _confirm_filter(self, batch_id: str) -> Flow[None]:
-        """Raise if the server may list instances of other batches, too."""
+        """Raise if the server may list instances of other batches, too, although it was asked for one."""
+        del batch_id
+        return immediate(None)
 
     def _instances_that_judge(self, batch_id: str) -> Flow[Instances]:
         """Read the instances that are certain to belong to a batch."""
@@ -291,11 +292,8 @@ class Edition(ABC):
         """Return the models; None if the server does not list them, but lets aggregates be read."""
         try:
             return (yield from self.models())
-        except AtScaleNotFoundError as error:
-            try:
-                yield from self._probe_instances()
-            except AtScaleApiError:
-                raise error from None
+        except AtScaleNotFoundError:
+            yield from self._probe_instances()
             return None
 
     def _probe_instances(self) -> Flow[None]:

@@ -176,7 +176,6 @@ class AggregateInstance:
     :param table_name: Name of the table.
     :param table_schema: Schema of the table.
     :param rows: Rows in it.
-    :param build_ms: How long it took, in milliseconds.
     :param catalog_id: Catalog that it belongs to.
     :param model_id: Model that it belongs to.
     :param definition_id: The aggregate that it is an attempt of, if the server says.
@@ -190,7 +189,6 @@ class AggregateInstance:
     table_name: str | None = None
     table_schema: str | None = None
     rows: int | None = None
-    build_ms: float | None = None
     catalog_id: str | None = None
     model_id: str | None = None
     definition_id: str | None = None
@@ -308,7 +306,6 @@ def parse_instance(row: Any) -> AggregateInstance | None:
         table_name=text_of(row, "tableName", "table_name"),
         table_schema=text_of(row, "tableSchema", "table_schema"),
         rows=None if rows is None else int(rows),
-        build_ms=number_of(stats, "buildDuration", "build_duration"),
         catalog_id=text_of(row, "catalogId", "catalog_id", "projectId", "project_id"),
         model_id=text_of(row, "modelId", "model_id", "cubeId", "cube_id"),
         definition_id=text_of(row, "definitionId", "definition_id"),

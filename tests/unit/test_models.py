@@ -346,7 +346,6 @@ def test_a_row_of_the_instances():
         table_name="as_agg_3",
         table_schema="aggregates",
         rows=100,
-        build_ms=236,
         catalog_id=CATALOG_ID,
         model_id=MODEL_ID,
         definition_id="definition-3",
@@ -371,7 +370,7 @@ def test_the_installer_writes_the_same_in_snake_case():
         }
     )
     assert found == AggregateInstance(
-        "i", "active", None, BATCH_ID, "t", "s", 5, 7, "p", "c", definition_id="d", query_id="q"
+        "i", "active", None, BATCH_ID, "t", "s", 5, "p", "c", definition_id="d", query_id="q"
     )
 
 
