@@ -297,8 +297,12 @@ class Edition(ABC):
             return None
 
     def _probe_instances(self) -> Flow[None]:
-        # Without a batch's id the answer could be long.
-        yield from self._read_instances(id_of_no_batch("probe"), 1, 0)
+        # Without a batch's id the answer could be long. The id of no batch may be called a bad request.
+        try:
+            yield from self._read_instances(id_of_no_batch("probe"), 1, 0)
+        except AtScaleApiError as error:
+            if error.http_status_code != 400:
+                raise
 
     def history_url(self, ref: ModelRef | None, batch_id: str | None) -> str:
         """Return the address of the build history page, or of the Design Center if it is not configured."""

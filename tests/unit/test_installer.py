@@ -1158,6 +1158,12 @@ VERSION = ("GET /version", reply(b"2024.2.1.8888"))
         ),
         pytest.param(
             {},
+            [VERSION, LISTED, LISTED, (HISTORY, refusal(404)), (INSTANCES, refusal(400))],
+            [..., ..., "aggregates can be read (this engine has no build history)"],
+            id="no history, and the id of no batch is a bad request",
+        ),
+        pytest.param(
+            {},
             [VERSION, NO_LIST, (INSTANCES, NONE), NO_LIST, (INSTANCES, NONE)],
             [
                 ...,
