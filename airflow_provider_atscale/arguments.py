@@ -1,4 +1,4 @@
-"""Read what users and templates give, strictly: what is not understood stops the task, with its text."""
+"""Read what users and templates give, strictly: what is not understood fails the task, with its text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_atscale.api.values import is_number
+from airflow_provider_atscale.api.values import is_number, is_unicode
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 
 #: What may be done about a batch that already runs, and about aggregates that a done batch lacks.
@@ -17,39 +17,46 @@ FAILED_AGGREGATES = ("warn", "fail", "ignore")
 _TRUE = ("true", "yes", "1")
 _FALSE = ("false", "no", "0")
 
+#: Ten years. Longer ones are useless, and cannot be added to every date.
+MAX_SECONDS = 10 * 366 * 86400.0
+
+#: How many characters of a value an error shows.
+MAX_SHOWN = 200
+
+_CHECK_TEMPLATE = "A template renders to text: check what it renders to."
+
 
 def parse_bool(value: Any, name: str) -> bool:
     """
-    Return the truth that a flag or its text means; ``"False"``, rendered by a template, is false.
+    Return the boolean that a flag or its text means; ``"False"``, rendered by a template, is false.
 
     :param value: A boolean, 0 or 1, or the text true, false, yes, no, 1 or 0 in any case.
     :param name: What the value is for, for the error.
     """
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower() if isinstance(value, (str, int)) else ""
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    text = value.strip().lower() if isinstance(value, str) else None
     if text in _TRUE:
         return True
     if text in _FALSE:
         return False
     raise AtScaleConfigurationError(
-        f"{name} is {value!r}; it must be true or false (or yes, no, 1, 0). "
-        "A template renders to text: check what it renders to."
+        f"{name} is {_shown(value)}; it must be true or false (or yes, no, 1, 0). {_CHECK_TEMPLATE}"
     )
 
 
 def parse_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """
-    Return the one of the words that the value is, in any case.
+    Return the word that the value is, in any case.
 
     :param value: The word.
     :param name: What the value is for, for the error.
     :param choices: The words that are allowed.
     """
-    text = value.strip().lower() if isinstance(value, str) else value
+    text = value.strip().lower() if isinstance(value, str) else None
     if text in choices:
         return str(text)
-    raise AtScaleConfigurationError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
+    raise AtScaleConfigurationError(f"{name} is {_shown(value)}; it must be one of {', '.join(choices)}.")
 
 
 def parse_name(value: Any, name: str) -> str:
@@ -59,16 +66,11 @@ def parse_name(value: Any, name: str) -> str:
     :param value: The text.
     :param name: What the value is for, for the error.
     """
-    if isinstance(value, str) and value.strip() and value.strip() != "None":
-        return value.strip()
+    if _is_name(value) and value.strip() != "None":
+        return str(value.strip())
     raise AtScaleConfigurationError(
-        f"{name} is {value!r}; give the id, the name or the caption as a text. "
-        "A template renders to text: check what it renders to."
+        f"{name} is {_shown(value)}; give the id, the name or the caption as a text. {_CHECK_TEMPLATE}"
     )
-
-
-#: Ten years in seconds; far longer ones are not only pointless, calendars cannot add them to a date.
-LONGEST = 10 * 366 * 86400.0
 
 
 def parse_seconds(value: Any, name: str) -> float:
@@ -78,75 +80,59 @@ def parse_seconds(value: Any, name: str) -> float:
     :param value: A ``timedelta``, a number of seconds, or the text of such a number.
     :param name: What the value is for, for the error.
     """
-    seconds = -1.0
+    seconds = value
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, str):
         try:
             seconds = float(value)
         except ValueError:
-            seconds = -1.0
-    elif is_number(value):
-        seconds = float(value)
-    if is_number(seconds) and 0 < seconds <= LONGEST:
-        return seconds
+            seconds = None
+    if is_number(seconds) and 0 < seconds <= MAX_SECONDS:
+        return float(seconds)
     raise AtScaleConfigurationError(
-        f"{name} is {value!r}; it must be a timedelta or a number of seconds, greater than 0 and at most ten "
-        "years."
+        f"{name} is {_shown(value)}; it must be a timedelta or a number of seconds, greater than 0 and at most "
+        "ten years."
     )
 
 
 def parse_overrides(value: Any, *, is_full_build: bool) -> dict[str, int | float]:
     """
-    Return the grace period overrides, checked.
+    Return the checked grace period overrides.
 
-    :param value: A mapping of dataset names to numbers, or its JSON text; None and ``""`` are none.
-    :param is_full_build: Whether a full build is asked for, which knows no grace periods.
+    :param value: A mapping of dataset names to numbers, or its JSON text. None and ``""`` mean no overrides.
+    :param is_full_build: Whether a full build is asked for, which has no grace periods.
     """
     name = "grace_period_overrides"
-    given = None if isinstance(value, str) and value.strip() in ("", "None") else value
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except (ValueError, RecursionError):
-            raise _no_mapping(name, value) from None
-        if isinstance(given, str):
-            raise _no_mapping(name, value)
+    given = value
+    if isinstance(value, str):
+        given = None if value.strip() in ("", "None") else _from_json(value, or_else="")
     if given is None:
-        return {}
+        given = {}
     if not isinstance(given, Mapping):
-        raise _no_mapping(name, value)
+        raise AtScaleConfigurationError(
+            f'{name} is {_shown(value)}; it must be a mapping, as in {{"factinternetsales": 30}}. '
+            "A template that renders one must end in '| tojson'."
+        )
     overrides: dict[str, int | float] = {}
     for dataset, period in given.items():
-        if not isinstance(dataset, str) or not dataset.strip():
-            raise AtScaleConfigurationError(f"{name} has {dataset!r} for a dataset; it must be its name.")
-        overrides[dataset] = _number(period, f"{name}[{dataset!r}]")
+        if not _is_name(dataset):
+            raise AtScaleConfigurationError(f"{name} has {_shown(dataset)} for a dataset; it must be its name.")
+        overrides[dataset] = _number(period, f"{name}[{_shown(dataset)}]")
     if overrides and is_full_build:
         raise AtScaleConfigurationError(
-            f"{name} is {overrides!r}, but is_full_build is true: grace periods exist for incremental "
+            f"{name} is {_shown(overrides)}, but is_full_build is true: grace periods exist for incremental "
             "builds only. Leave one of the two out."
         )
     return overrides
 
 
-def _no_mapping(name: str, value: Any) -> AtScaleConfigurationError:
-    return AtScaleConfigurationError(
-        f'{name} is {value!r}; it must be a mapping, as in {{"factinternetsales": 30}}. '
-        "A template that renders one must end in '| tojson'."
-    )
-
-
 def _number(value: Any, name: str) -> int | float:
-    number: Any = value
-    if isinstance(value, str):
-        # A template renders the number inside a mapping to its text.
-        try:
-            number = json.loads(value)
-        except (ValueError, RecursionError):
-            number = None
+    # A template renders a number inside a mapping to its text.
+    number = _from_json(value, or_else=None) if isinstance(value, str) else value
     if is_number(number) and number >= 0:
         return number
-    raise AtScaleConfigurationError(f"{name} is {value!r}; it must be a number that is not negative.")
+    raise AtScaleConfigurationError(f"{name} is {_shown(value)}; it must be a number that is not negative.")
 
 
 def check_literals(**arguments: tuple[Any, Callable[[Any, str], Any]]) -> None:
@@ -176,3 +162,23 @@ def optional_seconds(value: Any, name: str) -> float | None:
     :param name: What the value is for, for the error.
     """
     return None if value in (None, "", "None") else parse_seconds(value, name)
+
+
+def _from_json(text: str, *, or_else: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return or_else
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as an error shows it. Python refuses to write numbers of thousands of digits."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a value of type {type(value).__name__} that cannot be shown"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

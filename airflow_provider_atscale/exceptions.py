@@ -20,6 +20,7 @@ class                                   retries  what to do
 :class:`AtScaleAlreadyRunningError`     yes      wait for the other batch, or choose another ``on_running``
 :class:`AtScaleBatchFailedError`        yes      read the failed aggregates' messages; a retry builds again
 :class:`AtScaleAggregatesFailedError`   yes      the same; or set ``failed_aggregates="warn"``
+:class:`AtScaleBatchSupersededError`    yes      if the later build ended well, mark the task as success
 :class:`AtScaleBatchNotFoundError`      yes      look for the batch in AtScale's Build History page
 :class:`AtScaleWaitError`               yes      AtScale could not be read for long; a retry attaches again
 :class:`AtScaleTimeoutError`            yes      raise ``timeout``; the build goes on, a retry attaches to it
@@ -110,6 +111,14 @@ class AtScaleBatchFailedError(AtScaleError):
 
 class AtScaleAggregatesFailedError(AtScaleBatchFailedError):
     """The batch is done, aggregates are missing from it, and ``failed_aggregates="fail"`` was chosen."""
+
+
+class AtScaleBatchSupersededError(AtScaleError):
+    """
+    A later build has replaced all aggregates of the batch, so its outcome can no longer be told.
+
+    Only a user who may not read the build history sees this. A retry builds again.
+    """
 
 
 class AtScaleBatchNotFoundError(AtScaleError):

@@ -1,9 +1,9 @@
 """
 How a request proves who sends it, as flows.
 
-Every way of authentication answers the same two questions: which headers does a request to this part of the
-server need, and what can be done after a 401. Tokens are fetched at most once at a time, however many
-waiters need one, are hidden from logs on receipt and are renewed early where their end can be read.
+Every way of authentication answers two questions: which headers does a request to this part of the server
+need, and what can be done after a 401. Concurrent callers share one token request. Tokens are masked in logs
+on receipt, and renewed before they expire if their lifetime can be read.
 """
 
 from __future__ import annotations
@@ -12,10 +12,17 @@ import base64
 import binascii
 import json
 import re
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from airflow_provider_atscale.api.errors import NEW_TOKEN, SAID, check, server_message
+from airflow_provider_atscale.api.errors import (
+    CHECK_CREDENTIALS,
+    MAX_SERVER_MESSAGE,
+    NEW_TOKEN,
+    check,
+    server_message,
+)
 from airflow_provider_atscale.api.flow import (
     CHECK_ADDRESS,
     Flow,
@@ -23,9 +30,10 @@ from airflow_provider_atscale.api.flow import (
     Request,
     Response,
     SingleFlight,
+    immediate,
     shorten,
 )
-from airflow_provider_atscale.api.values import is_number
+from airflow_provider_atscale.api.values import is_number, number_of, text_of, value_at
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
@@ -33,22 +41,25 @@ from airflow_provider_atscale.exceptions import (
     AtScaleMalformedAnswerError,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-#: Seconds before its end at which a token is renewed, at most a tenth of its life.
+#: Renew a token so many seconds before it expires, but at most a tenth of its lifetime.
 RENEW_EARLY = 60.0
+
+#: What a bearer header can carry (RFC 6750); pages and JSON bodies do not match it.
+_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class Area(Enum):
-    """The parts of a server that ask for different credentials."""
+    """The parts of a server that need different credentials."""
 
     PUBLIC = "public"
     PRIVATE = "private"
 
 
 class Auth(Protocol):
-    """What a call needs to know about authentication."""
+    """A way of authentication."""
+
+    #: What to do if the credentials are refused, a sentence.
+    advice: str
 
     def headers(self, area: Area) -> Flow[Mapping[str, str]]:
         """Return the headers for a request to that part of the server."""
@@ -57,216 +68,6 @@ class Auth(Protocol):
     def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
         """Get other credentials after a refusal; return whether trying again makes sense."""
         ...
-
-
-class JsonWebToken:
-    """
-    A short-lived token, and when it wants to be renewed.
-
-    :param value: The token.
-    :param received: Epoch seconds at which it came.
-    :param lifetime: Seconds that the server says it lives, where it does.
-    """
-
-    def __init__(self, value: str, received: float, lifetime: float | None = None) -> None:
-        self.value = value
-        expires, issued = _times_of(value)
-        if lifetime is None and expires is not None and issued is not None:
-            lifetime = expires - issued
-        if lifetime is not None and lifetime <= 0:
-            # A token without a life is one whose life is not known: it is used until it is refused.
-            lifetime = None
-        # The server's lifetime counted on our clock: its clock may be minutes away from ours.
-        self._renew_at = None if lifetime is None else received + lifetime - min(RENEW_EARLY, lifetime / 10)
-
-    def is_fresh(self, now: float) -> bool:
-        """Whether it can be used without being renewed first."""
-        return self._renew_at is None or now < self._renew_at
-
-    @property
-    def header(self) -> dict[str, str]:
-        """The header that carries it."""
-        return {"Authorization": f"Bearer {self.value}"}
-
-
-def _times_of(token: str) -> tuple[float | None, float | None]:
-    """Return expiry and time of issue of a JSON web token, as far as they can be read."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return None, None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, binascii.Error, RecursionError):
-        return None, None
-    if not isinstance(claims, dict):
-        return None, None
-    expires, issued = (claims.get(name) for name in ("exp", "iat"))
-    return _number(expires), _number(issued)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if is_number(value) else None
-
-
-class TokenAuth:
-    """
-    Base of the ways that fetch a short-lived token and keep it.
-
-    :param now: Tells the epoch seconds.
-    """
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._token: JsonWebToken | None = None
-
-    def fetch(self) -> Flow[JsonWebToken]:
-        """Get a token from the server."""
-        raise NotImplementedError
-
-    def bearer(self) -> Flow[Mapping[str, str]]:
-        """Return the header with a fresh token."""
-        if self._token is None or not self._token.is_fresh(self._now()):
-            yield SingleFlight("token", self._fetch_and_keep)
-        if self._token is None:  # pragma: no cover - the fetch raises where it gets none
-            raise AtScaleAuthenticationError("No token was received.")
-        return self._token.header
-
-    def renew_bearer(self, refused: Mapping[str, str]) -> Flow[bool]:
-        """Drop the refused token; return True: the next header carries a new one."""
-        # Another waiter may have renewed it while this answer was under way.
-        if self._token is not None and self._token.header == refused:
-            self._token = None
-        return True
-        yield  # a flow that needs no request
-
-    def _fetch_and_keep(self) -> Flow[None]:
-        token = yield from self.fetch()
-        yield MaskSecret(token.value)
-        self._token = token
-
-
-class ApiTokenAuth(TokenAuth):
-    """
-    An API token: itself for the public API, exchanged for a short-lived one for the private API.
-
-    :param api_token: The token from Design Center.
-    :param exchange_url: Address of ``POST /v1/token``.
-    :param now: Tells the epoch seconds.
-    """
-
-    def __init__(self, api_token: str, exchange_url: str, now: Callable[[], float]) -> None:
-        super().__init__(now)
-        self._api_token = {"Authorization": f"Bearer {api_token}"}
-        self._exchange_url = exchange_url
-        self._no_exchange = False
-
-    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
-        """Return the API token for the public API, an exchanged one for the private API."""
-        if area is Area.PUBLIC:
-            return self._api_token
-        if not self._no_exchange:
-            try:
-                return (yield from self.bearer())
-            except AtScaleApiError as error:
-                # Older builds know no exchange: the raw token is then all there is to try.
-                if error.http_status_code != 404:
-                    raise
-                self._no_exchange = True
-        return self._api_token
-
-    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
-        """Exchange the API token anew; the API token itself cannot be renewed."""
-        if area is Area.PUBLIC or self._no_exchange:
-            self._no_exchange = False
-            return False
-        return (yield from self.renew_bearer(refused))
-
-    def fetch(self) -> Flow[JsonWebToken]:
-        """Exchange the API token (``POST /v1/token``)."""
-        response: Response = yield Request(
-            "POST",
-            self._exchange_url,
-            headers={**self._api_token, "Content-Type": "application/json", "Accept": "application/json"},
-            json={},
-        )
-        if response.status in (401, 403):
-            raise AtScaleAuthenticationError(
-                f"{response.url} refuses the API token (HTTP {response.status}: "
-                f"{server_message(response)}): it is wrong, older than 90 days, or replaced by a newer one "
-                f"of the same user. {NEW_TOKEN} and put it into the connection's password.",
-                response.status,
-            )
-        token = _token_in(response, "accessToken")
-        return JsonWebToken(token, self._now())
-
-
-class PasswordAuth(TokenAuth):
-    """
-    Login and password, exchanged for a token by the identity broker (Keycloak password grant).
-
-    :param token_url: Address of the realm's token endpoint.
-    :param form: The grant's fields, login and password among them.
-    :param now: Tells the epoch seconds.
-    """
-
-    def __init__(self, token_url: str, form: Mapping[str, str], now: Callable[[], float]) -> None:
-        super().__init__(now)
-        self._token_url = token_url
-        self._form = form
-
-    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
-        """Return the user's token: it opens both parts of the server."""
-        del area
-        return (yield from self.bearer())
-
-    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
-        """Log in anew."""
-        del area
-        return (yield from self.renew_bearer(refused))
-
-    def fetch(self) -> Flow[JsonWebToken]:
-        """Log in (``POST /auth/realms/<realm>/protocol/openid-connect/token``)."""
-        response: Response = yield Request(
-            "POST", self._token_url, headers={"Accept": "application/json"}, form=self._form
-        )
-        if response.status in (400, 401, 403):
-            raise AtScaleAuthenticationError(
-                f"{response.url} refuses the login (HTTP {response.status}: {_keycloak_error(response)}). "
-                "Check login, password, realm, client_id and client_secret of the connection; the client "
-                "must allow direct access grants, and users of single sign-on need an API token instead.",
-                response.status,
-            )
-        token = _token_in(response, "access_token")
-        lifetime = _number(response.json().get("expires_in"))
-        return JsonWebToken(token, self._now(), lifetime)
-
-
-def _token_in(response: Response, name: str) -> str:
-    """Return the token that an answer carries."""
-    check(response, "get a token")
-    try:
-        body = response.json()
-    except AtScaleMalformedAnswerError:
-        body = None
-    token = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(token, str) or not token.strip() or not (token.isprintable() and token.isascii()):
-        # The body may hold secrets under another name, so unlike everywhere else none of it is shown.
-        raise AtScaleMalformedAnswerError(
-            f"The answer of {response.url} (HTTP {response.status}) carries no {name!r}. {CHECK_ADDRESS}.",
-            response.status,
-        )
-    return token.strip()
-
-
-def _keycloak_error(response: Response) -> str:
-    try:
-        body = response.json()
-    except AtScaleMalformedAnswerError:
-        return response.excerpt
-    if not isinstance(body, dict):
-        return response.excerpt
-    said = ", ".join(str(body[name]) for name in ("error", "error_description") if body.get(name))
-    return shorten(said, SAID) or "no text"
 
 
 def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
@@ -285,26 +86,207 @@ def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
     return response
 
 
-#: What a bearer header can carry (RFC 6750); pages and error bodies are none of it.
-_BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-
-
-class AdvisingAuth(Auth, Protocol):
+class JsonWebToken:
     """
-    A way of authentication that knows what its user can do about a refusal.
+    A short-lived token.
 
-    :param advice: What to do where the credentials are refused, a sentence.
+    :param value: The token.
+    :param received: Epoch seconds of its receipt.
+    :param lifetime: Its lifetime in seconds, if the server says it; else the token's own claims tell.
     """
 
-    advice: str
+    def __init__(self, value: str, received: float, lifetime: float | None = None) -> None:
+        self.value = value
+        lifetime = _lifetime_of(value) if lifetime is None else lifetime
+        if lifetime is None or lifetime <= 0:
+            # Its lifetime is not known: it is used until it is refused.
+            self._renew_at = None
+        else:
+            # The server's lifetime counts on our clock: the server's clock may differ from ours by minutes.
+            self._renew_at = received + lifetime - min(RENEW_EARLY, lifetime / 10)
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it can be used without being renewed first."""
+        return self._renew_at is None or now < self._renew_at
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The header that carries it."""
+        return {"Authorization": f"Bearer {self.value}"}
+
+
+def _lifetime_of(token: str) -> float | None:
+    """Return the seconds between issue and expiry of a JSON web token, if they can be read."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return None
+    if not isinstance(claims, dict):
+        return None
+    expires, issued = claims.get("exp"), claims.get("iat")
+    return float(expires - issued) if is_number(expires) and is_number(issued) else None
+
+
+class TokenAuth:
+    """
+    Base of the ways that fetch a short-lived token and keep it.
+
+    :param now: Returns epoch seconds.
+    """
+
+    advice = CHECK_CREDENTIALS
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._token: JsonWebToken | None = None
+
+    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
+        """Return the header with a fresh token, which is good for all parts of the server."""
+        del area
+        if self._token is None or not self._token.is_fresh(self._now()):
+            yield SingleFlight("token", self._fetch_and_keep)
+        if self._token is None:  # pragma: no cover - the fetch raises if it gets none
+            raise AtScaleAuthenticationError("No token was received.")
+        return self._token.header
+
+    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
+        """Drop the refused token, so that the next header carries a new one."""
+        del area
+        # Another caller may have renewed it while this answer was on its way.
+        if self._token is not None and self._token.header == refused:
+            self._token = None
+        return immediate(True)
+
+    def fetch(self) -> Flow[JsonWebToken]:
+        """Get a token from the server."""
+        raise NotImplementedError
+
+    def _fetch_and_keep(self) -> Flow[None]:
+        token = yield from self.fetch()
+        yield MaskSecret(token.value)
+        self._token = token
+
+
+class ApiTokenAuth(TokenAuth):
+    """
+    An API token: sent as it is to the public API, exchanged for a short-lived token for the private API.
+
+    :param api_token: The token from Design Center.
+    :param exchange_url: URL of the exchange.
+    :param now: Returns epoch seconds.
+    """
+
+    def __init__(self, api_token: str, exchange_url: str, now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._api_token = {"Authorization": f"Bearer {api_token}"}
+        self._exchange_url = exchange_url
+        self._no_exchange = False
+
+    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
+        """Return the API token for the public API, an exchanged one for the private API."""
+        if area is Area.PUBLIC:
+            return self._api_token
+        if not self._no_exchange:
+            try:
+                return (yield from super().headers(area))
+            except AtScaleApiError as error:
+                # Older builds have no exchange: then only the API token itself is left to try.
+                if error.http_status_code != 404:
+                    raise
+                self._no_exchange = True
+        return self._api_token
+
+    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
+        """Exchange the API token again; the API token itself cannot be renewed."""
+        if area is Area.PUBLIC or self._no_exchange:
+            self._no_exchange = False
+            return immediate(False)
+        return super().renew(area, refused)
+
+    def fetch(self) -> Flow[JsonWebToken]:
+        """Exchange the API token."""
+        response: Response = yield Request(
+            "POST",
+            self._exchange_url,
+            headers={**self._api_token, "Content-Type": "application/json", "Accept": "application/json"},
+            json={},
+        )
+        if response.status in (401, 403):
+            raise AtScaleAuthenticationError(
+                f"{response.url} refuses the API token (HTTP {response.status}: {server_message(response)}): "
+                "it is wrong, older than 90 days, or replaced by a newer one of the same user. "
+                f"{NEW_TOKEN} and put it into the connection's password.",
+                response.status,
+            )
+        return JsonWebToken(_token_in(response, "accessToken"), self._now())
+
+
+class PasswordAuth(TokenAuth):
+    """
+    Login and password, exchanged for a token by the identity broker (Keycloak password grant).
+
+    :param token_url: URL of the realm's token endpoint.
+    :param form: The grant's fields, with login and password.
+    :param now: Returns epoch seconds.
+    """
+
+    def __init__(self, token_url: str, form: Mapping[str, str], now: Callable[[], float]) -> None:
+        super().__init__(now)
+        self._token_url = token_url
+        self._form = form
+
+    def fetch(self) -> Flow[JsonWebToken]:
+        """Log in."""
+        response: Response = yield Request(
+            "POST", self._token_url, headers={"Accept": "application/json"}, form=self._form
+        )
+        if response.status in (400, 401, 403):
+            raise AtScaleAuthenticationError(
+                f"{response.url} refuses the login (HTTP {response.status}: {_keycloak_error(response)}). "
+                "Check login, password, realm, client_id and client_secret of the connection; the client "
+                "must allow direct access grants, and SSO users must use an API token.",
+                response.status,
+            )
+        token = _token_in(response, "access_token")
+        return JsonWebToken(token, self._now(), number_of(response.json(), "expires_in"))
+
+
+def _token_in(response: Response, name: str) -> str:
+    """Return the token that an answer carries."""
+    check(response, "get a token")
+    try:
+        token = value_at(response.json(), name)
+    except AtScaleMalformedAnswerError:
+        token = None
+    if not isinstance(token, str) or not token.strip() or not (token.isprintable() and token.isascii()):
+        # The body may hold secrets under another name, so none of it is shown.
+        raise AtScaleMalformedAnswerError(
+            f"The answer of {response.url} (HTTP {response.status}) carries no {name!r}. {CHECK_ADDRESS}.",
+            response.status,
+        )
+    return token.strip()
+
+
+def _keycloak_error(response: Response) -> str:
+    try:
+        body = response.json()
+    except AtScaleMalformedAnswerError:
+        return response.excerpt
+    if not isinstance(body, Mapping):
+        return response.excerpt
+    said = ", ".join(filter(None, (text_of(body, name) for name in ("error", "error_description"))))
+    return shorten(said, MAX_SERVER_MESSAGE) or "no text"
 
 
 class FixedAuth:
     """
-    Credentials that are sent as they are: a client API key, or a token that somebody else has fetched.
+    Credentials that are sent as they are: a client API key, or a token that the user has fetched.
 
     :param header: The header that carries them.
-    :param advice: What to do where they are refused.
+    :param advice: What to do if they are refused.
     """
 
     def __init__(self, header: Mapping[str, str], advice: str) -> None:
@@ -314,29 +296,27 @@ class FixedAuth:
     def headers(self, area: Area) -> Flow[Mapping[str, str]]:
         """Return the header."""
         del area
-        return self._header
-        yield  # a flow that needs no request
+        return immediate(self._header)
 
     def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
-        """Return False: there is nothing to renew them with."""
+        """Return False: there are no other credentials."""
         del area, refused
-        return False
-        yield  # a flow that needs no request
+        return immediate(False)
 
 
 def basic_credentials(login: str, password: str) -> str:
-    """Return login and password as basic authentication writes them."""
-    return base64.b64encode(f"{login}:{password}".encode()).decode()
+    """Return login and password in the form of HTTP basic authentication."""
+    return base64.b64encode(f"{login}:{password}".encode(errors="replace")).decode()
 
 
 class BasicAuth(TokenAuth):
     """
-    Login and password, exchanged for a token by the Design Center (``GET /<organization>/auth``).
+    Login and password, exchanged for a token by the Design Center.
 
-    :param login_url: Address of that call.
+    :param login_url: URL of the login.
     :param login: The user's name.
     :param password: The user's password.
-    :param now: Tells the epoch seconds.
+    :param now: Returns epoch seconds.
     """
 
     advice = "Check login and password of the connection."
@@ -346,38 +326,28 @@ class BasicAuth(TokenAuth):
         self._login_url = login_url
         self._credentials = {"Authorization": f"Basic {basic_credentials(login, password)}"}
 
-    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
-        """Return the user's token: it opens the engine and the Design Center."""
-        del area
-        return (yield from self.bearer())
-
-    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
-        """Log in anew."""
-        del area
-        return (yield from self.renew_bearer(refused))
-
     def fetch(self) -> Flow[JsonWebToken]:
         """Log in; the body of the answer is the token."""
-        # The answer is plain text, which "application/json" would not ask for.
+        # The answer is plain text, not JSON.
         headers = {"Accept": "*/*", **self._credentials}
         response: Response = yield Request("GET", self._login_url, headers=headers)
         said = f"HTTP {response.status}: {server_message(response)}"
         if response.status in (401, 403):
             raise AtScaleAuthenticationError(
-                f"{response.url} refuses the login ({said}). {self.advice} Users of single sign-on have no "
-                "password there: open /jwt/get of the Design Center in a browser and put the token into the "
-                "connection's password, with auth_type api_token.",
+                f"{response.url} refuses the login ({said}). {self.advice} SSO users have no password there: "
+                "open /jwt/get of the Design Center in a browser and put the token into the connection's "
+                "password, with auth_type api_token.",
                 response.status,
             )
         if response.status == 404:
             raise AtScaleConfigurationError(
-                f"{response.url} is not there ({said}). Check the connection's organization, its host and its "
+                f"{response.url} was not found ({said}). Check the connection's organization, its host and its "
                 "design_center_url, which is the Design Center's address (port 10500)."
             )
         check(response, "log in")
         token = response.text.strip().strip('"')
         if not _BEARER_TOKEN.fullmatch(token):
-            # What else came may hold secrets, so unlike everywhere else none of it is shown.
+            # The body may hold secrets, so none of it is shown.
             raise AtScaleMalformedAnswerError(
                 f"The answer of {response.url} (HTTP {response.status}) is no token. Check that the "
                 "connection's design_center_url is the Design Center itself and not a proxy or a login page.",

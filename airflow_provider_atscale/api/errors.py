@@ -2,77 +2,90 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 
 from airflow_provider_atscale.api.flow import Response, shorten
+from airflow_provider_atscale.api.values import text_of
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
+    AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
 
-#: How much of the server's own words an error message may show.
-SAID = 500
-
+#: How many characters of the server's message an error shows.
+MAX_SERVER_MESSAGE = 500
+#: Answers that say that a call is not allowed or does not exist.
+REFUSALS = (401, 403, 404)
 
 NEW_TOKEN = "Generate a new one in Design Center > profile > Account panel > API Token (valid 90 days)"  # noqa: S105
+CHECK_CREDENTIALS = f"Check the connection's token or password. {NEW_TOKEN}."
 
 
 def server_message(response: Response) -> str:
     """Return what the server says about an error, in whichever of its forms it says it."""
     try:
-        body = json.loads(response.body)
-    except (ValueError, RecursionError):
-        return response.excerpt or "empty answer"
+        body = response.json()
+    except AtScaleMalformedAnswerError:
+        body = None
     found: list[str] = []
-    if isinstance(body, dict):
-        status, inner = body.get("status"), body.get("response")
-        places = [body, *(place for place in (status, inner) if isinstance(place, dict))]
-        for place in places:
-            for name in ("message", "error", "error_description"):
-                value = place.get(name)
-                if isinstance(value, list):
-                    value = "; ".join(str(item) for item in value)
-                if isinstance(value, str) and value.strip() and value not in found:
-                    found.append(value)
-    return shorten(": ".join(found), SAID) or response.excerpt or "empty answer"
+    if isinstance(body, Mapping):
+        places = (body, body.get("status"), body.get("response"))
+        for place in (place for place in places if isinstance(place, Mapping)):
+            found += [_message(place.get(name)) for name in ("message", "error", "error_description")]
+    said = ": ".join(filter(None, dict.fromkeys(found)))
+    return shorten(said, MAX_SERVER_MESSAGE) or response.excerpt or "empty answer"
 
 
-def check(response: Response, what: str, *, role: str | None = None) -> None:
+def _message(value: object) -> str:
+    texts = value if isinstance(value, list) else [value]
+    return "; ".join(text for text in texts if isinstance(text, str) and text.strip())
+
+
+def answer_of(response: Response) -> str:
+    """Return who answered what, for an error."""
+    return f"{response.url} answered HTTP {response.status}: {server_message(response)}"
+
+
+def check(
+    response: Response, what: str, *, needs: str = "a role that allows it", advice: str = CHECK_CREDENTIALS
+) -> None:
+    """Raise :func:`error_of` for an answer that is not a success."""
+    if not response.ok:
+        raise error_of(response, what, needs=needs, advice=advice)
+
+
+def error_of(response: Response, what: str, *, needs: str, advice: str) -> AtScaleApiError:
     """
-    Raise the typed error for an answer that is not a success.
+    Return the typed error for an answer that is not a success.
 
     :param response: The answer.
-    :param what: What the call was for, as in "could not ...".
-    :param role: The role that the call needs, for the text of a 403.
+    :param what: What the call was for: "read the build history".
+    :param needs: What the user needs for it: "the role ...".
+    :param advice: What to do if the credentials are refused, a sentence.
     """
-    if response.ok:
-        return
-    said = f"{response.url} answered HTTP {response.status}: {server_message(response)}"
-    if response.status == 401:
-        raise AtScaleAuthenticationError(
-            f"Could not {what}: the credentials were not accepted. {said}. Check the connection's token or "
-            f"password. {NEW_TOKEN}.",
-            401,
+    said, status = answer_of(response), response.status
+    if status == 401:
+        return AtScaleAuthenticationError(
+            f"Could not {what}: the credentials were not accepted. {said}. {advice}", status
         )
-    if response.status == 403:
-        needs = f"the role {role}" if role else "a role that allows it"
-        raise AtScalePermissionError(
-            f"Could not {what}: the user may not. {said}. The user of the connection needs {needs}.", 403
+    if status == 403:
+        return AtScalePermissionError(
+            f"Could not {what}: permission denied. {said}. The user of the connection needs {needs}.", status
         )
-    if 300 <= response.status < 400:
-        target = shorten(re.split(r"[?#]", response.headers.get("location", "elsewhere"))[0])
-        raise AtScaleApiError(
+    if 300 <= status < 400:
+        target = shorten(re.split(r"[?#]", text_of(response.headers, "location") or "elsewhere")[0])
+        return AtScaleApiError(
             f"Could not {what}: {response.url} redirects to {target} and redirects are not followed. "
-            "Put the address (https?) that answers itself into the connection's host or, where these are set, "
-            "into engine_url and design_center_url.",
-            response.status,
+            "Put the final URL, which responds without a redirect (https?), into the connection's host or, if "
+            "they are set, into engine_url and design_center_url.",
+            status,
         )
-    if response.status == 429:
-        hint = "AtScale is asked too often: ask for longer poll intervals, or for fewer tasks at a time"
-    elif response.status >= 500:
-        hint = "AtScale, or a proxy before it, is in trouble: look at its logs"
+    if status == 429:
+        hint = "AtScale gets too many requests: use longer poll intervals, or run fewer tasks at a time"
+    elif status >= 500:
+        hint = "AtScale, or a proxy in front of it, has a problem: look at its logs"
     else:
         hint = "Check what AtScale's message names in the connection and in the task's arguments"
-    raise AtScaleApiError(f"Could not {what}: {said}. {hint}.", response.status)
+    return AtScaleApiError(f"Could not {what}: {said}. {hint}.", status)

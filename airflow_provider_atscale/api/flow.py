@@ -1,10 +1,9 @@
 """
-Plain values that flows and their drivers exchange.
+Values that flows and their drivers exchange.
 
-A *flow* is a generator. It yields one of the effects below and is sent its outcome: a :class:`Response`
-for a :class:`Request`, the sub-flow's value for :class:`Once`, None for the others. What cannot be answered
-is thrown into it as an exception. The driver alone knows sockets, clocks and threads, so each call is
-written once and serves the blocking and the asynchronous client alike.
+A *flow* is a generator: one call of AtScale's API, with its paging and fallbacks. It yields an effect, such as
+a :class:`Request`, and is sent the outcome, such as a :class:`Response`; failures are thrown into it. Only the
+driver knows sockets, clocks and threads. So each call is written once, for the blocking and the async client.
 """
 
 from __future__ import annotations
@@ -12,23 +11,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeAlias, TypeVar
 
+from airflow_provider_atscale.api.values import usable_time, value_at
 from airflow_provider_atscale.exceptions import AtScaleMalformedAnswerError
 
 T = TypeVar("T")
 
-#: How much of an answer's text an error message may show.
+#: How many characters of an answer an error message shows.
 MAX_EXCERPT = 200
 #: What to do about an answer that is not AtScale's.
 CHECK_ADDRESS = (
     "Check that the connection's host (installer edition: engine_url and design_center_url, too) is AtScale "
     "itself and not a proxy or a login page"
 )
-#: The characters of which tokens consist.
+#: Characters of a token, at the end of a text.
 _CUT_TOKEN = re.compile(r"[\w.~+/=-]+$")
 
 
@@ -39,24 +39,24 @@ def shorten(text: str, limit: int = MAX_EXCERPT) -> str:
     :param text: The text.
     :param limit: How many characters may be shown.
     """
-    # Far more than is shown, and not a megabyte of a page that somebody's proxy serves.
+    # Read more than is shown, but not a megabyte of some proxy's page.
     line = " ".join(text[: 20 * limit].split())
     line = "".join(character if character.isprintable() else "?" for character in line)
     if len(line) <= limit and len(text) <= 20 * limit:
         return line
-    # A token is shown whole or not at all: half of one is no longer known as a secret that must be hidden.
+    # Show a token whole or not at all: half a token is not recognized as a secret that must be masked.
     return _CUT_TOKEN.sub("", line[:limit]) + "..."
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """
-    Ask the server something.
+    Send an HTTP request.
 
     :param method: HTTP method.
-    :param url: Absolute address, without the query.
+    :param url: Absolute URL, without the query.
     :param params: Query parameters, already text.
-    :param headers: Headers of this request, over the connection's own.
+    :param headers: Headers of this request; they win over the connection's.
     :param json: Body to send as JSON.
     :param form: Body to send as a form.
     :param repeatable: Whether sending it twice does no harm. The driver never repeats any other request.
@@ -72,8 +72,7 @@ class Request:
 
     def with_headers(self, headers: Mapping[str, str]) -> Request:
         """Return the same request with more headers."""
-        merged = {**self.headers, **headers}
-        return Request(self.method, self.url, self.params, merged, self.json, self.form, self.repeatable)
+        return replace(self, headers={**self.headers, **headers})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Response:
     :param status: HTTP status.
     :param headers: Headers, their names in lower case.
     :param body: The body as received.
-    :param url: Address that was asked, without the query.
+    :param url: URL of the request, without the query.
     """
 
     status: int
@@ -94,7 +93,7 @@ class Response:
 
     @property
     def ok(self) -> bool:
-        """Whether the status is one of success."""
+        """Whether the status means success."""
         return 200 <= self.status < 300
 
     @property
@@ -109,13 +108,13 @@ class Response:
 
     @property
     def date(self) -> datetime | None:
-        """The server's own clock when it answered."""
+        """The server's clock when it answered."""
         try:
             moment = parsedate_to_datetime(self.headers.get("date", ""))
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, IndexError):
             return None
-        # HTTP dates are in GMT, said or not; one without a zone could not be compared with any other.
-        return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+        # HTTP dates are in GMT, even if they do not say so.
+        return usable_time(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc))
 
     def json(self) -> Any:
         """Return the parsed body, or raise a typed error that shows what came instead."""
@@ -124,8 +123,32 @@ class Response:
         except (ValueError, RecursionError):
             raise self.malformed("is not JSON") from None
 
+    def rows(self, *path: str) -> list[Any]:
+        """Return the JSON list at a path of keys, or raise a typed error."""
+        return self.rows_in(self.json(), *path)
+
+    def rows_in(self, body: Any, *path: str) -> list[Any]:
+        """Return the list at a path of keys in this answer's parsed body, or raise a typed error."""
+        value = value_at(body, *path)
+        if not isinstance(value, list):
+            raise self.malformed(f"has no list {'.'.join(path)!r}" if path else "is not a list")
+        return value
+
+    def parse_all(self, rows: list[Any], parse: Callable[[Any], T | None], what: str) -> list[T]:
+        """
+        Return the parsed rows, or raise a typed error if one of them cannot be parsed.
+
+        :param rows: Rows of this answer.
+        :param parse: Returns what a row describes; None if it lacks something.
+        :param what: What a bad row is, for the error: "a batch without id or status".
+        """
+        parsed = [each for each in map(parse, rows) if each is not None]
+        if len(parsed) < len(rows):
+            raise self.malformed(f"has {what}")
+        return parsed
+
     def malformed(self, reason: str) -> AtScaleMalformedAnswerError:
-        """Return the error for an answer that is not what the call promises."""
+        """Return the error for an answer that is not what the call returns."""
         return AtScaleMalformedAnswerError(
             f"The answer of {self.url} (HTTP {self.status}) {reason}. It begins with: {self.excerpt!r}. "
             f"{CHECK_ADDRESS}.",
@@ -135,14 +158,14 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Let time pass before the next request."""
+    """Wait before the next request."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class MaskSecret:
-    """Have a value hidden from all logs, from now on."""
+    """Mask a value in all logs, from now on."""
 
     value: str
 
@@ -150,9 +173,9 @@ class MaskSecret:
 @dataclass(frozen=True, slots=True)
 class SingleFlight:
     """
-    Run a flow, or ride on the same flow if one is under way already.
+    Run a flow once for all concurrent callers.
 
-    :param key: What makes two flows the same.
+    :param key: Flows with the same key are the same.
     :param flow: Makes the flow.
     """
 
@@ -162,3 +185,9 @@ class SingleFlight:
 
 Effect: TypeAlias = Request | Pause | MaskSecret | SingleFlight
 Flow: TypeAlias = Generator[Effect, Any, T]
+
+
+def immediate(value: T) -> Flow[T]:
+    """Return a flow that needs no effect and returns the value."""
+    return value
+    yield  # never reached: it makes this function a generator, as every flow is

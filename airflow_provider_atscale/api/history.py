@@ -1,142 +1,127 @@
-"""Find batches in the build history, or in their instances where the history cannot be read."""
+"""Read long lists page by page: the build history, and the instances of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from airflow_provider_atscale.api.errors import server_message
-from airflow_provider_atscale.api.models import Batch, Phase, instances_as_batch, parse_batch
+from airflow_provider_atscale.api.models import AggregateInstance, Batch, parse_batch, parse_instance
 from airflow_provider_atscale.api.values import id_of
-from airflow_provider_atscale.exceptions import (
-    AtScaleApiError,
-    AtScaleError,
-    AtScaleMalformedAnswerError,
-)
+from airflow_provider_atscale.exceptions import AtScaleError
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.api.flow import Flow, Response
-    from airflow_provider_atscale.api.models import Instances
 
-
-#: A batch that is waited for is nearly always among the newest few.
-NEWEST = 20
-
-
+#: A batch that a task waits for is nearly always among the newest few.
+NEWEST_ROWS = 20
 #: AtScale cuts longer pages to 101 rows without saying so.
-PAGE = 100
-
-
-#: No read ever asks for more pages than this.
+PAGE_SIZE = 100
+#: No list is read further than this.
 MAX_PAGES = 50
+#: AtScale's page if a server ignores the size that it is asked for; no list is known to have shorter pages.
+DEFAULT_PAGE_SIZE = 10
+#: A list of one of these lengths may have been cut by a server that cannot page.
+CUT_LENGTHS = (DEFAULT_PAGE_SIZE, PAGE_SIZE, 101)
 
-
-#: Answers that say that a read is not allowed or not there.
-REFUSALS = (401, 403, 404)
-
-
-#: Batches by their ids, and in the place of one that cannot be judged why it cannot.
+#: Batches by their ids; for a batch that cannot be judged, the error that says why.
 Found: TypeAlias = Mapping[str, "Batch | AtScaleError"]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
     """
-    A part of the build history.
+    A page of a list.
 
-    :param rows: The rows as they came.
-    :param is_last: Whether the list ends here, as far as the server tells.
+    :param response: The answer.
+    :param rows: Its rows as they came.
+    :param total: How many rows the whole list has, if the server says.
+    :param size: How many rows a full page has.
     """
 
-    rows: Sequence[Any]
-    is_last: bool
+    response: Response
+    rows: list[Any]
+    total: int | None = None
+    size: int = PAGE_SIZE
+
+    def is_last(self, before: int) -> bool:
+        """Whether the list ends with this page, as far as the server tells."""
+        return len(self.rows) < self.size if self.total is None else before + len(self.rows) >= self.total
 
 
-def search(
-    first: Page, read: Callable[[int, int], Flow[Page]], wanted: Collection[str]
-) -> Flow[dict[str, Batch]]:
+#: Reads a page: by its number, from 1, and by the count of rows before it.
+ReadPage: TypeAlias = Callable[[int, int], "Flow[Page]"]
+
+
+def search_history(newest: Page, read: ReadPage, wanted: Collection[str]) -> Flow[dict[str, Batch]]:
     """
-    Look for batches by their ids among the newest, then page by page.
+    Search batches by their ids among the newest, then page by page.
 
-    :param first: The newest :data:`NEWEST` rows.
-    :param read: Reads a page of :data:`PAGE` rows by its number, from 1, and the count of rows before it.
+    :param newest: The newest :data:`NEWEST_ROWS` rows.
+    :param read: Reads a page of :data:`PAGE_SIZE` rows.
     :param wanted: Ids of the batches.
     """
-    found = _pick(first.rows, wanted)
-    if len(found) == len(set(wanted)) or first.is_last:
+    found = _pick(newest.rows, wanted)
+    if len(found) == len(set(wanted)) or newest.is_last(0):
         return found
-    # The rows may move between two reads, so the search begins anew with longer pages.
+    # Rows can move between two reads, so the search starts again, with longer pages.
     known: set[str | None] = set()
-    seen = 0
+    before = 0
     for number in range(1, MAX_PAGES + 1):
-        page = yield from read(number, seen)
+        page = yield from read(number, before)
         found.update(_pick(page.rows, wanted))
         ids = {id_of(row) for row in page.rows}
-        # A server that does not page sends the same rows again.
-        if len(found) == len(set(wanted)) or page.is_last or ids <= known:
+        # A server that cannot page sends the same rows again.
+        if len(found) == len(set(wanted)) or page.is_last(before) or ids <= known:
             break
         known |= ids
-        seen += len(page.rows)
+        before += len(page.rows)
     return found
 
 
-def _pick(rows: Sequence[Any], wanted: Collection[str]) -> dict[str, Batch]:
-    """Return the wanted batches among the rows; only their rows are parsed, for a poll reads many."""
+def _pick(rows: list[Any], wanted: Collection[str]) -> dict[str, Batch]:
+    """Return the wanted batches among the rows; only their rows are parsed, because a poll reads many."""
     found = {}
     for row in rows:
-        # As id_of does, at a fraction of its cost for the many rows that nobody looks for.
         value = row.get("id") if isinstance(row, dict) else None
         row_id = value.strip() if isinstance(value, str) else None
         if row_id and row_id in wanted:
-            # A status that cannot be read is one that nobody knows: the batch is there, and not judged by it.
-            found[row_id] = parse_batch(row) or Batch(row_id, repr(row.get("status"))[:80])
+            # If the status cannot be read, the batch is there, in an unknown status.
+            found[row_id] = parse_batch(row) or Batch(row_id, "unreadable")
     return found
 
 
-def batches_by_instances(
-    wanted: Collection[str],
-    read: Callable[[str], Flow[Instances]],
-    refusal: Response,
-    refused: Callable[[], None],
-    right: str,
-) -> Flow[Found]:
+def read_instances(
+    read: Callable[[int, int], Flow[Page | None]],
+) -> Flow[tuple[list[AggregateInstance], bool]]:
     """
-    Look for batches by their ids where no history may be read: in their aggregate instances.
+    Read all instances, and tell whether there may be more of them.
 
-    :param wanted: Ids of the batches.
-    :param read: Reads the instances that are a batch's beyond doubt.
-    :param refusal: The answer instead of the history.
-    :param refused: Raises the error for instances that may not be read either.
-    :param right: What a user needs to read the history, as in "the role ...".
+    :param read: Reads a page; returns None if the server refuses to page.
     """
-    found: dict[str, Batch | AtScaleError] = {}
-    for batch_id in wanted:
-        try:
-            instances = yield from read(batch_id)
-        except AtScaleApiError as error:
-            if error.http_status_code in REFUSALS:
-                refused()
-            raise
-        if instances.is_truncated and not any(each.phase is Phase.WAITING for each in instances):
-            # Those that are listed are built; those that are not may be under way.
-            found[batch_id] = AtScaleMalformedAnswerError(
-                f"AtScale lists {len(instances)} aggregates of batch {batch_id}, all of them ended, and cannot "
-                "list whether there are more, so whether the batch has ended cannot be told. "
-                f"{refusal.url} answered HTTP {refusal.status}: {server_message(refusal)}. Give the user of "
-                f"the connection {right}, so that the build history can be read."
-            )
-            continue
-        batch = instances_as_batch(batch_id, instances)
-        if batch is not None:
-            found[batch_id] = batch
-    if len(wanted) == 1:
-        raise_errors(found)
-    return found
+    known: dict[str, AggregateInstance] = {}
+    before = 0
+    for number in range(1, MAX_PAGES + 1):
+        page = yield from read(number, before)
+        if page is None:
+            return list(known.values()), len(known) in CUT_LENGTHS
+        instances = page.response.parse_all(page.rows, parse_instance, "an instance without id or status")
+        new = {each.id: each for each in instances if each.id not in known}
+        known.update(new)
+        before += len(page.rows)
+        if page.total is not None:
+            if len(known) >= page.total or not new:
+                return list(known.values()), len(known) < page.total
+        elif len(page.rows) < DEFAULT_PAGE_SIZE:
+            return list(known.values()), False
+        elif not new:
+            # The same rows again: a server that cannot page.
+            return list(known.values()), len(known) in CUT_LENGTHS
+    return list(known.values()), True
 
 
 def raise_errors(found: Found) -> None:
-    """Raise the error that a batch has in its place."""
+    """Raise the error of a batch that cannot be judged."""
     for each in found.values():
         if isinstance(each, AtScaleError):
             raise each

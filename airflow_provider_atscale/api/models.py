@@ -1,8 +1,8 @@
 """
-What AtScale tells about models, batches and aggregate instances: parsed once, typed after that.
+Models, batches and aggregate instances: what AtScale tells about them, parsed once and typed after that.
 
-Parsing is forgiving where a value only informs (a time that cannot be read is "no time") and strict where
-a decision hangs on it: an id that is missing, null or of a wrong type is an error, never a default.
+Parsing is forgiving if a value only informs (a time that cannot be read is "no time"). It is strict if a
+decision depends on it: an id that is missing, null or of a wrong type is an error, never a default.
 """
 
 from __future__ import annotations
@@ -18,17 +18,21 @@ from airflow_provider_atscale.api.values import flag_of, id_of, iso, number_of, 
 
 
 class Phase(Enum):
-    """What a batch's status means for somebody who waits for it."""
+    """What a status means to a wait."""
 
     WAITING = "waiting"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    #: A later build has replaced the result, so the outcome cannot be told.
+    SUPERSEDED = "superseded"
     UNKNOWN = "unknown"
 
 
-#: AtScale's 13 status words. ``active`` is the good end of an *instance*; on a batch it was never seen, so a
-#: batch that claims it is not yet done.
-_BATCH_PHASES = {
+#: Our own status, not AtScale's, of a batch that is judged by its instances if all of them are deleted.
+ALL_DELETED = "all aggregates deleted"
+
+#: What AtScale's status words mean, except those that mean another thing on a batch than on an instance.
+_PHASES = {
     "done": Phase.SUCCEEDED,
     "success": Phase.SUCCEEDED,
     "failed": Phase.FAILED,
@@ -36,20 +40,11 @@ _BATCH_PHASES = {
     "cancelled": Phase.FAILED,
     "invalid": Phase.FAILED,
     "unreliable": Phase.FAILED,
-    "deleted": Phase.FAILED,
     "new": Phase.WAITING,
     "pending": Phase.WAITING,
     "inprogress": Phase.WAITING,
     "running": Phase.WAITING,
-    "active": Phase.WAITING,
 }
-
-
-_INSTANCE_PHASES = {**_BATCH_PHASES, "active": Phase.SUCCEEDED}
-
-
-#: Words of a batch that is at work beyond doubt.
-_AT_WORK = ("new", "pending", "inprogress", "running")
 
 
 def normalize_status(word: str) -> str:
@@ -57,14 +52,33 @@ def normalize_status(word: str) -> str:
     return re.sub(r"[\s_-]+", "", word).lower()
 
 
+#: On a batch, ``active`` was never seen: it is an unknown word.
+_BATCH_PHASES = {**_PHASES, "deleted": Phase.FAILED, normalize_status(ALL_DELETED): Phase.SUPERSEDED}
+#: An instance is ``active`` while it serves queries, and ``deleted`` after a later build has replaced it.
+_INSTANCE_PHASES = {**_PHASES, "active": Phase.SUCCEEDED, "deleted": Phase.SUPERSEDED}
+
+
 def batch_phase(word: str) -> Phase:
-    """Return what a batch's status word means; the one place that decides it."""
+    """Return what a batch's status word means."""
     return _BATCH_PHASES.get(normalize_status(word), Phase.UNKNOWN)
 
 
 def instance_phase(word: str) -> Phase:
     """Return what an aggregate instance's status word means."""
     return _INSTANCE_PHASES.get(normalize_status(word), Phase.UNKNOWN)
+
+
+def kind_of(is_full_build: bool | None) -> str:
+    """
+    Return ``full``, ``incremental``, or ``build`` if the kind is not known.
+
+    ``incremental`` stands for ``isFullBuild=false``. AtScale's API calls that an incremental build, its Design
+    Center a *standard* one: AtScale chooses for each aggregate whether to add to it or to build it anew, and
+    the first build of an aggregate is always full.
+    """
+    if is_full_build is None:
+        return "build"
+    return "full" if is_full_build else "incremental"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,7 @@ class ModelRef:
 
     :param catalog_id: Id of the catalog (project).
     :param model_id: Id of the model (cube).
-    :param catalog: What people call the catalog: its caption, its name, or its id where nothing else is known.
+    :param catalog: What people call the catalog: its caption, its name, or else its id.
     :param model: What people call the model.
     """
 
@@ -94,14 +108,14 @@ class Batch:
 
     :param id: AtScale's id of the batch.
     :param status: AtScale's own word.
-    :param is_full_build: Whether everything is built anew; None where the server does not say.
+    :param is_full_build: Whether everything is built anew; None if the server does not say.
     :param batch_type: ``aggregate_batch`` for a rebuild.
     :param created: When the server accepted it.
     :param started: When it began to build.
     :param ended: When it ended.
     :param estimate_ms: AtScale's estimate, in milliseconds as AtScale's own tools read it.
-    :param progress: Per cent done, where the server says.
-    :param instances: Where the batch was judged by its instances because no history could be read: those.
+    :param progress: Per cent done, if the server says.
+    :param instances: Its instances, if it was judged by them because no history could be read.
     """
 
     id: str
@@ -127,18 +141,18 @@ class Batch:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended; a status that nobody knows counts as running."""
+        """Whether it has not ended; a batch in an unknown status counts as running."""
         return self.phase in (Phase.WAITING, Phase.UNKNOWN)
 
     @property
     def blocks_new_build(self) -> bool:
         """Whether a build of the same model must wait for it."""
-        # An old batch in a status that is new to us, or odd, must not block its model for ever.
-        return self.is_running and (self.ended is None or normalize_status(self.status) in _AT_WORK)
+        # A batch that ended in a status that is unknown to us must not block its model for ever.
+        return self.phase is Phase.WAITING or (self.phase is Phase.UNKNOWN and self.ended is None)
 
     @property
     def kind(self) -> str:
-        """``full``, ``incremental`` or ``build`` where the server does not say."""
+        """``full``, ``incremental``, or ``build`` if the server does not say."""
         return kind_of(self.is_full_build)
 
     @property
@@ -153,18 +167,19 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class AggregateInstance:
     """
-    One aggregate table that a batch built, or should have.
+    One attempt of a batch to build an aggregate table.
 
     :param id: AtScale's id of the instance.
     :param status: AtScale's own word.
     :param message: Why it is in that status.
-    :param batch_id: The batch that it belongs to, where the server says.
+    :param batch_id: The batch that it belongs to, if the server says.
     :param table_name: Name of the table.
     :param table_schema: Schema of the table.
     :param rows: Rows in it.
-    :param build_ms: How long it took, in milliseconds.
     :param catalog_id: Catalog that it belongs to.
     :param model_id: Model that it belongs to.
+    :param definition_id: The aggregate that it is an attempt of, if the server says.
+    :param query_id: AtScale's id of the query that built it, as in its log of queries.
     """
 
     id: str
@@ -174,9 +189,10 @@ class AggregateInstance:
     table_name: str | None = None
     table_schema: str | None = None
     rows: int | None = None
-    build_ms: float | None = None
     catalog_id: str | None = None
     model_id: str | None = None
+    definition_id: str | None = None
+    query_id: str | None = None
 
     @property
     def phase(self) -> Phase:
@@ -192,13 +208,13 @@ class AggregateInstance:
 
 
 class Instances(tuple[AggregateInstance, ...]):
-    """The aggregates that a server lists of a batch, and whether these may not be all."""
+    """The instances that a server lists of a batch; ``is_truncated`` if there may be more of them."""
 
     is_truncated = False
 
     @classmethod
     def of(cls, rows: Sequence[AggregateInstance], *, is_truncated: bool) -> Instances:
-        """Return the rows with what is known of the list."""
+        """Return the rows as such a list."""
         listed = cls(rows)
         listed.is_truncated = is_truncated and bool(rows)
         return listed
@@ -223,7 +239,7 @@ class HistoryUnavailable:
 @dataclass(frozen=True, slots=True)
 class History:
     """
-    A model's batches as one read of the server showed them, newest first.
+    A model's batches as one read of the server showed them.
 
     :param batches: The rebuilds of the model.
     :param server_time: The server's clock at that read.
@@ -234,13 +250,13 @@ class History:
 
     @property
     def running(self) -> tuple[Batch, ...]:
-        """The batches that have not ended, as far as that can be told."""
+        """The batches that a new build must wait for."""
         return tuple(batch for batch in self.batches if batch.blocks_new_build)
 
     @property
     def newest(self) -> Batch | None:
         """The batch that was created last."""
-        # Newest first was never promised, so times decide where all rows have them.
+        # AtScale does not promise an order, so the times decide if all rows have one.
         if self.batches and all(batch.created for batch in self.batches):
             return max(self.batches, key=lambda batch: batch.created or _EPOCH)
         return self.batches[0] if self.batches else None
@@ -249,15 +265,8 @@ class History:
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
-def kind_of(is_full_build: bool | None) -> str:
-    """Return the field's word for a kind of build."""
-    if is_full_build is None:
-        return "build"
-    return "full" if is_full_build else "incremental"
-
-
 def parse_batch(row: Any) -> Batch | None:
-    """Return the batch that a row describes, None where it has no id or no status."""
+    """Return the batch that a row describes; None if it has no id or no status."""
     if not isinstance(row, Mapping):
         return None
     batch_id = id_of(row)
@@ -278,7 +287,7 @@ def parse_batch(row: Any) -> Batch | None:
 
 
 def parse_instance(row: Any) -> AggregateInstance | None:
-    """Return the instance that a row describes, None where it has no id or no status."""
+    """Return the instance that a row describes; None if it has no id or no status."""
     if not isinstance(row, Mapping):
         return None
     instance_id = id_of(row)
@@ -297,33 +306,87 @@ def parse_instance(row: Any) -> AggregateInstance | None:
         table_name=text_of(row, "tableName", "table_name"),
         table_schema=text_of(row, "tableSchema", "table_schema"),
         rows=None if rows is None else int(rows),
-        build_ms=number_of(stats, "buildDuration", "build_duration"),
         catalog_id=text_of(row, "catalogId", "catalog_id", "projectId", "project_id"),
         model_id=text_of(row, "modelId", "model_id", "cubeId", "cube_id"),
+        definition_id=text_of(row, "definitionId", "definition_id"),
+        query_id=text_of(row, "buildQueryId", "build_query_id"),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateSummary:
+    """
+    What became of the aggregates of a batch.
+
+    :param total: How many aggregates the instances belong to.
+    :param built: How many of them are built.
+    :param missing: Of each aggregate that failed in every attempt, the last attempt.
+    :param repaired: The failed attempts at aggregates that another attempt has built.
+    :param superseded: How many aggregates have only deleted instances: a later build has replaced them.
+    """
+
+    total: int
+    built: int
+    missing: tuple[AggregateInstance, ...] = ()
+    repaired: tuple[AggregateInstance, ...] = ()
+    superseded: int = 0
+
+    @property
+    def repaired_attempts(self) -> int:
+        """How many attempts failed and were repaired by another one."""
+        return len(self.repaired)
+
+
+def aggregates_of(instances: Sequence[AggregateInstance]) -> AggregateSummary:
+    """
+    Judge the aggregates of a batch by its instances.
+
+    AtScale tries to build an aggregate up to three times in a batch. So all instances of one definition are
+    attempts at the same aggregate, and it is missing only if none of them ended well. An instance without
+    definition counts as an aggregate of its own, and a deleted one is neither good nor bad.
+    """
+    attempts: dict[tuple[str, str], list[AggregateInstance]] = {}
+    for each in instances:
+        key = ("definition", each.definition_id) if each.definition_id else ("instance", each.id)
+        attempts.setdefault(key, []).append(each)
+    built = superseded = 0
+    missing: list[AggregateInstance] = []
+    repaired: list[AggregateInstance] = []
+    for group in attempts.values():
+        failed = [each for each in group if each.phase is Phase.FAILED]
+        if any(each.phase is Phase.SUCCEEDED for each in group):
+            built += 1
+            repaired += failed
+        elif failed:
+            missing.append(failed[-1])
+        elif all(each.phase is Phase.SUPERSEDED for each in group):
+            superseded += 1
+    return AggregateSummary(len(attempts), built, tuple(missing), tuple(repaired), superseded)
 
 
 def instances_as_batch(batch_id: str, instances: Sequence[AggregateInstance]) -> Batch | None:
     """
-    Return the batch as its instances show it, None where there are none yet.
+    Return the batch as its instances show it; None if there are none yet.
 
-    Second best: a batch that has only begun to list its instances looks like one that has ended, which is
-    why the watch wants to see such an end twice.
+    This is less reliable than the history: a batch that has listed only its first instances can look as if it
+    had ended. So the wait policy must see such an end twice. Deleted instances tell nothing; if there are no
+    others, the status is :data:`ALL_DELETED`.
     """
     if not instances:
         return None
-    phases = {instance.phase for instance in instances}
-    if Phase.WAITING in phases:
+    telling = [each for each in instances if each.phase is not Phase.SUPERSEDED]
+    phases = {each.phase for each in telling}
+    if not telling:
+        status = ALL_DELETED
+    elif Phase.WAITING in phases:
         status = "inprogress"
     elif Phase.UNKNOWN in phases:
-        status = next(instance.status for instance in instances if instance.phase is Phase.UNKNOWN)
-    elif any(normalize_status(instance.status) == "cancelled" for instance in instances):
-        # Only a batch is cancelled, never one of its aggregates; those built before that are not the batch.
+        status = next(each.status for each in telling if each.phase is Phase.UNKNOWN)
+    elif any(normalize_status(each.status) == "cancelled" for each in telling):
+        # AtScale cancels a batch, never one aggregate of it.
         status = "cancelled"
-    elif Phase.SUCCEEDED in phases:
-        status = "done"
     else:
-        status = "failed"
+        status = "done" if Phase.SUCCEEDED in phases else "failed"
     return Batch(id=batch_id, status=status, instances=tuple(instances))
 
 

@@ -3,50 +3,83 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from airflow_provider_atscale.api.models import ModelRef
-from airflow_provider_atscale.exceptions import (
-    AtScaleNotFoundError,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from airflow_provider_atscale.api.values import id_of, text_of
+from airflow_provider_atscale.exceptions import AtScaleNotFoundError
 
 #: How many names the error about an unknown one lists.
-SHOWN = 50
-
+MAX_NAMES_SHOWN = 50
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def match_exactly_one(
-    kind: str, value: str, candidates: Sequence[Mapping[str, Any]], where: str
-) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A model (installer edition: a cube) as AtScale lists it."""
+
+    id: str
+    name: str | None
+    caption: str | None
+
+    @property
+    def display_name(self) -> str:
+        """What people call it."""
+        return self.caption or self.name or self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog(Named):
+    """A catalog (installer edition: a published project) with its models."""
+
+    models: tuple[Named, ...] = ()
+
+
+AnyNamed = TypeVar("AnyNamed", bound=Named)
+
+
+def parse_names(row: Any) -> dict[str, Any] | None:
+    """Return id, name and caption of a row; None if it has no id."""
+    row_id = id_of(row)
+    if row_id is None:
+        return None
+    return {"id": row_id, "name": text_of(row, "name"), "caption": text_of(row, "caption")}
+
+
+def parse_models(rows: Any) -> tuple[Named, ...]:
+    """Return the models of a catalog's row; those without id are left out."""
+    names = map(parse_names, rows if isinstance(rows, list) else ())
+    return tuple(Named(**each) for each in names if each is not None)
+
+
+def match_exactly_one(kind: str, value: str, candidates: Sequence[AnyNamed], where: str) -> AnyNamed:
     """
     Return the one candidate whose id, name or caption is exactly the value.
 
-    :param kind: What is looked for, for the error.
+    :param kind: What is searched, for the error.
     :param value: Id, name or caption.
-    :param candidates: Rows with ``id``, ``name`` and ``caption``.
-    :param where: Where was looked, for the error.
+    :param candidates: What there is.
+    :param where: Where it was searched, for the error.
     """
-    by_id = [row for row in candidates if row["id"] == value]
-    found = by_id or [row for row in candidates if value in (row["name"], row["caption"])]
-    found = list({row["id"]: row for row in found}.values())
+    by_id = [each for each in candidates if each.id == value]
+    found = by_id or [each for each in candidates if value in (each.name, each.caption)]
+    found = list({each.id: each for each in found}.values())
     if len(found) == 1:
         return found[0]
     if found:
-        ids = ", ".join(f"{row['id']} ({title(row)})" for row in found)
+        ids = ", ".join(f"{each.id} ({each.display_name})" for each in found)
         raise AtScaleNotFoundError(
-            f"{len(found)} {kind}s in {where} are called {value!r}: {ids}. Use the id of the one that is meant."
+            f"{len(found)} {kind}s in {where} are called {value!r}: {ids}. Use the id of the one you mean."
         )
-    known = sorted(repr(title(row)) for row in candidates)
-    shown = ", ".join(known[:SHOWN]) or "nothing"
-    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    known = sorted(repr(each.display_name) for each in candidates)
+    shown = ", ".join(known[:MAX_NAMES_SHOWN]) or "nothing"
+    more = f" and {len(known) - MAX_NAMES_SHOWN} more" if len(known) > MAX_NAMES_SHOWN else ""
     raise AtScaleNotFoundError(
         f"There is no {kind} {value!r} in {where}. Deployed there: {shown}{more}. "
-        f"Use its id, its name or its caption, written exactly so."
+        "Use its id, its name or its caption, exactly as shown."
     )
 
 
@@ -55,31 +88,21 @@ def is_id(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
-def title(row: Mapping[str, Any]) -> str:
-    """Return what people call a catalog or model."""
-    return str(row["caption"] or row["name"] or row["id"])
-
-
-def model_refs(
-    chosen: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]], inside: str
-) -> list[ModelRef]:
+def model_refs(chosen: Sequence[Catalog], known: Sequence[Catalog]) -> list[ModelRef]:
     """
-    Return the models of some catalogs, each by a name that finds it again.
+    Return the models of some catalogs, each under a name that finds it again.
 
     :param chosen: The catalogs.
-    :param known: All catalogs among which they are looked for.
-    :param inside: Under which key a catalog has its models.
+    :param known: All catalogs among which the name must be unique.
     """
     return [
-        ModelRef(
-            outer["id"], inner["id"], _unambiguous_name(outer, known), _unambiguous_name(inner, outer[inside])
-        )
-        for outer in chosen
-        for inner in outer[inside]
+        ModelRef(catalog.id, model.id, _unambiguous(catalog, known), _unambiguous(model, catalog.models))
+        for catalog in chosen
+        for model in catalog.models
     ]
 
 
-def _unambiguous_name(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return what people call one of several rows, or its id where :func:`matching` would find another too."""
-    name = title(row)
-    return name if sum(name in (each["id"], each["name"], each["caption"]) for each in rows) == 1 else row["id"]
+def _unambiguous(named: Named, others: Sequence[Named]) -> str:
+    """Return the display name, or the id if :func:`match_exactly_one` would find several by that name."""
+    name = named.display_name
+    return name if sum(name in (each.id, each.name, each.caption) for each in others) == 1 else named.id

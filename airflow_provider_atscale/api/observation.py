@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable
 from airflow_provider_atscale.exceptions import AtScaleError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,7 @@ Observation = Seen | Missing | ReadFailed
 
 
 def observe_found(found: Mapping[str, Batch | AtScaleError], batch_id: str) -> Observation:
-    """Return the observation that an answer of ``Edition.batches`` is for one batch."""
+    """Return what an answer of ``Edition.batches`` shows of one batch."""
     batch = found.get(batch_id)
     if isinstance(batch, AtScaleError):
         return ReadFailed(str(batch))
@@ -47,7 +44,7 @@ def observe_found(found: Mapping[str, Batch | AtScaleError], batch_id: str) -> O
 
 
 def observe_newest(history: History | HistoryUnavailable) -> Observation:
-    """Return the observation that a model's history is for a wait for its newest batch."""
+    """Return what a model's history shows to a wait for its newest batch."""
     if isinstance(history, HistoryUnavailable):
         return ReadFailed(f"the build history cannot be read ({history})")
     return Missing() if history.newest is None else Seen(history.newest)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from airflow_provider_atscale.api.errors import check, server_message
+from airflow_provider_atscale.api.errors import answer_of, error_of
 from airflow_provider_atscale.api.flow import Flow, Pause, Request, Response
 from airflow_provider_atscale.api.models import Batch, ModelRef, parse_batch
-from airflow_provider_atscale.api.values import text_of
+from airflow_provider_atscale.api.values import text_of, value_at
 from airflow_provider_atscale.exceptions import (
-    AtScaleApiError,
+    AtScaleAuthenticationError,
     AtScaleConnectionError,
     AtScaleError,
     AtScaleMalformedAnswerError,
     AtScaleNotFoundError,
+    AtScalePermissionError,
     AtScaleStartError,
 )
 
@@ -29,7 +30,7 @@ class Started:
 @dataclass(frozen=True, slots=True)
 class LostReply:
     """
-    The server got the start, and what it made of it is not known.
+    The server got the start, and whether it started a batch is not known.
 
     :param reason: What came instead of an answer.
     """
@@ -42,7 +43,7 @@ class Refused:
     """
     The server answered 409 or 500, which is also how it says that a batch of the model runs already.
 
-    :param error: What to raise where no batch runs.
+    :param error: What to raise if no batch runs.
     """
 
     error: AtScaleError
@@ -51,78 +52,80 @@ class Refused:
 StartOutcome = Started | LostReply | Refused
 
 
-def post_once(
-    request: Request, headers: Mapping[str, str], before_post: Callable[[], None]
-) -> Flow[Response | LostReply]:
+def post_once(request: Request, before_post: Callable[[], None]) -> Flow[Response | LostReply]:
     """
-    Send the start POST: once, unless the connection was refused and so nothing was sent.
+    Send the start POST. Only a refused connection, over which nothing was sent, is tried again.
 
-    :param request: The POST, without credentials.
-    :param headers: The credentials.
-    :param before_post: Called right before each try; nothing is sent where it raises.
+    :param request: The POST, with credentials.
+    :param before_post: Called right before each try; if it raises, nothing is sent.
     """
-    for pause in (0.5, 2.0, None):
+    pauses = iter((0.5, 2.0))
+    while True:
         before_post()
         try:
-            response: Response = yield request.with_headers(headers)
+            response: Response = yield request
         except AtScaleConnectionError as error:
             if error.sent:
                 return LostReply(str(error))
+            pause = next(pauses, None)
             if pause is None:
                 raise
-            yield Pause(pause)
         else:
             return response
-    raise AssertionError("unreachable")  # pragma: no cover
+        yield Pause(pause)
 
 
-def read_start(response: Response, ref: ModelRef, role: str) -> StartOutcome:
+def read_start(response: Response, ref: ModelRef, *, needs: str, advice: str, hint: str = "") -> StartOutcome:
     """
     Return what an answer to the start means.
 
     :param response: The answer.
     :param ref: The model, for the error.
-    :param role: The role that the call needs, for the error.
+    :param needs: What the user needs for the call, for the error.
+    :param advice: What to do if the credentials are refused, a sentence.
+    :param hint: Why the server may call the request itself wrong (HTTP 400), a sentence.
     """
-    said = f"{response.url} answered HTTP {response.status}: {server_message(response)}"
+    said, status = answer_of(response), response.status
     if response.ok:
-        try:
-            body = response.json()
-        except AtScaleMalformedAnswerError as error:
-            return LostReply(str(error))
-        inner = body.get("response") if isinstance(body, Mapping) else None
-        places = [place for place in (body, inner) if isinstance(place, Mapping)]
-        for place in places:
-            row = place.get("batch")
-            if isinstance(row, Mapping):
-                # The status only informs here; the id alone makes it a start.
-                batch = parse_batch({**row, "status": text_of(row, "status") or "new"})
-                if batch is not None:
-                    return Started(batch)
-        if any(place.get("success") is False for place in places):
-            raise AtScaleStartError(f"AtScale did not start a build of {ref}: {said}.", response.status)
-        return LostReply(str(response.malformed("has no batch id")))
-    if response.status == 408 or response.status > 501:
-        # Gateways say so when they stop waiting for AtScale, some with numbers of their own (520 to 530, 599).
+        return _read_success(response, ref)
+    if status == 408 or status > 501:
+        # Gateways answer so if AtScale takes too long, some with status codes of their own (520 to 530, 599).
         return LostReply(said)
-    if response.status in (409, 500):
+    if status in (409, 500):
         return Refused(
             AtScaleStartError(
                 f"AtScale refused to build {ref}: {said}. No running batch of it was found that would explain "
                 "it; look at AtScale's engine log.",
-                response.status,
+                status,
             )
         )
-    if response.status == 404:
+    if status == 404:
         raise AtScaleNotFoundError(
             f"AtScale cannot build {ref}: {said}. Check that it is deployed and that both ids are right "
             "(Deployed Catalogs > catalog > Build > Copy cURL shows them).",
             404,
         )
-    if response.status in (401, 403):
-        check(response, f"start a build of {ref}", role=role)
+    error = error_of(response, f"start a build of {ref}", needs=needs, advice=advice)
+    if isinstance(error, (AtScaleAuthenticationError, AtScalePermissionError)):
+        raise error
+    raise AtScaleStartError(f"{error} {hint}".rstrip() if status == 400 else str(error), status)
+
+
+def _read_success(response: Response, ref: ModelRef) -> StartOutcome:
     try:
-        check(response, f"start a build of {ref}", role=role)
-    except AtScaleApiError as error:
-        raise AtScaleStartError(str(error), response.status) from None
-    raise AssertionError("unreachable")  # pragma: no cover
+        body = response.json()
+    except AtScaleMalformedAnswerError as error:
+        return LostReply(str(error))
+    # The installer edition may wrap the body.
+    places = [place for place in (body, value_at(body, "response")) if isinstance(place, Mapping)]
+    for row in (place.get("batch") for place in places):
+        if isinstance(row, Mapping):
+            # The id alone makes it a start; the status only informs.
+            batch = parse_batch({**row, "status": text_of(row, "status") or "new"})
+            if batch is not None:
+                return Started(batch)
+    if any(place.get("success") is False for place in places):
+        raise AtScaleStartError(
+            f"AtScale did not start a build of {ref}: {answer_of(response)}.", response.status
+        )
+    return LostReply(str(response.malformed("has no batch id")))

@@ -1,40 +1,76 @@
-"""Read values of a JSON answer: forgiving where a value only informs."""
+"""Read values of a JSON answer: forgiving, because these values only inform."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any, TypeGuard
 
-_TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}")
+_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2})(?::(\d{2})(?:\.(\d+))?)?(?:Z|([+-]\d{2})(?::?(\d{2}))?)?", re.ASCII
+)
 
 
-#: How AtScale itself writes times.
-_USUAL_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?Z", re.ASCII)
+def value_at(body: Any, *path: str) -> Any:
+    """Return the value at a path of keys; None if the path leads nowhere."""
+    for key in path:
+        body = body.get(key) if isinstance(body, Mapping) else None
+    return body
 
 
 def text_of(row: Mapping[str, Any], *names: str) -> str | None:
-    """Return the first of the named values that is a text and not empty."""
-    for name in names:
-        value = row.get(name)
+    """Return the first of the named values that is a text and not blank."""
+    for value in _values(row, names):
         if isinstance(value, str) and value.strip():
-            return value
+            return value if is_unicode(value) else value.encode("utf-8", "replace").decode()
+    return None
+
+
+def id_of(row: Any, *names: str) -> str | None:
+    """Return the row's id, None if it has none that can be trusted."""
+    if not isinstance(row, Mapping):
+        return None
+    for value in _values(row, names or ("id",)):
+        if isinstance(value, str) and value.strip():
+            return value.strip() if is_unicode(value) else None
     return None
 
 
 def number_of(row: Mapping[str, Any], *names: str) -> float | None:
-    """Return the first of the named values that is a finite number."""
-    for name in names:
-        value = row.get(name)
-        if is_number(value):
-            return value
-    return None
+    """Return the first of the named values that is a number."""
+    return next((value for value in _values(row, names) if is_number(value)), None)
+
+
+def flag_of(row: Mapping[str, Any], *names: str) -> bool | None:
+    """Return the first of the named values that is a boolean."""
+    return next((value for value in _values(row, names) if isinstance(value, bool)), None)
+
+
+def time_of(row: Mapping[str, Any], *names: str) -> datetime | None:
+    """Return the first of the named values that is a time."""
+    times = (parse_time(value) for value in _values(row, names) if isinstance(value, str))
+    return next((moment for moment in times if moment is not None), None)
+
+
+def _values(row: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Any]:
+    return (row.get(name) for name in names)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be sent: JSON may hold halves of characters (lone surrogates), which UTF-8 cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value is a number that can be reckoned with: finite, no boolean, not of hundreds of digits."""
+    """Whether a value is a number to calculate with: finite, not a boolean, not of hundreds of digits."""
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
@@ -43,63 +79,36 @@ def is_number(value: Any) -> TypeGuard[int | float]:
     )
 
 
-def flag_of(row: Mapping[str, Any], *names: str) -> bool | None:
-    """Return the first of the named values that is a boolean."""
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, bool):
-            return value
-    return None
-
-
-def time_of(row: Mapping[str, Any], *names: str) -> datetime | None:
-    """
-    Return the first of the named values that is a point in time.
-
-    The year 0001 is how AtScale writes "not yet", and a time without zone is UTC.
-    """
-    for name in names:
-        value = row.get(name)
-        if not isinstance(value, str) or not value:
-            continue
-        moment = parse_time(value)
-        if moment is not None:
-            return moment
-    return None
-
-
 def parse_time(value: str) -> datetime | None:
-    """Return the point in time that an ISO-8601 text means, None for any other text."""
-    if _USUAL_TIME.fullmatch(value):
-        # pendulum takes ten times as long, and each poll reads several.
-        try:
-            usual = datetime.fromisoformat(f"{value[:19]}.{value[20:-1]:0<6}+00:00")
-        except ValueError:
-            return None
-        return usual if usual.year > 1 else None
-    # Imported late: flows are also built where nothing is parsed, and pendulum is not free to load.
-    import pendulum
-
-    # pendulum also reads "now", "12:00" and durations as times.
-    if not _TIMESTAMP.match(value):
+    """Return the time that an ISO-8601 text means, in UTC; None if it means none. Without a zone it is UTC."""
+    match = _TIME.fullmatch(value)
+    if match is None:
         return None
+    day, minute, second, fraction, zone_hour, zone_minute = match.groups()
+    # datetime reads all of this itself from Python 3.11 on.
+    text = (
+        f"{day}T{minute}:{second or '00'}.{(fraction or '')[:6]:0<6}{zone_hour or '+00'}:{zone_minute or '00'}"
+    )
     try:
-        moment = pendulum.parse(value, strict=True, tz="UTC")
-        if not isinstance(moment, datetime) or moment.year <= 1:
-            return None
-        # An offset of a day or more is found out only when it is used.
-        moment.utcoffset()
-    except (ValueError, OverflowError, TypeError):
+        return usable_time(datetime.fromisoformat(text))
+    except ValueError:
         return None
-    return moment
 
 
-def id_of(row: Any, *names: str) -> str | None:
-    """Return the row's id, None where it has none that can be trusted."""
-    value = text_of(row, *(names or ("id",))) if isinstance(row, Mapping) else None
-    return value.strip() if value else None
+def usable_time(moment: datetime) -> datetime | None:
+    """
+    Return a time in UTC; None if it is a placeholder.
+
+    Year 1 is how AtScale writes "not yet", and year 9999 often stands for "never". No seconds can be added
+    to the one or taken from the other without an error.
+    """
+    try:
+        in_utc = moment.astimezone(timezone.utc)
+    except (OverflowError, ValueError):
+        return None
+    return in_utc if all(1 < each.year < 9999 for each in (moment, in_utc)) else None
 
 
 def iso(moment: datetime | None) -> str | None:
-    """Return a point in time as text."""
+    """Return a time as text."""
     return None if moment is None else moment.isoformat()

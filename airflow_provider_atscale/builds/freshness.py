@@ -9,15 +9,19 @@ from airflow_provider_atscale.api.models import Batch, History, Phase
 if TYPE_CHECKING:
     from datetime import datetime
 
+#: A batch may have ended so many seconds in the future: its server and the one that answers may be two, whose
+#: clocks differ a little. An end that is later is wrong and tells nothing about the age.
+CLOCK_TOLERANCE = 60.0
+
 
 def find_fresh(
     history: History, *, is_full_build: bool, within: float, now: datetime
 ) -> tuple[Batch, float] | None:
     """
-    Return the successful batch that ended last and its age in seconds; None where it is too old.
+    Return the successful batch that ended last and its age in seconds; None if it is too old.
 
-    A full build serves whoever wants an incremental one. A batch of which the server does not tell the kind
-    serves only the latter, and one of which it does not tell the end is never fresh.
+    A full build also counts for an incremental request. A batch of an unknown kind counts for an incremental
+    request only, and a batch without an end, or with one in the future, does not count.
 
     :param history: The model's history.
     :param is_full_build: The kind that is wanted.
@@ -25,9 +29,10 @@ def find_fresh(
     :param now: The server's clock.
     """
     ages = [
-        (batch, max((now - batch.ended).total_seconds(), 0.0))
+        (batch, (now - batch.ended).total_seconds())
         for batch in history.batches
         if batch.phase is Phase.SUCCEEDED and batch.ended and (batch.is_full_build or not is_full_build)
     ]
-    newest = min(ages, key=lambda each: each[1], default=None)
+    credible = [(batch, max(age, 0.0)) for batch, age in ages if age >= -CLOCK_TOLERANCE]
+    newest = min(credible, key=lambda each: each[1], default=None)
     return newest if newest is not None and newest[1] < within else None

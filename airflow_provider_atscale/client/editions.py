@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from airflow_provider_atscale.api.auth import (
-    AdvisingAuth,
-    ApiTokenAuth,
-    Auth,
-    BasicAuth,
-    FixedAuth,
-    PasswordAuth,
-)
+from airflow_provider_atscale.api import calls
+from airflow_provider_atscale.api.auth import ApiTokenAuth, Auth, BasicAuth, FixedAuth, PasswordAuth
 from airflow_provider_atscale.api.container import ContainerEdition
 from airflow_provider_atscale.api.installer import InstallerEdition
 from airflow_provider_atscale.client.settings import DESIGN_CENTER_PORT, ENGINE_PORT, at_port, wrong_field
@@ -38,7 +32,7 @@ def make_edition(settings: Settings, now: Callable[[], float] = time.time) -> Ed
 def _container(settings: Settings, now: Callable[[], float]) -> Edition:
     auth: Auth
     if settings.auth_type == "api_token":
-        url = f"{settings.base_url}{settings.api_prefix}/token"
+        url = calls.TOKEN.url(settings.base_url, settings.api_prefix)
         auth = ApiTokenAuth(settings.password or "", url, now)
     else:
         form = {
@@ -50,8 +44,7 @@ def _container(settings: Settings, now: Callable[[], float]) -> Edition:
         }
         if settings.client_secret:
             form["client_secret"] = settings.client_secret
-        realm = quote(settings.realm, safe="")
-        url = f"{settings.base_url}/auth/realms/{realm}/protocol/openid-connect/token"
+        url = calls.KEYCLOAK_LOGIN.url(settings.base_url, realm=settings.realm)
         auth = PasswordAuth(url, form, now)
     return ContainerEdition(settings.base_url, auth, settings.api_prefix, settings.build_history_url)
 
@@ -59,7 +52,7 @@ def _container(settings: Settings, now: Callable[[], float]) -> Edition:
 def _installer(settings: Settings, now: Callable[[], float]) -> Edition:
     engine_url, design_center_url = _installer_urls(settings)
     password = settings.password or ""
-    auth: AdvisingAuth
+    auth: Auth
     if settings.auth_type == "client_api_key":
         advice = (
             "Check the key in the connection's password: the sample script in Design Center > project > cube "
@@ -74,7 +67,7 @@ def _installer(settings: Settings, now: Callable[[], float]) -> Edition:
         )
         auth = FixedAuth({"Authorization": f"Bearer {password}"}, advice)
     else:
-        login_url = f"{design_center_url}/{quote(settings.organization, safe='')}/auth"
+        login_url = calls.INSTALLER_LOGIN.url(design_center_url, organization=settings.organization)
         auth = BasicAuth(login_url, settings.login or "", password, now)
     return InstallerEdition(
         engine_url,

@@ -252,7 +252,7 @@ class AtScaleHook(BaseHook):
         :param batch_id: The batch.
         :param ref: Its model, where it is known.
         """
-        rows: Instances = self.run(lambda edition: edition.instances(batch_id, ref))
+        rows: Instances = self.run(lambda edition: edition.instances(batch_id))
         return rows
 
     def locate_batch(self, batch_id: str) -> ModelRef | None:

@@ -37,6 +37,7 @@ from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, BuildKey, 
 from airflow_provider_atscale.exceptions import (
     AtScaleBatchFailedError,
     AtScaleBatchNotFoundError,
+    AtScaleBatchSupersededError,
     AtScaleError,
     AtScaleEventError,
     AtScaleTimeoutError,
@@ -305,7 +306,7 @@ class BuildTask(RunningTask):
         next_step = f"A retry of the task {attaches} and has a timeout of its own."
         try:
             report = self.judge(hook, plan, batch_id, result, next_step)
-        except AtScaleBatchFailedError:
+        except (AtScaleBatchFailedError, AtScaleBatchSupersededError):
             store_outcome(store, self.log, FAILED, batch_id)
             raise
         except AtScaleBatchNotFoundError:

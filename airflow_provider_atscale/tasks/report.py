@@ -26,6 +26,7 @@ from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleBatchFailedError,
     AtScaleBatchNotFoundError,
+    AtScaleBatchSupersededError,
     AtScaleError,
     AtScaleTimeoutError,
     AtScaleWaitError,
@@ -88,6 +89,7 @@ def conclude(
     :raises AtScaleBatchNotFoundError: If the batch never appeared in the history.
     :raises AtScaleWaitError: If AtScale could not be read, or not understood, for too long.
     :raises AtScaleBatchFailedError: If the batch ended without success.
+    :raises AtScaleBatchSupersededError: If a later build has replaced all that would tell how it ended.
     :raises AtScaleAggregatesFailedError: If ``failed_aggregates`` is ``fail`` and aggregates are missing.
     """
     if isinstance(verdict, TimedOut):
@@ -131,6 +133,13 @@ def _judge_a_part(batch: Batch, wait: WaitContext, listed: int) -> None:
 def _judge(
     batch: Batch, wait: WaitContext, read_instances: Callable[[], Sequence[AggregateInstance]]
 ) -> dict[str, Any]:
+    if batch.phase is Phase.SUPERSEDED:
+        raise AtScaleBatchSupersededError(
+            f"{wait} cannot be judged: all its aggregates are deleted, most likely because a later build has "
+            "replaced them, and the build history, which would tell how it ended, may not be read. Look for "
+            f"the later build at {wait.history_url or wait.server}: if it ended well, mark the task as success; "
+            f"else {_again(wait)}. To avoid this, let the user of the connection read the build history."
+        )
     succeeded = batch.phase is Phase.SUCCEEDED
     instances: Sequence[AggregateInstance] | None = batch.instances
     trouble: AtScaleError | None = None
@@ -181,7 +190,7 @@ def _again(wait: WaitContext) -> str:
 
 def was_not_built(instance: AggregateInstance) -> bool:
     """Whether a batch that is done lacks this aggregate; a deleted one was only replaced by a newer one."""
-    return instance.phase is Phase.FAILED and normalize_status(instance.status) != "deleted"
+    return instance.phase is Phase.FAILED
 
 
 def make_report(

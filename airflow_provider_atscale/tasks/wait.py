@@ -27,6 +27,7 @@ from airflow_provider_atscale.client.retries import TRIES
 from airflow_provider_atscale.compat import first_reschedule_date
 from airflow_provider_atscale.exceptions import (
     AtScaleBatchFailedError,
+    AtScaleBatchSupersededError,
     AtScaleConfigurationError,
     AtScaleError,
     AtScalePermissionError,
@@ -316,7 +317,12 @@ class WaitTask(RunningTask):
             raise error from error.__cause__
 
     def _argument_that_skips(self, error: Exception, *, is_skip: bool) -> str | None:
-        soft = (AtScaleBatchFailedError, AtScaleTimeoutError, AirflowSensorTimeout)
+        soft = (
+            AtScaleBatchFailedError,
+            AtScaleBatchSupersededError,
+            AtScaleTimeoutError,
+            AirflowSensorTimeout,
+        )
         if self.operator.soft_fail and isinstance(error, soft):
             return "soft_fail"
         if self.operator.never_fail and (is_skip or isinstance(error, AtScaleError)):

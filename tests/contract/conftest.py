@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_atscale.api import installer
+from airflow_provider_atscale.api import installer_start
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.client import aiohttp_client, base
 from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
@@ -162,7 +162,7 @@ def make_caller(driver: str, engine: AtScaleEngine, new_process: None) -> Iterat
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget that other tests of this process have received tokens, and known an engine, before."""
     monkeypatch.setattr(base, "_tokens_of_process", itertools.count())
-    monkeypatch.setattr(installer, "_known_forms", {})
+    monkeypatch.setattr(installer_start, "_known_variants", {})
 
 
 @pytest.fixture

@@ -190,7 +190,7 @@ def test_connection_works(engine, hook, edition):
     is_good, said = hook.test_connection()
     assert is_good, said
     assert f"({edition} edition) works" in said
-    assert {"container": "3 models are deployed", "installer": "3 cubes are published"}[edition] in said
+    assert {"container": "3 models are deployed", "installer": "3 cubes are deployed"}[edition] in said
 
 
 PROBLEMS = {

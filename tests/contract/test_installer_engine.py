@@ -211,8 +211,8 @@ def test_a_wrong_organization(make_caller, ref):
 )
 def test_ids_that_are_not_published(engine, by_key, ref, project, cube, text):
     if project == "draft":
-        listing = by_key.run(lambda edition: edition._projects())
-        project = next(each["draft"] for each in listing if each["id"] == ref.catalog_id)
+        listing = by_key.run(lambda edition: edition._catalogs())
+        project = next(each.draft_id for each in listing if each.id == ref.catalog_id)
     wrong = ModelRef(project or ref.catalog_id, cube or ref.model_id, "", "")
     with pytest.raises(AtScaleNotFoundError, match=text):
         by_key.start(wrong)
@@ -309,8 +309,8 @@ def test_the_old_list_tells_the_progress_and_the_aggregates_who_was_overtaken(en
 @pytest.mark.parametrize(("mode", "text"), [("forbidden", '"View Aggregates"'), ("missing", "environment")])
 def test_a_history_that_may_not_be_read(engine, make_caller, ref, mode, text):
     engine.settings(history_mode=mode)
-    reason = make_caller("client_api_key", environment="").run(lambda edition: edition.history(ref))
-    assert text in str(reason)
+    history = make_caller("client_api_key", environment="").run(lambda edition: edition.history(ref))
+    assert text in history.reason
 
 
 @pytest.mark.parametrize("style", ["edition", "null", "absent", "year1"])
@@ -330,7 +330,7 @@ def test_instances_of_a_batch(engine, by_key, ref):
     engine.advance(61)
     instances = by_key.run(lambda edition: edition.instances(batch_id))
     assert [each.status for each in instances] == ["active"] * 4 + ["failed"] * 2
-    assert all(each.rows and each.build_ms and each.table_schema for each in instances[:4])
+    assert all(each.rows and each.table_schema for each in instances[:4])
     assert instances[-1].message.startswith("Failed to build the aggregate")
     assert by_key.run(lambda edition: edition.locate(batch_id)).model_id == ref.model_id
     assert by_key.run(lambda edition: edition.locate("unknown")) is None
@@ -369,7 +369,7 @@ def test_probe(engine, make_caller, auth, changes, fields, said):
     caller = make_caller(auth, **fields)
     steps = [caller.run(lambda _, flow=flow: flow) for _, flow in caller.edition.probe()]
     assert steps[0] == "the engine answers (version 2024.2.1.8888)"
-    assert steps[1] == "the credentials are accepted (3 cubes are published)"
+    assert steps[1] == "the credentials are accepted (3 cubes are deployed)"
     assert steps[2].startswith(said)
 
 

@@ -34,7 +34,7 @@ def test_two_ids_cost_no_request(engine, caller, ref):
     ("catalog", "model", "texts"),
     [
         ("Sales", "Internet Sales", ["'Sales'", "'Finance', 'Sales Insights'"]),
-        ("sales insights", "Internet Sales", ["'sales insights'", "written exactly so"]),
+        ("sales insights", "Internet Sales", ["'sales insights'", "exactly as shown"]),
         ("Sales Insights", "Nothing", ["'Nothing'", "'Internet Sales', 'Reseller Sales'"]),
         ("Sales Insights", "General Ledger", ["'General Ledger'", "'Sales Insights'"]),
     ],

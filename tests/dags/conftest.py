@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
-from airflow_provider_atscale.api import installer
+from airflow_provider_atscale.api import installer_start
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from . import runs
@@ -84,7 +84,7 @@ def edition(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what other tests of this process have found out about an engine at the same port."""
-    monkeypatch.setattr(installer, "_known_forms", {})
+    monkeypatch.setattr(installer_start, "_known_variants", {})
 
 
 @pytest.fixture

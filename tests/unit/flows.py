@@ -58,7 +58,7 @@ Server = Callable[[Request], Answer]
 def reply(body: Any = b"", status: int = 200, date: str | None = DATE, **headers: str) -> Reply:
     """Make an answer: bytes and text as they are, anything else as JSON."""
     if isinstance(body, str):
-        body = body.encode()
+        body = body.encode(errors="surrogatepass")
     elif not isinstance(body, bytes):
         body = json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -248,6 +248,8 @@ def instance(
         },
         "catalogId": CATALOG_ID,
         "modelId": MODEL_ID,
+        "definitionId": f"definition-{number}",
+        "buildQueryId": f"query-{number}",
         **values,
     }
 

@@ -154,7 +154,7 @@ def test_after_a_refusal_of_the_api_token_the_exchange_is_looked_for_again():
         (refusal(401, "Invalid token format"), AtScaleAuthenticationError, "older than 90 days"),
         (refusal(403, "Forbidden"), AtScaleAuthenticationError, "Generate a new one in Design Center"),
         (refusal(500, "Oops"), AtScaleApiError, "Could not get a token: .* 500: Oops. .* look at its logs"),
-        (refusal(429), AtScaleApiError, "AtScale is asked too often"),
+        (refusal(429), AtScaleApiError, "AtScale gets too many requests"),
         (reply({"accessToken": None}), AtScaleMalformedAnswerError, "carries no 'accessToken'"),
         (reply({"accessToken": ""}), AtScaleMalformedAnswerError, "carries no 'accessToken'"),
         (reply({"accessToken": 7}), AtScaleMalformedAnswerError, "carries no 'accessToken'"),
@@ -307,7 +307,7 @@ def test_no_answer_whatever_breaks_the_check(body, status):
         assert check(response, "do it") is None
         return
     with pytest.raises(AtScaleApiError, match=f"Could not do it: .*{status}|redirects") as error:
-        check(response, "do it", role="boss")
+        check(response, "do it", needs="the role boss")
     assert error.value.http_status_code == status
     assert len(str(error.value)) < 1500
 
@@ -316,15 +316,15 @@ def test_no_answer_whatever_breaks_the_check(body, status):
     ("status", "kind", "said"),
     [
         (401, AtScaleAuthenticationError, "were not accepted. .*Check the connection's token or password"),
-        (403, AtScalePermissionError, "the user may not. .* needs the role boss"),
+        (403, AtScalePermissionError, "permission denied. .* needs the role boss"),
         (404, AtScaleApiError, "HTTP 404: No. Check what AtScale's message names"),
-        (429, AtScaleApiError, "HTTP 429: No. AtScale is asked too often"),
-        (500, AtScaleApiError, "HTTP 500: No. AtScale, or a proxy before it, is in trouble"),
+        (429, AtScaleApiError, "HTTP 429: No. AtScale gets too many requests"),
+        (500, AtScaleApiError, "HTTP 500: No. AtScale, or a proxy in front of it, has a problem"),
     ],
 )  # fmt: skip
 def test_each_refusal_names_cause_object_and_next_step(status, kind, said):
     with pytest.raises(kind, match=said) as error:
-        check(refusal(status).to(Request("GET", HOST + "/x")), "do it", role="boss")
+        check(refusal(status).to(Request("GET", HOST + "/x")), "do it", needs="the role boss")
     assert f"{HOST}/x" in str(error.value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_atscale.api.models import Batch, ModelRef, Phase
+from airflow_provider_atscale.api.models import Batch, HistoryUnavailable, ModelRef, Phase
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
@@ -119,7 +119,7 @@ TWICE = [{**LISTED[0], "id": "a"}, {**LISTED[0], "id": "b"}]
         ("finance_main", "x", LISTED, r"no model 'x' in catalog .* Deployed there: nothing"),
         ("Sales Insights", "x", [], r"no catalog 'Sales Insights' .* Deployed there: nothing"),
         ("Sales Insights", "x", TWICE, r"2 catalogs in .*: a \(Sales Insights\), b \(Sales Insights\)\. Use"),
-        ("sales insights", "x", LISTED, r"written exactly so"),
+        ("sales insights", "x", LISTED, r"exactly as shown"),
         ("x", "x", [{"id": str(n), "name": f"c{n:03}"} for n in range(80)], r"'c049' and 30 more\. Use"),
     ],
     ids=["catalog", "model", "perspective", "no models", "no catalogs", "ambiguous", "case", "many"],
@@ -142,7 +142,7 @@ def test_a_catalog_that_is_listed_twice_is_one():
         (refusal(404), AtScaleNotFoundError, "Check host and api_prefix of the connection"),
         (refusal(401), AtScaleAuthenticationError, "Could not list the catalogs"),
         (refusal(403), AtScalePermissionError, "Could not list the catalogs"),
-        (reply({"data": []}), AtScaleMalformedAnswerError, "is not a list of catalogs"),
+        (reply({"data": []}), AtScaleMalformedAnswerError, "is not a list"),
         (reply([{"name": "x"}]), AtScaleMalformedAnswerError, "has a catalog without id"),
         (reply([None]), AtScaleMalformedAnswerError, "has a catalog without id"),
         (reply("<html>"), AtScaleMalformedAnswerError, "is not JSON"),
@@ -213,6 +213,25 @@ def test_only_rebuilds_are_a_models_history():
     assert [batch.id for batch in found.batches] == ["a", "c"]
 
 
+@pytest.mark.parametrize(
+    ("ids", "is_ours"),
+    [
+        ({}, True),
+        ({"modelId": MODEL_ID}, True),
+        ({"modelId": MODEL_ID.upper(), "catalogId": CATALOG_ID}, True),
+        ({"model_id": MODEL_ID}, True),
+        ({"modelId": OTHER_ID}, False),
+        ({"model_id": OTHER_ID}, False),
+        ({"cubeId": OTHER_ID}, False),
+    ],
+    ids=str,
+)
+def test_a_server_that_ignores_the_filter_passes_no_other_models_batch_off(ids, is_ours):
+    found = perform(container().history(REF), server(history=reply(history(row(**ids)))))
+    assert [batch.id for batch in found.batches] == ([BATCH_ID] if is_ours else [])
+    assert bool(found.running) is is_ours
+
+
 def test_without_a_date_header_the_servers_clock_is_not_known():
     found = perform(container().history(REF), server(history=reply(history(row()), date=None)))
     assert found.server_time is None
@@ -220,8 +239,10 @@ def test_without_a_date_header_the_servers_clock_is_not_known():
 
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_history_that_may_not_be_read_is_a_reason_and_no_error(status):
-    reason = perform(container().history(REF), server(history=refusal(status, "Forbidden resource")))
-    assert reason == f"{HOST}{HISTORY} answers HTTP {status}: Forbidden resource"
+    unavailable = perform(container().history(REF), server(history=refusal(status, "Forbidden resource")))
+    assert unavailable == HistoryUnavailable(
+        f"{HOST}{HISTORY} answered HTTP {status}: Forbidden resource", status
+    )
 
 
 @pytest.mark.parametrize(
@@ -342,6 +363,23 @@ def test_where_no_history_may_be_read_a_batch_is_seen_by_its_instances(status):
     [request] = journal.sent(INSTANCES)
     assert request.params == {"batchId": BATCH_ID, "page": "1", "size": "100"}
     assert request.headers["Authorization"] == f"Bearer {API_TOKEN}"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "phase"),
+    [
+        (["deleted", "deleted"], Phase.SUPERSEDED),
+        (["deleted", "active"], Phase.SUCCEEDED),
+        (["deleted", "failed"], Phase.FAILED),
+        (["deleted", "inprogress"], Phase.WAITING),
+    ],
+    ids=str,
+)
+def test_deleted_instances_tell_nothing_of_a_batch(statuses, phase):
+    """A later build deletes the instances that it has replaced, of a good batch too."""
+    rows = [instance(number, status) for number, status in enumerate(statuses)]
+    answers = server(history=refusal(403), instances=reply({"data": rows, "total": len(rows)}))
+    assert perform(container().batches(REF, {BATCH_ID}), answers)[BATCH_ID].phase is phase
 
 
 @pytest.mark.parametrize(
@@ -506,6 +544,25 @@ def test_a_start_that_failed_says_so_in_atscales_words(answer, said):
         raise error
 
 
+SETTINGS = ("aggregate.batch.gracePeriodOverrides.enabled", "aggregate.batch.cube.gracePeriodOverrides.enabled")
+
+
+@pytest.mark.parametrize(
+    ("full", "status", "names_settings"),
+    [(False, 400, True), (True, 400, False), (False, 500, False), (False, 404, False), (False, 403, False)],
+)
+def test_a_refused_incremental_start_names_the_settings_that_allow_it(full, status, names_settings):
+    """Both are off by default."""
+    try:
+        error = start(refusal(status, "Not allowed"), full=full).error
+    except AtScaleApiError as raised:
+        error = raised
+    text = str(error)
+    assert "Not allowed" in text
+    assert [setting in text for setting in SETTINGS] == [names_settings] * 2
+    assert ("an AtScale administrator sets" in text and "the model's owner sets" in text) is names_settings
+
+
 def test_a_refused_connection_may_be_tried_again_for_nothing_was_sent():
     journal, fences = Journal(), []
     refused = AtScaleConnectionError("refused", sent=False)
@@ -565,7 +622,7 @@ def test_the_status_in_the_reply_to_the_start_is_only_news():
 
 @pytest.mark.parametrize(
     ("count", "total", "requests"),
-    [(0, True, 1), (0, False, 1), (3, True, 1), (3, False, 2), (100, True, 1), (250, True, 3), (250, False, 4)],
+    [(0, True, 1), (0, False, 1), (3, True, 1), (3, False, 1), (100, True, 1), (250, True, 3), (250, False, 4)],
 )
 def test_all_pages_of_instances_are_read(count, total, requests):
     journal = Journal()
@@ -578,9 +635,9 @@ def test_all_pages_of_instances_are_read(count, total, requests):
 
 def test_a_server_that_ignores_filter_and_paging_is_not_asked_for_ever():
     journal = Journal()
-    rows = [instance(1), instance(2, batch_id=OTHER_ID), instance(3, batch_id=None)]
+    rows = [instance(n, batch_id=(BATCH_ID, OTHER_ID, None)[n % 3]) for n in range(12)]
     found = perform(container().instances(BATCH_ID), server(instances=reply({"data": rows})), journal)
-    assert [each.id for each in found] == ["instance-1", "instance-3"]
+    assert [each.id for each in found] == [f"instance-{n}" for n in (0, 2, 3, 5, 6, 8, 9, 11)]
     assert len(journal.requests) == 2
 
 
@@ -598,9 +655,8 @@ def test_an_instance_that_cannot_be_read_is_an_error(bad):
         ([], None),
         ([instance(1, batch_id=OTHER_ID)], None),
         ([instance(1, modelId=None)], None),
-        ([None, {}, instance(1)], ModelRef(CATALOG_ID, MODEL_ID, CATALOG_ID, MODEL_ID)),
     ],
-    ids=["found", "none yet", "another's", "no model", "broken rows"],
+    ids=["found", "none yet", "another's", "no model"],
 )
 def test_a_batchs_model_is_found_through_its_instances(rows, found):
     assert perform(container().locate(BATCH_ID), server(instances=reply({"data": rows}))) == found
@@ -637,7 +693,7 @@ def probe(answers):
             [
                 "the host answers",
                 "the credentials are accepted (0 models are deployed)",
-                "aggregates can be read (no model is deployed, so no build history was read)",
+                "aggregates can be read (no model is known, so no build history was read)",
             ],
         ),
         (

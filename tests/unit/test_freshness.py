@@ -39,7 +39,11 @@ CASES = {
     "a later failure changes nothing": ([batch("b", 1, "failed"), batch("a", 5)], True, "a"),
     "the one that ended last": ([batch("a", 9), batch("b", 5), batch("c", 7)], True, "b"),
     "the younger is of the wrong kind": ([batch("b", 1, full=False), batch("a", 30)], True, "a"),
-    "the server's clock goes ahead": ([batch("a", -1)], True, "a"),
+    "the server's clock is a little ahead": ([batch("a", -1)], True, "a"),
+    "it ended in the future": ([batch("a", -1.1)], True, None),
+    "it ended in a year": ([batch("a", -525_600)], True, None),
+    "one ended in the future, another lately": ([batch("b", -60), batch("a", 30)], True, "a"),
+    "one ended in the future, another long ago": ([batch("b", -60), batch("a", 90)], True, None),
 }
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.api import installer
+from airflow_provider_atscale.api import installer_start
 from airflow_provider_atscale.api.auth import BasicAuth, FixedAuth
 from airflow_provider_atscale.api.history import MAX_PAGES
 from airflow_provider_atscale.api.installer import InstallerEdition
-from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef, Phase
+from airflow_provider_atscale.api.models import ALL_DELETED, Batch, History, HistoryUnavailable, ModelRef, Phase
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.settings import parse_connection
@@ -55,7 +55,7 @@ BY_ENVIRONMENT = f"POST /aggregate-batch/orgId/default/envId/prod/{PROJECT}"
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what other tests of this process have found out about the engine."""
-    monkeypatch.setattr(installer, "_known_forms", {})
+    monkeypatch.setattr(installer_start, "_known_variants", {})
 
 
 # --- a scripted server ------------------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def test_a_form_that_hides_the_kind_is_not_used_for_an_incremental_build_though_
 def test_the_intent_is_written_before_every_post():
     server = Server([(BY_PROJECT_ID, refusal(404)), (LITERAL, NOT_SENT), (LITERAL, CREATED)])
     seen: list[int] = []
-    start(server, edition(engine_choice=True), fence=lambda: seen.append(len(server.posts)))
+    start(server, edition(engine_choice=True), fence=lambda _: seen.append(len(server.posts)))
     assert seen == [0, 1, 2]
     assert server.journal.pauses == [0.5]
 
@@ -511,7 +511,7 @@ def test_without_the_intent_nothing_is_sent(before):
     server = Server([(BY_PROJECT_ID, refusal(404))][:before])
     fence_calls = iter([None] * before)
 
-    def fence() -> None:
+    def fence(_: bool) -> None:
         try:
             next(fence_calls)
         except StopIteration:
@@ -613,7 +613,7 @@ def test_credentials_that_cannot_be_renewed(header):
 @pytest.mark.parametrize(
     ("answer", "error", "text"),
     [
-        (refusal(401), AtScaleAuthenticationError, "words of AtScale.*single sign-on .*/jwt/get"),
+        (refusal(401), AtScaleAuthenticationError, "words of AtScale.*SSO users .*/jwt/get"),
         (refusal(403), AtScaleAuthenticationError, "refuses the login"),
         (refusal(404), AtScaleConfigurationError, "organization.*design_center_url"),
         (refusal(503), AtScaleApiError, "Could not log in: .*HTTP 503: words of AtScale"),
@@ -682,9 +682,9 @@ def test_history():
     ],
 )
 def test_a_history_that_may_not_be_read_is_a_reason(options, script, text):
-    reason = ask(edition(**options).history(REF), *script)
-    assert isinstance(reason, HistoryUnavailable)
-    assert re.search(text, str(reason))
+    unavailable = ask(edition(**options).history(REF), *script)
+    assert isinstance(unavailable, HistoryUnavailable)
+    assert re.search(text, unavailable.reason)
 
 
 @pytest.mark.parametrize(
@@ -890,6 +890,18 @@ ACTIVE = [instance_row(number) for number in range(2)]
         ),
         pytest.param([instance_row(0), instance_row(1, "pending")], NONE, "inprogress", id="some wait"),
         pytest.param([], None, "missing", id="none yet"),
+        pytest.param(
+            [instance_row(0, "deleted", batch_id=BATCH), instance_row(1, "deleted", batch_id=BATCH)],
+            None,
+            ALL_DELETED,
+            id="a later build has replaced all",
+        ),
+        pytest.param(
+            [instance_row(0, "deleted", batch_id=BATCH), instance_row(1, batch_id=BATCH)],
+            None,
+            "done",
+            id="a later build has replaced one",
+        ),
     ],
 )
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -929,7 +941,11 @@ def test_the_control_question_is_about_no_batch():
         ([(HISTORY, refusal(500))], AtScaleApiError, "HTTP 500"),
         ([(HISTORY, reply(b"<html>"))], AtScaleMalformedAnswerError, "is not JSON"),
         ([(HISTORY, refusal(403)), (INSTANCES, refusal(403))], AtScalePermissionError, '"View Aggregates"'),
-        ([(HISTORY, refusal(404)), (INSTANCES, refusal(404))], AtScaleApiError, "neither the instances.*404"),
+        (
+            [(HISTORY, refusal(404)), (INSTANCES, refusal(404))],
+            AtScaleApiError,
+            "or the aggregate instances.*404",
+        ),
         ([(HISTORY, refusal(404)), (INSTANCES, refusal(500))], AtScaleApiError, "HTTP 500"),
         (
             [(HISTORY, refusal(404)), (INSTANCES, rows(*ACTIVE)), (INSTANCES, refusal(500))],
@@ -1034,8 +1050,9 @@ def test_instances_in_the_engines_spelling():
     }
     script = [(INSTANCES, rows(row)), (INSTANCES, NONE)]
     [instance] = ask(edition().instances(BATCH), *script)
-    assert (instance.label, instance.rows, instance.build_ms) == ("aggs.as_agg_1", 42, 236)
+    assert (instance.label, instance.rows) == ("aggs.as_agg_1", 42)
     assert (instance.catalog_id, instance.model_id, instance.batch_id) == (PROJECT, CUBE, None)
+    assert (instance.definition_id, instance.query_id) == ("d1", BATCH)
     assert ask(edition().locate(BATCH), *script) == ModelRef(PROJECT, CUBE, PROJECT, CUBE)
 
 
@@ -1122,7 +1139,7 @@ VERSION = ("GET /version", reply(b"2024.2.1.8888"))
             [VERSION, LISTED, LISTED, (HISTORY, NONE)],
             [
                 "the engine answers (version 2024.2.1.8888)",
-                "the credentials are accepted (1 cubes are published)",
+                "the credentials are accepted (1 cubes are deployed)",
                 "the build history can be read",
             ],
             id="all is well",
@@ -1138,6 +1155,12 @@ VERSION = ("GET /version", reply(b"2024.2.1.8888"))
             [VERSION, LISTED, LISTED, (HISTORY, refusal(404)), (INSTANCES, NONE)],
             [..., ..., "aggregates can be read (this engine has no build history)"],
             id="no history",
+        ),
+        pytest.param(
+            {},
+            [VERSION, LISTED, LISTED, (HISTORY, refusal(404)), (INSTANCES, refusal(400))],
+            [..., ..., "aggregates can be read (this engine has no build history)"],
+            id="no history, and the id of no batch is a bad request",
         ),
         pytest.param(
             {},

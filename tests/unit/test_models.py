@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_atscale.api.models import (
+    ALL_DELETED,
     AggregateInstance,
+    AggregateSummary,
     Batch,
     History,
     Phase,
+    aggregates_of,
     batch_phase,
     batch_to_json,
     instance_phase,
@@ -27,9 +31,16 @@ from airflow_provider_atscale.api.values import is_number, iso, parse_time
 from .flows import BATCH_ID, CATALOG_ID, MODEL_ID, OTHER_ID, instance, row
 
 SUCCEEDED, FAILED, WAITING, UNKNOWN = Phase.SUCCEEDED, Phase.FAILED, Phase.WAITING, Phase.UNKNOWN
+SUPERSEDED = Phase.SUPERSEDED
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**400)
+    | st.floats()
+    | st.text(max_size=12)
+    | st.text(alphabet="a9\ud800\udfff", max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
@@ -40,13 +51,15 @@ JSON = st.recursive(
     [
         ("done", SUCCEEDED, SUCCEEDED),
         ("success", SUCCEEDED, SUCCEEDED),
-        ("active", WAITING, SUCCEEDED),
+        ("active", UNKNOWN, SUCCEEDED),
         ("failed", FAILED, FAILED),
         ("error", FAILED, FAILED),
         ("cancelled", FAILED, FAILED),
         ("invalid", FAILED, FAILED),
         ("unreliable", FAILED, FAILED),
-        ("deleted", FAILED, FAILED),
+        ("deleted", FAILED, SUPERSEDED),
+        (ALL_DELETED, SUPERSEDED, UNKNOWN),
+        ("superseded", UNKNOWN, UNKNOWN),
         ("new", WAITING, WAITING),
         ("pending", WAITING, WAITING),
         ("inprogress", WAITING, WAITING),
@@ -87,11 +100,18 @@ def test_only_two_words_are_success(word):
         ("2025-02-27T09:53:22.654Z", "2025-02-27T09:53:22.654000+00:00"),
         ("2025-02-27T09:53:22", "2025-02-27T09:53:22+00:00"),
         ("2025-02-27 09:53", "2025-02-27T09:53:00+00:00"),
-        ("2025-02-27T09:53:22+05:30", "2025-02-27T09:53:22+05:30"),
+        ("2025-02-27T09:53:22+05:30", "2025-02-27T04:23:22+00:00"),
+        ("2025-02-27T09:53:22-0800", "2025-02-27T17:53:22+00:00"),
         ("2025-02-27T09:53:22.123456789Z", "2025-02-27T09:53:22.123456+00:00"),
         ("0001-01-01T00:00:00Z", None),
         ("0001-01-01T00:00:00-05:00", None),
         ("0000-00-00T00:00:00Z", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("0002-01-01T00:00:00+00:30", None),
+        ("9999-12-31T23:59:59Z", None),
+        ("9999-12-31T23:59:59-14:00", None),
+        ("9998-12-31T23:59:59-00:30", None),
+        ("9998-12-31T23:59:59Z", "9998-12-31T23:59:59+00:00"),
         ("2025-02-27T09:53:22+24:00", None),
         ("2025-02-30T09:53:22Z", None),
         ("2025-02-27", None),
@@ -106,6 +126,17 @@ def test_only_two_words_are_success(word):
 def test_a_time_that_cannot_be_read_is_no_time(text, expected):
     moment = parse_time(text)
     assert (None if moment is None else moment.isoformat()) == expected
+
+
+@pytest.mark.parametrize("zone", ["Z", "+14:00", "-14:00", "+23:59", "-23:59"])
+@pytest.mark.parametrize("year", [1, 2, 9998, 9999])
+@pytest.mark.parametrize("rest", ["01-01T00:00:00", "12-31T23:59:59.999999"])
+def test_every_time_can_be_added_to_and_converted(year, rest, zone):
+    moment = parse_time(f"{year:04}-{rest}{zone}")
+    if moment is not None:
+        assert moment + timedelta(days=30) > moment - timedelta(days=30)
+        assert moment.astimezone(timezone(timedelta(hours=14))) == moment
+        assert moment.utcoffset() == timedelta(0)
 
 
 @given(
@@ -315,9 +346,10 @@ def test_a_row_of_the_instances():
         table_name="as_agg_3",
         table_schema="aggregates",
         rows=100,
-        build_ms=236,
         catalog_id=CATALOG_ID,
         model_id=MODEL_ID,
+        definition_id="definition-3",
+        query_id="query-3",
     )
     assert found.label == "aggregates.as_agg_3"
 
@@ -332,11 +364,13 @@ def test_the_installer_writes_the_same_in_snake_case():
             "table_schema": "s",
             "project_id": "p",
             "cube_id": "c",
+            "definition_id": "d",
+            "build_query_id": "q",
             "stats": {"number_of_rows": 5, "build_duration": 7},
         }
     )
     assert found == AggregateInstance(
-        "i", "active", None, BATCH_ID, "t", "s", 5, 7, catalog_id="p", model_id="c"
+        "i", "active", None, BATCH_ID, "t", "s", 5, "p", "c", definition_id="d", query_id="q"
     )
 
 
@@ -363,7 +397,12 @@ def _instances(*statuses):
         (["done", "failed"], SUCCEEDED),
         (["deleted", "active"], SUCCEEDED),
         (["failed", "failed"], FAILED),
-        (["deleted"], FAILED),
+        (["deleted"], SUPERSEDED),
+        (["deleted", "Deleted"], SUPERSEDED),
+        (["deleted", "failed"], FAILED),
+        (["deleted", "pending"], WAITING),
+        (["deleted", "archived"], UNKNOWN),
+        (["deleted", "cancelled"], FAILED),
         (["active", "cancelled"], FAILED),
         (["cancelled", "active", "inprogress"], WAITING),
     ],
@@ -372,6 +411,8 @@ def _instances(*statuses):
 def test_a_batch_as_its_instances_show_it(statuses, expected):
     batch = instances_as_batch(OTHER_ID, _instances(*statuses))
     assert (batch.id, batch.phase, len(batch.instances)) == (OTHER_ID, expected, len(statuses))
+    # A trigger's event carries no instances, and the status must mean the same without them.
+    assert parse_batch(batch_to_json(batch)).phase is expected
 
 
 def test_a_batch_without_instances_cannot_be_seen():
@@ -384,3 +425,92 @@ def test_instances_are_never_success_without_one_that_is(statuses):
     if batch is not None and batch.phase is SUCCEEDED:
         assert {"active", "done"} & set(statuses)
         assert not {"new", "odd", "cancelled"} & set(statuses)
+
+
+def _container_row(number, definition, status):
+    return instance(number, status, definitionId=definition)
+
+
+def _installer_row(number, definition, status):
+    row = {"id": f"instance-{number}", "status": status, "build_query_id": f"query-{number}"}
+    return row if definition is None else {**row, "definition_id": definition}
+
+
+#: Total, built, missing and repaired attempts (by their queries), superseded.
+VERDICTS = {
+    "nothing listed": ([], (0, 0, [], [], 0)),
+    "all built": ([("D1", "active"), ("D2", "done")], (2, 2, [], [], 0)),
+    "one failed": ([("D1", "active"), ("D2", "failed")], (2, 1, ["query-2"], [], 0)),
+    "one repaired": ([("D1", "failed"), ("D1", "active"), ("D2", "active")], (2, 2, [], ["query-1"], 0)),
+    "repaired at the third attempt": (
+        [("D1", "failed"), ("D1", "error"), ("D1", "done")],
+        (1, 1, [], ["query-1", "query-2"], 0),
+    ),
+    "listed newest first": ([("D1", "active"), ("D1", "failed")], (1, 1, [], ["query-2"], 0)),
+    "failed in every attempt": (
+        [("D1", "failed"), ("D1", "failed"), ("D1", "invalid"), ("D2", "active")],
+        (2, 1, ["query-3"], [], 0),
+    ),
+    "one repaired and one failed": (
+        [("D1", "failed"), ("D2", "failed"), ("D1", "active"), ("D2", "failed")],
+        (2, 1, ["query-4"], ["query-1"], 0),
+    ),
+    "no definitions: one by one": (
+        [(None, "failed"), (None, "active"), (None, "active")],
+        (3, 2, ["query-1"], [], 0),
+    ),
+    "some definitions": ([("D1", "failed"), (None, "active"), ("D1", "active")], (2, 2, [], ["query-1"], 0)),
+    "an instance is called like a definition": (
+        [("instance-2", "failed"), (None, "active")],
+        (2, 1, ["query-1"], [], 0),
+    ),
+    "superseded": ([("D1", "deleted"), ("D2", "active")], (2, 1, [], [], 1)),
+    "deleted is neither good nor bad": (
+        [("D1", "deleted"), ("D1", "active"), ("D2", "deleted"), ("D2", "failed")],
+        (2, 1, ["query-4"], [], 0),
+    ),
+    "all superseded": ([("D1", "deleted"), ("D2", "deleted"), (None, "deleted")], (3, 0, [], [], 3)),
+    "not ended": ([("D1", "pending"), ("D2", "archived"), ("D3", "active")], (3, 1, [], [], 0)),
+    "failed, and tried again just now": ([("D1", "failed"), ("D1", "inprogress")], (1, 0, ["query-1"], [], 0)),
+    "cancelled": ([("D1", "cancelled"), ("D2", "unreliable")], (2, 0, ["query-1", "query-2"], [], 0)),
+}
+
+
+@pytest.mark.parametrize("edition", [_container_row, _installer_row], ids=["container", "installer"])
+@pytest.mark.parametrize(("rows", "expected"), VERDICTS.values(), ids=VERDICTS)
+def test_aggregates_are_judged_by_their_definitions(rows, expected, edition):
+    """AtScale tries an aggregate up to three times in a batch; each attempt may be an instance."""
+    listed = [parse_instance(edition(number, *row)) for number, row in enumerate(rows, 1)]
+    found = aggregates_of(listed)
+    missing, repaired = ([each.query_id for each in group] for group in (found.missing, found.repaired))
+    assert (found.total, found.built, missing, repaired, found.superseded) == expected
+    assert found.repaired_attempts == len(repaired)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["D1", "D2", None]), st.sampled_from(["active", "failed", "deleted", "new"]))
+    )
+)
+def test_no_aggregate_is_both_built_and_missing(rows):
+    listed = [parse_instance(_container_row(number, *row)) for number, row in enumerate(rows)]
+    found = aggregates_of(listed)
+    assert isinstance(found, AggregateSummary)
+    assert found.built + len(found.missing) + found.superseded <= found.total <= len(rows)
+    built = {each.definition_id for each in listed if each.phase is SUCCEEDED} - {None}
+    assert not built & {each.definition_id for each in found.missing}
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\ud83d\ud83d"], ids=ascii)
+def test_half_a_character_is_no_id_and_can_be_sent_on(text):
+    """JSON may hold lone surrogates, which no log, file or request can carry."""
+    assert parse_batch(row(batch_id=text)) is None
+    assert parse_instance({**instance(), "id": text}) is None
+    batch = parse_batch(row(status=text))
+    assert batch.phase is UNKNOWN
+    assert batch.status.encode()
+    assert all(
+        value.encode()
+        for value in asdict(parse_instance(instance(message=text, tableName=text, batch_id=text))).values()
+        if isinstance(value, str)
+    )

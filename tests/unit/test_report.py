@@ -10,12 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.api.models import AggregateInstance, Batch, Instances, Phase, parse_batch
+from airflow_provider_atscale.api.models import (
+    ALL_DELETED,
+    AggregateInstance,
+    Batch,
+    Instances,
+    Phase,
+    parse_batch,
+)
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleApiError,
     AtScaleBatchFailedError,
     AtScaleBatchNotFoundError,
+    AtScaleBatchSupersededError,
     AtScaleConnectionError,
     AtScaleTimeoutError,
     AtScaleWaitError,
@@ -169,6 +177,15 @@ def test_a_batch_that_failed_is_an_error_under_every_policy(word, policy):
     assert type(error.value) is AtScaleBatchFailedError
 
 
+@pytest.mark.parametrize("policy", ["warn", "fail", "ignore"])
+@pytest.mark.parametrize("instances", [None, (REPLACED,)], ids=["by an event", "seen here"])
+def test_a_superseded_batch_is_neither_success_nor_failure(instances, policy):
+    batch = Batch(BATCH_ID, ALL_DELETED, instances=instances)
+    with pytest.raises(AtScaleBatchSupersededError, match=r"cannot be judged.*a later build") as error:
+        end(Ended(batch), REPLACED, failed_aggregates=policy)
+    assert not isinstance(error.value, AtScaleBatchFailedError)
+
+
 @pytest.mark.parametrize("word", ["inprogress", "new", "active", "archived", "undone", "don"])
 def test_what_has_not_ended_well_is_never_reported_as_if_it_had(word):
     with pytest.raises(AtScaleBatchFailedError):
@@ -177,7 +194,7 @@ def test_what_has_not_ended_well_is_never_reported_as_if_it_had(word):
 
 @given(st.text(min_size=1))
 def test_only_success_is_reported(word):
-    if Batch(BATCH_ID, word).phase is not Phase.SUCCEEDED:
+    if Batch(BATCH_ID, word).phase not in (Phase.SUCCEEDED, Phase.SUPERSEDED):
         with pytest.raises(AtScaleBatchFailedError):
             end(Ended(Batch(BATCH_ID, word)), BUILT)
 
@@ -244,6 +261,16 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             f"{HOST}; to build again, clear the task that started it.",
         ),
         (
+            Ended(Batch(BATCH_ID, ALL_DELETED)),
+            {"origin": "watched"},
+            AtScaleBatchSupersededError,
+            f"{WHERE} cannot be judged: all its aggregates are deleted, most likely because a later build has "
+            "replaced them, and the build history, which would tell how it ended, may not be read. Look for "
+            f"the later build at {HOST}/history: if it ended well, mark the task as success; else to build "
+            "again, clear the task that started it. To avoid this, let the user of the connection read the "
+            "build history.",
+        ),
+        (
             ended(),
             {"failed_aggregates": "fail"},
             AtScaleAggregatesFailedError,
@@ -253,8 +280,18 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             "again.",
         ),
     ],
-    ids=["timeout", "execution_timeout", "missing", "trouble", "unknown", "failed", "watched", "incomplete"],
-)
+    ids=[
+        "timeout",
+        "execution_timeout",
+        "missing",
+        "trouble",
+        "unknown",
+        "failed",
+        "watched",
+        "superseded",
+        "incomplete",
+    ],
+)  # fmt: skip
 def test_each_error_names_cause_object_and_next_step(verdict, changes, kind, said):
     with pytest.raises(kind, match=re.escape(said)):
         end(verdict, BUILT, NOT_BUILT, **changes)

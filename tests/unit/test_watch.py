@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.api.models import AggregateInstance, Batch, Phase, normalize_status
+from airflow_provider_atscale.api.models import ALL_DELETED, AggregateInstance, Batch, Phase, normalize_status
 from airflow_provider_atscale.api.observation import Missing, ReadFailed, Seen, observe_found
 from airflow_provider_atscale.waiting.policy import FLOOR, JITTER, Ended, GaveUp, Tolerance, Wait, WaitPolicy
 
@@ -55,7 +55,9 @@ GONE, DOWN = Missing(), ReadFailed("HTTP 503")
         ([(1, seen("Success"))], ["succeeded"]),
         ([(1, FAILED)], ["failed"]),
         ([(1, seen("cancelled"))], ["failed"]),
-        ([(1, seen("active")), (7200, seen("active"))], ["wait", "wait"]),
+        # "active" was never seen on a batch: it is tolerated as long as any unknown word, then it is an error.
+        ([(1, seen("active")), (900, seen("active")), (1802, seen("active"))], ["wait", "wait", "unknown"]),
+        ([(1, seen("active")), (900, seen("active")), (1700, DONE)], ["wait", "wait", "succeeded"]),
         # Missing: five minutes, and three looks at least.
         ([(1, GONE), (299, GONE), (302, GONE)], ["wait", "wait", "missing"]),
         ([(1, GONE), (302, GONE), (303, GONE)], ["wait", "wait", "missing"]),
@@ -78,7 +80,7 @@ GONE, DOWN = Missing(), ReadFailed("HTTP 503")
         ([(1, DOWN), (900, DOWN), (1790, GONE), (1810, DOWN), (1820, DOWN)], ["wait"] * 5),
     ],
     ids=[
-        "done", "done at once", "success", "failed", "cancelled", "active is not yet done",
+        "done", "done at once", "success", "failed", "cancelled", "active", "active, then done",
         "missing", "missing needs three looks", "was there in between",
         "gone after hours", "first look after hours",
         "trouble", "a good answer in between", "trouble needs three looks",
@@ -91,6 +93,7 @@ def test_what_is_made_of_what_is_seen(steps, expected):
 
 
 ALL, HALF = by_instances("done", "active", "active"), by_instances("inprogress", "active", "new")
+REPLACED = by_instances(ALL_DELETED, "deleted", "deleted")
 MORE, NONE = by_instances("done", "active", "active", "active"), by_instances("failed", "failed")
 
 
@@ -103,8 +106,19 @@ MORE, NONE = by_instances("done", "active", "active", "active"), by_instances("f
         ([(1, ALL), (20, GONE), (31, ALL)], ["wait", "wait", "wait"]),
         ([(1, ALL), (20, DOWN), (31, ALL)], ["wait", "wait", "succeeded"]),
         ([(1, NONE), (31, NONE)], ["wait", "failed"]),
+        ([(1, REPLACED), (31, REPLACED)], ["wait", "superseded"]),
+        ([(1, ALL), (20, REPLACED), (31, REPLACED), (50, REPLACED)], ["wait", "wait", "wait", "superseded"]),
     ],
-    ids=["stays", "more appear", "goes on", "disappears", "trouble in between", "failed"],
+    ids=[
+        "stays",
+        "more appear",
+        "goes on",
+        "disappears",
+        "trouble in between",
+        "failed",
+        "superseded",
+        "superseded in between",
+    ],
 )
 def test_an_end_that_only_instances_show_must_stay(steps, expected):
     assert play(watch(), *steps) == expected

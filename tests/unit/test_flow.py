@@ -33,6 +33,9 @@ def answer(body: bytes = b"", status: int = 200, **headers: str) -> Response:
         ("Thu, 99 Feb 2025 09:53:20 GMT", None),
         ("", None),
         ("yesterday", None),
+        ("Fri, 31 Dec 9999 23:59:59 -1400", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),
+        ("\ud800", None),
     ],
 )
 def test_the_servers_clock(date, epoch):
