@@ -358,6 +358,5 @@ def pause(history: History, poll_interval: float, random: float) -> float:
     for batch in history.running:
         if batch.created is not None and history.server_time is not None:
             elapsed = max((history.server_time - batch.created).total_seconds(), 0.0)
-            estimate = batch.estimate_ms / 1000 if batch.estimate_ms else None
-            seconds = min(seconds, next_poll_delay(elapsed, estimate, poll_interval, random))
+            seconds = min(seconds, next_poll_delay(elapsed, poll_interval, random))
     return seconds
