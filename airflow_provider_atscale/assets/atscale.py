@@ -2,8 +2,9 @@
 AtScale models as Airflow's assets: ``atscale://<host>/<catalog>/<model>``.
 
 Catalog and model are their captions, or their names if they have no caption, percent-encoded as needed.
-Airflow identifies an asset by its URI, so the task that produces it and the DAG that is scheduled on it must use
-the same spelling. Give :func:`create_asset` and :func:`model_asset` the caption: an asset alias resolves to that.
+Airflow identifies an asset by its URI, so the task that produces it and the DAG that is scheduled on it must
+use the same spelling. Give :func:`create_asset` and :func:`model_asset` the caption: an asset alias resolves to
+that.
 
 If a task of this package has an asset among its ``outlets``, the event's ``extra`` is the report of the batch.
 If it has an asset alias, the alias resolves to the model's asset, and lists and mappings in ``extra`` are JSON

@@ -275,7 +275,7 @@ SHOWN = {
     ),
     "watchers of one model": (
         "dags/test_watcher.py::test_triggers_of_one_model_share_one_read",
-        "unit/test_event_trigger.py::test_before_airflow_3_3_each_looks_for_itself",
+        "unit/test_event_trigger.py::test_before_airflow_3_3_each_polls_for_itself",
     ),
     "retry policies": ("dags/test_examples.py::test_the_retry_policy_decides",),
     "*Test* button": ("contract/test_hook.py::test_connection_works",),
