@@ -1,15 +1,15 @@
 """
 AtScale models as Airflow's assets: ``atscale://<host>/<catalog>/<model>``.
 
-Catalog and model are written as people know them, percent-encoded where a URI needs it. An asset is its URI, so
-the task that produces it and the DAG that is scheduled on it must spell it alike. Give :func:`create_asset` and
-:func:`model_asset` the caption, or the name of what has no caption: an asset alias resolves to that.
+Catalog and model are their captions, or their names if they have no caption, percent-encoded as needed.
+Airflow identifies an asset by its URI, so the task that produces it and the DAG that is scheduled on it must
+use the same spelling. Give :func:`create_asset` and :func:`model_asset` the caption: an asset alias resolves to
+that.
 
-Asset events carry JSON values in ``extra``. Where a task of this package has an asset of any kind among its
-``outlets``, the event carries the report of the batch; where it has an asset alias, the alias resolves to the
-model's own asset, and the report's lists and mappings are JSON texts in that event. A task that was given ids,
-as a sensor from XCom ``batch``, knows no names, and its alias resolves to an asset of ids. Airflow emits events
-only for tasks that succeed.
+If a task of this package has an asset among its ``outlets``, the event's ``extra`` is the report of the batch.
+If it has an asset alias, the alias resolves to the model's asset, and lists and mappings in ``extra`` are JSON
+texts. A task that was given ids, for example a sensor by XCom ``batch``, knows no names: its alias resolves to
+an asset of ids. Airflow emits events only for tasks that succeed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
-    Return the one spelling of a model's URI, or raise ``ValueError`` for what names no model.
+    Return the normal form of a model's URI, or raise ``ValueError`` if it names no model.
 
     :param uri: The URI, split.
     """
     if uri.username is not None or uri.password is not None:
-        raise ValueError(f"{_SHAPE} must not contain login or password; they belong into the connection")
+        raise ValueError(f"{_SHAPE} must not contain login or password; put them into the Airflow connection")
     if uri.query or uri.fragment:
-        raise ValueError(f"{_SHAPE} has no query and no fragment")
+        raise ValueError(f"{_SHAPE} has no query and no fragment; remove them")
     parts = uri.path.removeprefix("/").rstrip("/").split("/")
     if len(parts) != 2 or not all(parts):
         raise ValueError(
@@ -73,7 +73,7 @@ def _name(part: str) -> str:
     if not name or name in (".", "..") or not name.isprintable():
         raise ValueError(f"{part!r} is no name of a catalog or model")
     if "{{" in name or "{%" in name:
-        raise ValueError(f"{name!r} is a template, and Airflow does not render the URIs of assets")
+        raise ValueError(f"{name!r} is a template, but Airflow does not render the URIs of assets")
     return name
 
 
@@ -84,12 +84,12 @@ def create_asset(*, host: str, catalog: str, model: str, extra: dict[str, Any] |
     :param host: AtScale's host, with its port unless that is 443, or its whole address.
     :param catalog: Name of the catalog; on the installer edition of the project.
     :param model: Name of the model; on the installer edition of the cube.
-    :param extra: What else to keep with the asset.
+    :param extra: Further JSON values to store with the asset.
     """
     from airflow.providers.common.compat.sdk import Asset
 
-    where = _host_of(host) if "://" in host else host
-    raw = f"{SCHEME}://{where}/{quote(catalog, safe='')}/{quote(model, safe='')}"
+    netloc = _host_of(host) if "://" in host else host
+    raw = f"{SCHEME}://{netloc}/{quote(catalog, safe='')}/{quote(model, safe='')}"
     # Airflow 2 only warns of a URI that its provider rejects.
     uri = sanitize_uri(urlsplit(raw)).geturl()
     return Asset(uri=uri, extra=extra)
@@ -97,10 +97,10 @@ def create_asset(*, host: str, catalog: str, model: str, extra: dict[str, Any] |
 
 def model_asset(catalog: str, model: str, atscale_conn_id: str = "atscale_default") -> Asset:
     """
-    Return the asset of a model of a connection's server.
+    Return the asset of a model on a connection's server.
 
-    Reads the connection, so it is for tasks. At the top of a DAG file that would be a look-up at each parse:
-    give :func:`create_asset` the host there, or use an asset alias.
+    Use it in tasks only, because it reads the connection. At the top of a DAG file, which would read it at each
+    parse, give :func:`create_asset` the host, or use an asset alias.
 
     :param catalog: Name of the catalog; on the installer edition of the project.
     :param model: Name of the model; on the installer edition of the cube.
@@ -115,7 +115,7 @@ def model_asset(catalog: str, model: str, atscale_conn_id: str = "atscale_defaul
 
 
 def _host_of(address: str) -> str:
-    """Return host and port of a server's address, without the port that its scheme has anyway."""
+    """Return host and port of a server's address, without the default port of its scheme."""
     parts = urlsplit(address)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
@@ -123,16 +123,16 @@ def _host_of(address: str) -> str:
 
 
 def namespace(server: str) -> str:
-    """Return the OpenLineage namespace of a server, which is the beginning of its assets' URIs."""
+    """Return the OpenLineage namespace of a server: the beginning of its assets' URIs."""
     return f"{SCHEME}://{_host_of(server)}"
 
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> OpenLineageDataset:
     """
-    Return a model's asset as OpenLineage's dataset.
+    Return a model's asset as an OpenLineage dataset.
 
     :param asset: The asset.
-    :param lineage_context: Who uses it, which makes no difference.
+    :param lineage_context: Not used.
     """
     from airflow.providers.common.compat.openlineage.facet import Dataset as OpenLineageDataset
 
@@ -143,21 +143,21 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> OpenLine
 
 def publish_report(context: Any, outlets: Iterable[Any], report: Mapping[str, Any], log: Any) -> None:
     """
-    Put a batch's report into the events of a task's outlets; never raises, for the batch is done.
+    Put a batch's report into the events of a task's outlets; a failure is logged, because the batch is done.
 
     :param context: The task's context.
-    :param outlets: The task's outlets, of whatever kind.
+    :param outlets: The task's outlets of any kind.
     :param report: The report.
-    :param log: Where to say what failed.
+    :param log: The logger.
     """
     for outlet in outlets:
         try:
             _publish_report(context, outlet, report)
         except Exception as error:
             log.warning(
-                "The event of outlet %r lacks the report of batch %s (%s: %s)",
-                outlet,
+                "Could not add the report of batch %s to the event of outlet %r (%s: %s)",
                 report["batch_id"],
+                outlet,
                 type(error).__name__,
                 error,
             )
@@ -168,20 +168,20 @@ def _publish_report(context: Any, outlet: Any, report: Mapping[str, Any]) -> Non
 
     if isinstance(outlet, AssetAlias):
         if report["catalog"] and report["model"]:
-            own = create_asset(host=report["server"], catalog=report["catalog"], model=report["model"])
+            asset = create_asset(host=report["server"], catalog=report["catalog"], model=report["model"])
             extra = {name: _flat(value) for name, value in report.items()}
-            context["outlet_events"][outlet].add(own, extra=extra)
+            context["outlet_events"][outlet].add(asset, extra=extra)
     elif isinstance(outlet, (Asset, *_references())):
         context["outlet_events"][outlet].extra.update(report)
 
 
 def _flat(value: Any) -> Any:
-    """Return what can be put into a set: Airflow up to 3.1 does that with an alias' event, or else fails."""
+    """Return a hashable value: Airflow up to 3.1 puts the values of an alias' event into a set."""
     return json.dumps(value) if isinstance(value, (dict, list)) else value
 
 
 def _references() -> tuple[type, ...]:
-    """Return the kinds of outlets that only name an asset; Airflow 2 has none."""
+    """Return the outlet classes that only reference an asset; Airflow 2 has none."""
     try:
         from airflow.sdk.definitions.asset import AssetRef
     except ImportError:

@@ -50,7 +50,7 @@ from airflow_provider_atscale.tasks.report import WaitContext, conclude, make_re
 from airflow_provider_atscale.waiting.blocking import wait_blocking
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, WaitPolicy, WaitResult
 from airflow_provider_atscale.waiting.progress import Progress
-from airflow_provider_atscale.waiting.tolerance import tolerance
+from airflow_provider_atscale.waiting.tolerance import load_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,7 +265,7 @@ class BuildTask(RunningTask):
         subject = f"Batch {batch_id}"
         return wait_blocking(
             lambda: hook.observe_batch(plan.ref, batch_id),
-            WaitPolicy(since, plan.poll_interval, tolerance(), subject),
+            WaitPolicy(since, plan.poll_interval, load_tolerance(), subject),
             Progress(self.log, f"{subject} of {plan.ref}", since),
             plan.deadline,
             is_stopped=self._is_stopped,

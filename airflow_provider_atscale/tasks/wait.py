@@ -38,10 +38,10 @@ from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.tasks.base import RunningTask
 from airflow_provider_atscale.tasks.event import read_event
 from airflow_provider_atscale.tasks.plan import TaskPlan
-from airflow_provider_atscale.waiting.deadline import Deadline, timed_out
+from airflow_provider_atscale.waiting.deadline import Deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import TimedOut, Wait, WaitPolicy, WaitResult
 from airflow_provider_atscale.waiting.progress import Progress
-from airflow_provider_atscale.waiting.tolerance import tolerance
+from airflow_provider_atscale.waiting.tolerance import load_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,7 +97,7 @@ class WaitTask(RunningTask):
             result = self._poll(batch_id)
             if result is not None:
                 return self._conclude(batch_id, result)
-            is_listed = self._policy is not None and self._policy.listed
+            is_listed = self._policy is not None and self._policy.seen_in_history
             plan = self._plan()
             self.defer(
                 self.hook, plan, batch_id, "execute_complete", since=plan.began, seen_in_history=is_listed
@@ -193,14 +193,14 @@ class WaitTask(RunningTask):
         observation = self._observe(batch_id)
         now = time.time()
         decision = policy.observe(observation, now, random.random())  # noqa: S311
-        progress.note(observation, policy, decision, now)
+        progress.log_observation(observation, policy, now)
         self._store_uncertainty(policy)
         if not isinstance(decision, Wait):
             return decision
         self._delay = decision.seconds
         if not self.operator.deferrable and now - policy.since >= self.operator.timeout:
             # The base class would raise the same right after this, without a word about the batch.
-            return timed_out(Deadline(policy.since + self.operator.timeout, "timeout"), policy, now)
+            return timeout_result(Deadline(policy.since + self.operator.timeout, "timeout"), policy, now)
         return None
 
     def _needs_confirmation(self) -> bool:
@@ -213,13 +213,13 @@ class WaitTask(RunningTask):
             first = self._first_poke()
             since = first.timestamp() if first else time.time()
             subject = f"Batch {batch_id}" if batch_id else "The newest batch"
-            self._policy = WaitPolicy(since, self.operator.poke_interval, tolerance(), subject)
+            self._policy = WaitPolicy(since, self.operator.poke_interval, load_tolerance(), subject)
             self._progress = Progress(self.log, subject, since)
             store: Any = self.context.get("task_state_store")
             if first is not None and store is not None:
                 stored = store.get(STATE_KEY)
                 if isinstance(stored, dict) and stored.get("since") == since:
-                    self._policy.remember(stored)
+                    self._policy.restore(stored)
         return self._policy, self._progress
 
     def _first_poke(self) -> Any:
@@ -232,7 +232,7 @@ class WaitTask(RunningTask):
         if not self.operator.reschedule or store is None:
             return
         try:
-            store.set(STATE_KEY, {**policy.memory(), "since": policy.since})
+            store.set(STATE_KEY, {**policy.to_json(), "since": policy.since})
         except Exception as error:
             self.log.warning(
                 "The state of this poke could not be written to Airflow's task state store (%s: %s)",

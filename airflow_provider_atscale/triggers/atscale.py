@@ -12,11 +12,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_atscale.api.models import ModelRef, batch_to_json
 from airflow_provider_atscale.client.shared_connection import shared_connection
-from airflow_provider_atscale.waiting.deadline import parse_deadline, timed_out
+from airflow_provider_atscale.waiting.deadline import parse_deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import JITTER, Ended, Wait, WaitPolicy, next_poll_delay
 from airflow_provider_atscale.waiting.progress import Progress
 from airflow_provider_atscale.waiting.shared import Subscription
-from airflow_provider_atscale.waiting.tolerance import tolerance
+from airflow_provider_atscale.waiting.tolerance import load_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -107,19 +107,19 @@ class AtScaleBatchTrigger(BaseTrigger):
         until = _moment(self.deadline)
         async with Subscription(shared_connection(self.atscale_conn_id), ref, self.batch_id) as subscription:
             # The triggers of a restarted triggerer begin at once: a random first delay spreads their polls.
-            longest = next_poll_delay(max(time.time() - self.since, 0.0), None, self.poll_interval, 0.5)
+            longest = next_poll_delay(max(time.time() - self.since, 0.0), self.poll_interval, 0.5)
             longest = max(longest, LEAST_SECONDS * (1 + JITTER))
             seconds = random.uniform(LEAST_SECONDS, longest)  # noqa: S311
             observation = await subscription.next(min(seconds, until - time.time()))
             subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
             watch = WaitPolicy(
-                self.since, self.poll_interval, tolerance(), subject, listed=self.seen_in_history
+                self.since, self.poll_interval, load_tolerance(), subject, seen_in_history=self.seen_in_history
             )
             progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
             while True:
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
-                progress.note(observation, watch, decision, now)
+                progress.log_observation(observation, watch, now)
                 if isinstance(decision, Ended):
                     batch = decision.batch
                     return self._event("ended", batch.id, subscription.ref, batch=batch_to_json(batch))
@@ -127,7 +127,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                     kind, reason = decision.kind, decision.reason
                     return self._event("gave_up", self.batch_id, subscription.ref, kind=kind, reason=reason)
                 if now >= until and (deadline := parse_deadline(self.deadline)) is not None:
-                    verdict = timed_out(deadline, watch, now)
+                    verdict = timeout_result(deadline, watch, now)
                     return self._event(
                         "timeout",
                         self.batch_id,

@@ -1,29 +1,29 @@
 """
-Start DAGs when builds end, whoever started them: Design Center, AtScale's scheduler, another Airflow.
+Start DAGs when builds end, no matter who started them: Design Center, AtScale's scheduler, another Airflow.
 
 For Airflow 3.0 and newer, which call it event-driven scheduling: the trigger watches a model, and every batch
-that ends becomes an event of the asset that it is attached to.
+that ends becomes an event of the asset that the trigger is attached to.
 
-What is promised, and what is not
----------------------------------
+Delivery guarantees
+-------------------
 
 ===============  ===========================================================================================
 Airflow          each batch that ends is an event
 ===============  ===========================================================================================
-3.3 and newer    exactly once as long as no process dies in a bad moment. How far a model has been reported
-                 is kept in Airflow's asset state store, and moved on only when Airflow has confirmed that
-                 it has stored the events: builds that end while no triggerer runs are reported when one
-                 runs again. A triggerer that dies in the second or two between both reports the same batch
-                 once more, and so do two triggerers as long as each takes the other for dead: never less
-                 than once, seldom twice. ``batch_id`` tells.
-3.0 to 3.2       at most once. There is nothing to keep anything in: a triggerer that starts begins anew,
-                 and builds that end while none runs are never reported.
+3.3 and newer    at least once, and seldom twice. The batches that have been reported are kept in Airflow's
+                 asset state store. A batch is added only after Airflow has taken its event and confirmed that
+                 it is stored, so builds that end while no triggerer runs are reported when one runs again. A
+                 batch is reported twice if the triggerer dies, or the trigger is stopped, in the second or two
+                 between event and confirmation, and if two triggerers run the trigger because each takes the
+                 other for dead. The ``batch_id`` in the event identifies it.
+3.0 to 3.2       at most once. These versions offer no state store: a triggerer that starts begins anew, and
+                 builds that end while none runs are never reported.
 ===============  ===========================================================================================
 
-Builds that ended before a model was watched for the first time are not reported, on any version. One look sees
-the newest hundred batches of a model: should more of them end while no triggerer runs, the oldest are missed.
-Airflow watches nothing for a paused DAG: once it is unpaused, 3.3 and newer report what ended meanwhile.
-Where the build history may not be read nothing is reported, and the triggerer's log says why.
+Builds that ended before a model was watched for the first time are not reported, on any version. One read shows
+the newest hundred batches of a model: if more than that end while no triggerer runs, the oldest are missed.
+Airflow watches nothing for a paused DAG; after it is unpaused, 3.3 and newer report what ended meanwhile.
+Without the permission to read the build history nothing is reported, and the triggerer's log says why.
 Airflow itself may start one DAG run for several events that come close together.
 """
 
@@ -36,7 +36,6 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowOptionalProviderFeatureException
@@ -45,68 +44,63 @@ try:
     from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 except ImportError:
     raise AirflowOptionalProviderFeatureException(
-        "AtScaleBuildTrigger needs Airflow 3.0 or newer: older versions cannot schedule DAGs on events from "
-        "elsewhere. Schedule the DAG by time and let an AtScaleBatchSensor look at the model's newest batch."
+        "AtScaleBuildEventTrigger needs Airflow 3.0 or newer: older versions cannot schedule DAGs on external "
+        "events. Schedule the DAG by time and let an AtScaleBatchSensor wait for the model's newest batch."
     ) from None
 try:
     from airflow.triggers.shared_stream import SharedStreamProducer
 except ImportError:
-    # Airflow before 3.3: each trigger looks for itself.
+    # Airflow before 3.3: each trigger polls for itself.
     SharedStreamProducer = None  # type: ignore[assignment, misc, unused-ignore]
 
 from airflow_provider_atscale.arguments import parse_choice, parse_name, parse_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Hashable, Sequence
 
-    from airflow_provider_atscale.api.flow import Flow
-    from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef
-    from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
+    from airflow_provider_atscale.api.models import Batch, History, ModelRef
+    from airflow_provider_atscale.client.shared_connection import SharedConnection
     from airflow_provider_atscale.waiting.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
 OUTCOMES = ("any", "succeeded", "failed")
-#: The longest pause, in seconds, while AtScale cannot be read.
-LONGEST_PAUSE = 600.0
-#: How long, in seconds, a name stands for the model that it was found to be: the installer edition gives each
-#: published version of a project an id of its own, and the history of the version before it just ends.
-FIND_AGAIN = 600.0
-#: What a report lacks that comes from the history alone.
+#: The longest delay, in seconds, while AtScale cannot be read.
+MAX_BACKOFF = 600.0
+#: Seconds after which a model is resolved again: on the installer edition each published version of a project
+#: has an id of its own, and the history of the version before it just ends.
+RESOLVE_AGAIN_AFTER = 600.0
+#: Fields of a report that the history alone cannot fill.
 _NOT_KNOWN = ("instances", "rows", "failed_aggregates", "failures")
 
 
 @dataclass
-class Look:
-    """
-    What one look at a model's build history has shown.
+class Delivery:
+    """The batches of one snapshot that one trigger has passed on to Airflow."""
 
-    :param server: Address of the server.
-    :param ref: The model.
-    :param history: Its history.
-    :param on_persisted: What to do once Airflow has stored all events that this look led to.
-    """
+    trigger: AtScaleBuildEventTrigger
+    server: str
+    batch_ids: list[str] = field(default_factory=list)
+
+
+@dataclass
+class HistorySnapshot:
+    """One read of a model's build history, and what the triggers have passed on of it."""
 
     server: str
     ref: ModelRef
     history: History
-    on_persisted: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-
-    async def confirm(self) -> None:
-        """Airflow has stored all events."""
-        for call in self.on_persisted:
-            await call()
-        self.on_persisted.clear()
+    deliveries: list[Delivery] = field(default_factory=list)
 
 
 class AtScaleBuildEventTrigger(BaseEventTrigger):
     """
     Watch a model, and report each batch that ends; never start or stop anything.
 
-    For an asset watcher: ``Asset(..., watchers=[AssetWatcher(name=..., trigger=AtScaleBuildTrigger(...))])``.
-    The event's payload is the report of the batch, without what only its aggregates could tell. An asset that
-    a watcher feeds should not also be the outlet of a task that builds the model: the batch would be two
-    events.
+    For an asset watcher:
+    ``Asset(..., watchers=[AssetWatcher(name=..., trigger=AtScaleBuildEventTrigger(...))])``.
+    The event's payload is the report of the batch, without what only its aggregates could tell. Do not make an
+    asset with such a watcher also the outlet of a task that builds the model: the batch would be two events.
 
     Triggers of one triggerer that watch the same model share one read of its history (Airflow 3.3+).
 
@@ -114,7 +108,7 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
     :param model: Id, name or caption of the model; on the installer edition of the cube.
     :param outcome: Which batches to report: ``any``, the default, ``succeeded`` or ``failed``.
     :param atscale_conn_id: The :ref:`Airflow connection <howto/connection:atscale>`.
-    :param poll_interval: The longest time between two looks, in seconds; while a batch runs, looks follow its
+    :param poll_interval: The longest time between two polls, in seconds; while a batch runs, polls follow its
         length. Default: 60.
     """
 
@@ -133,14 +127,16 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
         self.outcome = parse_choice(outcome, "outcome", OUTCOMES)
         self.atscale_conn_id = parse_name(atscale_conn_id, "atscale_conn_id")
         self.poll_interval = parse_seconds(poll_interval, "poll_interval")
-        self._mark: Watermark | None = None
+        #: Passed on to Airflow, confirmed by Airflow, and written to the asset state store.
+        self._reported: Watermark | None = None
+        self._confirmed: Watermark | None = None
         self._stored: Watermark | None = None
-        self._is_over = False
+        self._unclear: list[Delivery] = []
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments, all of them JSON values and none of them secret."""
         return (
-            "airflow_provider_atscale.triggers.builds.AtScaleBuildTrigger",
+            "airflow_provider_atscale.triggers.builds.AtScaleBuildEventTrigger",
             {
                 "catalog": self.catalog,
                 "model": self.model,
@@ -150,23 +146,17 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
             },
         )
 
-    # --- looking alone ---
-
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look again and again, and yield an event for each batch that has ended."""
-        before: Look | None = None
-        async for look in watch(self.atscale_conn_id, self.catalog, self.model, self.poll_interval):
-            # Nobody confirms anything here; what was yielded a whole look ago has long been stored.
-            if before is not None:
-                await before.confirm()
-            before = look
-            for payload in await self._take(look):
-                yield _event(payload)
+        """Poll for this trigger alone, and yield an event for each batch that has ended."""
+        # Nothing is confirmed here: Airflow before 3.3 has no store that could keep it.
+        async for snapshot in poll_history(self.atscale_conn_id, self.catalog, self.model, self.poll_interval):
+            async for event in self._report(snapshot):
+                yield event
 
-    # --- looking together ---
+    # --- shared polling (Airflow 3.3+) ---
 
     def shared_stream_key(self) -> Hashable | None:
-        """Return what makes two triggers look together; None where Airflow confirms no events."""
+        """Return what triggers that share their polls have in common; None if Airflow confirms no events."""
         if SharedStreamProducer is None:
             return None
         return (__name__, self.atscale_conn_id, self.catalog, self.model, self.poll_interval)
@@ -174,66 +164,94 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
     @classmethod
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Any:
         """
-        Return who looks for all triggers with the same key.
+        Return the producer that polls for all triggers with the same key.
 
         :param kwargs: The arguments of one of them.
         """
         return _make_producer(
-            watch(kwargs["atscale_conn_id"], kwargs["catalog"], kwargs["model"], kwargs["poll_interval"])
+            poll_history(kwargs["atscale_conn_id"], kwargs["catalog"], kwargs["model"], kwargs["poll_interval"])
         )
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Look]) -> AsyncIterator[TriggerEvent]:
+    async def filter_shared_stream(
+        self, shared_stream: AsyncIterator[HistorySnapshot]
+    ) -> AsyncIterator[TriggerEvent]:
         """
-        Yield an event for each batch that has ended, from looks that are shared.
+        Yield an event for each batch that has ended, from snapshots that are shared.
 
-        :param shared_stream: The looks.
+        :param shared_stream: The snapshots.
         """
-        try:
-            async for look in shared_stream:
-                for payload in await self._take(look):
-                    yield _event(payload)
-        except Exception:
-            # Airflow could not store an event: looks that came after its look must not say that it is stored.
-            self._is_over = True
-            raise
+        async for snapshot in shared_stream:
+            # Airflow sends nothing more to a trigger whose events it could not store. So another trigger failed
+            # there, and the events of this one are stored.
+            for delivery in self._unclear:
+                self._add_confirmed(delivery)
+            self._unclear.clear()
+            async for event in self._report(snapshot):
+                yield event
 
-    # --- what is news ---
+    # --- what is reported ---
 
-    async def _take(self, look: Look) -> list[dict[str, Any]]:
-        """Return what is to be reported of a look."""
+    async def _report(self, snapshot: HistorySnapshot) -> AsyncIterator[TriggerEvent]:
+        mark = await self._current_mark(snapshot)
+        if mark is None:
+            return
+        delivery = Delivery(self, snapshot.server)
+        snapshot.deliveries.append(delivery)
+        for batch in mark.new_batches(snapshot.history):
+            if self.outcome in ("any", batch.phase.value):
+                yield TriggerEvent(_payload(snapshot, batch))  # type: ignore[no-untyped-call, unused-ignore]
+            # Airflow has taken the event: it asks for the next one only then. A cancelled trigger gets no
+            # further than the yield.
+            delivery.batch_ids.append(batch.id)
+            self._reported = mark = mark.add([batch.id])
+
+    async def _current_mark(self, snapshot: HistorySnapshot) -> Watermark | None:
+        """Return what has been reported; None if that cannot be read."""
         from airflow_provider_atscale.waiting.watermark import Watermark
 
-        if self._mark is None:
+        if self._reported is None:
             try:
-                self._mark = self._stored = await self._recall()
+                self._reported = self._confirmed = self._stored = await self._load()
             except Exception as error:
-                # To begin anew now would be to lose what ended since the last look.
-                log.warning("%s: how far it has been reported cannot be read: %s", look.ref, error)
-                return []
-        if self._mark is None or self._mark.server != look.server:
-            self._mark = Watermark.begin(look.server, look.history)
-        self._mark, ended = self._mark.advance(look.history)
-        if self._mark != self._stored:
-            look.on_persisted.append(partial(self._store, self._mark))
-        return [self._payload(look, batch) for batch in ended if self._is_wanted(batch)]
+                # To begin anew would lose what has ended since the last poll.
+                log.warning("Cannot read which batches of %s have been reported: %s", snapshot.ref, error)
+                return None
+        if self._reported is None or self._reported.server != snapshot.server:
+            self._reported = self._confirmed = Watermark.begin(snapshot.server, snapshot.history)
+        return self._reported
 
-    def _is_wanted(self, batch: Batch) -> bool:
-        return self.outcome in ("any", batch.phase.value)
+    def _add_confirmed(self, delivery: Delivery) -> None:
+        if self._confirmed is not None and self._confirmed.server == delivery.server:
+            self._confirmed = self._confirmed.add(delivery.batch_ids)
 
-    def _payload(self, look: Look, batch: Batch) -> dict[str, Any]:
-        from airflow_provider_atscale.tasks.report import WaitContext, make_report
+    async def _confirm(self, delivery: Delivery, *, all_stored: bool) -> None:
+        """Note that Airflow has stored the events of a snapshot, of all triggers or only of some."""
+        if not all_stored:
+            # Airflow does not say whose events are not. If they are this trigger's, it ends and starts anew.
+            self._unclear.append(delivery)
+            return
+        self._add_confirmed(delivery)
+        mark = self._confirmed
+        if mark is None or mark == self._stored:
+            return
+        try:
+            for store in self._stores():
+                await store.aset(self._key, mark.to_json())
+        except Exception as error:
+            # The next snapshot that is confirmed tries again.
+            log.warning(
+                "Cannot store which batches of %s / %s have been reported: %s", self.catalog, self.model, error
+            )
+        else:
+            self._stored = mark
 
-        log.info("Batch %s of %s ended as %s", batch.id, look.ref, batch.status)
-        report = make_report(batch, WaitContext(look.server, look.ref, batch.id, "watched"), None)
-        return {name: value for name, value in report.items() if name not in _NOT_KNOWN}
-
-    # --- from triggerer to triggerer ---
+    # --- the asset state store (Airflow 3.3+) ---
 
     @property
     def _key(self) -> str:
-        """Under which key an asset, which may have several watchers, keeps this one's watermark."""
+        """The key of this trigger's watermark in the store of an asset, which may have several watchers."""
         _, arguments = self.serialize()
-        # To look more or less often is not to watch something else.
+        # A change of the poll interval does not change what is watched.
         del arguments["poll_interval"]
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()
         return f"atscale_builds_{digest[:16]}"
@@ -243,12 +261,12 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
         store = getattr(self, "asset_state_store", None)
         if store is None:
             return []
-        # Watchers that are alike are one trigger. The accessor of several assets wants to be told which is
-        # meant, and does not tell which there are.
+        # Equal watchers of several assets are one trigger. Airflow's accessor of several assets must be told
+        # which one is meant, and does not list them.
         several = [*getattr(store, "_by_name", {}).values(), *getattr(store, "_by_uri", {}).values()]
         return several or [store]
 
-    async def _recall(self) -> Watermark | None:
+    async def _load(self) -> Watermark | None:
         from airflow_provider_atscale.waiting.watermark import parse_watermark
 
         newest: Watermark | None = None
@@ -258,53 +276,37 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
                 newest = mark.merge(newest) if newest and newest.server == mark.server else mark
         return newest
 
-    async def _store(self, mark: Watermark) -> None:
-        """Keep a watermark; where that fails, the next look tries again."""
-        if self._is_over:
-            return
-        try:
-            for store in self._stores():
-                await store.aset(self._key, mark.to_json())
-        except Exception as error:
-            log.warning("How far %s / %s is reported cannot be stored: %s", self.catalog, self.model, error)
-        else:
-            self._stored = mark
+
+def _payload(snapshot: HistorySnapshot, batch: Batch) -> dict[str, Any]:
+    from airflow_provider_atscale.tasks.report import WaitContext, make_report
+
+    log.info("Build ended as %s: batch %s of %s", batch.status, batch.id, snapshot.ref)
+    report = make_report(batch, WaitContext(snapshot.server, snapshot.ref, batch.id, "watched"), None)
+    return {name: value for name, value in report.items() if name not in _NOT_KNOWN}
 
 
-def _event(payload: dict[str, Any]) -> TriggerEvent:
-    return TriggerEvent(payload)  # type: ignore[no-untyped-call, unused-ignore]
-
-
-def _make_producer(looks: AsyncIterator[Look]) -> Any:
+def _make_producer(snapshots: AsyncIterator[HistorySnapshot]) -> Any:
     class Producer(SharedStreamProducer):
-        """Give looks to Airflow, and take its word that their events are stored."""
+        """Pass snapshots on to Airflow, and its confirmations back to the triggers."""
 
-        async def open_stream(self) -> AsyncIterator[tuple[Look, Look]]:
-            async for look in looks:
-                yield look, look
+        async def open_stream(self) -> AsyncIterator[tuple[HistorySnapshot, HistorySnapshot]]:
+            async for snapshot in snapshots:
+                yield snapshot, snapshot
 
         async def advance(self, batch: Sequence[Any]) -> None:
             for item in batch:
-                # Who failed begins again from what is stored, so nobody's watermark may move on; that of the
-                # others does with the next look.
-                if not item.outcome.failed:
-                    await item.broker_payload.confirm()
+                for delivery in item.broker_payload.deliveries:
+                    await delivery.trigger._confirm(delivery, all_stored=not item.outcome.failed)
 
     return Producer()
 
 
-async def watch(conn_id: str, catalog: str, model: str, poll_interval: float) -> AsyncIterator[Look]:
-    """
-    Look at a model's build history for ever; trouble is logged and borne.
-
-    A trigger that gave up would be started again at once, and ask a server that is in trouble, or that refuses
-    the credentials, every second.
-
-    :param conn_id: The Airflow connection.
-    :param catalog: Id, name or caption of the catalog.
-    :param model: Id, name or caption of the model.
-    :param poll_interval: The longest time between two looks, in seconds.
-    """
+async def poll_history(
+    conn_id: str, catalog: str, model: str, poll_interval: float
+) -> AsyncIterator[HistorySnapshot]:
+    """Read a model's build history again and again; a failure is logged and tolerated without limit."""
+    # If a trigger gave up, Airflow would start it again at once. It would then send a request every second to a
+    # server that is in trouble or refuses the credentials.
     from airflow_provider_atscale.api.models import HistoryUnavailable, ModelRef
     from airflow_provider_atscale.api.observation import ReadFailed
     from airflow_provider_atscale.client.shared_connection import shared_connection
@@ -312,52 +314,44 @@ async def watch(conn_id: str, catalog: str, model: str, poll_interval: float) ->
     from airflow_provider_atscale.waiting.shared import or_read_failed
 
     ref: ModelRef | None = None
-    found_at, troubles, said_at = 0.0, 0, 0.0
-    async with shared_connection(conn_id) as shared:
+    resolved_at, failures, logged_at = 0.0, 0, 0.0
+    async with shared_connection(conn_id) as connection:
         while True:
             answer: Any = ref
-            if ref is None or time.monotonic() - found_at >= FIND_AGAIN:
-                answer = await or_read_failed(shared.resolve_model(catalog, model))
-                found_at = time.monotonic()
+            if ref is None or time.monotonic() - resolved_at >= RESOLVE_AGAIN_AFTER:
+                answer = await or_read_failed(connection.resolve_model(catalog, model))
+                resolved_at = time.monotonic()
             if isinstance(answer, ModelRef):
                 ref = answer
-                answer = await or_read_failed(shared.run(partial(_history, ref)))
-            if not isinstance(answer, (HistoryUnavailable, ReadFailed)):
-                if troubles:
-                    log.info("%s / %s can be watched again", catalog, model)
-                troubles = 0
-                assert ref is not None  # noqa: S101 - without a model there is no history
-                yield Look((await shared.client()).settings.base_url, ref, answer)
-                await asyncio.sleep(pause(answer, poll_interval, random.random()))  # noqa: S311
+                answer = await or_read_failed(_read_history(connection, ref))
+            if ref is not None and not isinstance(answer, (HistoryUnavailable, ReadFailed)):
+                if failures:
+                    log.info("Watching %s / %s again", catalog, model)
+                failures = 0
+                yield HistorySnapshot((await connection.client()).settings.base_url, ref, answer)
+                await asyncio.sleep(_next_delay(answer, poll_interval, random.random()))  # noqa: S311
                 continue
-            troubles += 1
-            if troubles == 1 or time.monotonic() - said_at >= HEARTBEAT:
-                said_at = time.monotonic()
+            failures += 1
+            if failures == 1 or time.monotonic() - logged_at >= HEARTBEAT:
+                logged_at = time.monotonic()
                 reason = answer.reason if isinstance(answer, ReadFailed) else answer
-                log.warning("%s / %s cannot be watched at the moment: %s", catalog, model, reason)
-            # Whatever it is, the model may be another one after it.
+                log.warning("Cannot watch %s / %s at the moment: %s", catalog, model, reason)
+            # After any failure, the names may mean another model.
             ref = None
-            await asyncio.sleep(max(poll_interval, min(2.0**troubles, LONGEST_PAUSE)))
+            await asyncio.sleep(max(poll_interval, min(2.0**failures, MAX_BACKOFF)))
 
 
-def _history(ref: ModelRef, client: AsyncAtScaleClient) -> Flow[History | HistoryUnavailable]:
-    return client.edition.history(ref)
+async def _read_history(connection: SharedConnection, ref: ModelRef) -> Any:
+    return await connection.run(lambda client: client.edition.history(ref))
 
 
-def pause(history: History, poll_interval: float, random: float) -> float:
-    """
-    Return the seconds until the next look: the poll interval, or less while a batch runs.
-
-    :param history: What the last look has shown.
-    :param poll_interval: The longest time.
-    :param random: A random number from 0 to 1, so that watchers never beat in step.
-    """
+def _next_delay(history: History, poll_interval: float, random: float) -> float:
+    """Return the seconds until the next poll: the poll interval, or less while a batch runs."""
     from airflow_provider_atscale.waiting.policy import JITTER, next_poll_delay
 
     seconds = poll_interval * (1 + JITTER * random)
     for batch in history.running:
         if batch.created is not None and history.server_time is not None:
             elapsed = max((history.server_time - batch.created).total_seconds(), 0.0)
-            estimate = batch.estimate_ms / 1000 if batch.estimate_ms else None
-            seconds = min(seconds, next_poll_delay(elapsed, estimate, poll_interval, random))
+            seconds = min(seconds, next_poll_delay(elapsed, poll_interval, random))
     return seconds

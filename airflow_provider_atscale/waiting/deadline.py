@@ -1,42 +1,41 @@
-"""When a wait ends without its batch."""
+"""When a wait ends before its batch does."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, get_args
 
-from airflow_provider_atscale.api.values import is_number
+from airflow_provider_atscale.api.stored_json import read_json
 from airflow_provider_atscale.waiting.policy import TimedOut, WaitPolicy
 
-#: What can end a wait without the batch: the task's own limit, or Airflow's.
-LIMITS = ("timeout", "execution_timeout")
+Limit = Literal["timeout", "execution_timeout"]
+LIMITS: tuple[Limit, ...] = get_args(Limit)
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
     """
-    When a wait ends without the batch.
+    When a wait ends before its batch does.
 
     :param at: Epoch seconds.
-    :param limit: Which limit it is: ``timeout`` or ``execution_timeout``.
+    :param limit: Which limit it is: the task's ``timeout`` or Airflow's ``execution_timeout``.
     """
 
     at: float
-    limit: str
+    limit: Limit
 
     @classmethod
     def earlier(
         cls, began: float, timeout: float | None, task_began: float, execution_timeout: float | None
     ) -> Deadline | None:
         """
-        Return the earlier of both limits, None where there is none.
+        Return the earlier of both limits, or None if there is none.
 
         :param began: Epoch seconds at which the wait began.
-        :param timeout: Seconds that the user grants the wait.
+        :param timeout: Seconds that the wait may take.
         :param task_began: Epoch seconds at which the task began.
-        :param execution_timeout: Seconds that the user grants the task.
+        :param execution_timeout: Seconds that the task may take.
         """
         limits = []
         if timeout is not None:
@@ -47,34 +46,33 @@ class Deadline:
 
     def to_json(self) -> dict[str, Any]:
         """Return the deadline as JSON values."""
-        return {"at": self.at, "limit": self.limit}
+        return asdict(self)
 
 
 def parse_deadline(value: Any) -> Deadline | None:
-    """Return the deadline that JSON values are; None stays None, anything else is a ``ValueError``."""
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        at, limit = value.get("at"), value.get("limit")
-        if is_number(at) and limit in LIMITS:
-            return Deadline(float(at), str(limit))
-    raise ValueError(f"{value!r} is no deadline")
+    """Return the deadline that :meth:`Deadline.to_json` wrote; None stays None, others are a ``ValueError``."""
+    try:
+        deadline: Deadline | None = read_json(Deadline | None, value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no deadline: {error}") from None
+    return deadline
 
 
 def deferral_timeout(seconds: float, poll_interval: float, request_timeout: float) -> timedelta:
     """
-    Return Airflow's own limit of a deferral, late enough that the trigger's comes first.
+    Return the timeout for ``defer()``: later than the trigger's own deadline, as a safety net.
 
-    The trigger keeps the deadline; where Airflow's own timeout fires, nothing of ours runs any more.
+    If Airflow's timeout fires, the task fails without our code being called again.
 
     :param seconds: Seconds from the deferral to the deadline.
-    :param poll_interval: The longest time between two looks, in seconds.
-    :param request_timeout: Seconds that one answer may take.
+    :param poll_interval: The longest time between two polls, in seconds.
+    :param request_timeout: Seconds that one request may take.
     """
-    # A look that begins before it may wait for a connection, for an answer, and once more for both.
+    # The last poll may wait for a connection, for an answer, and once more for both.
     return timedelta(seconds=seconds + max(120.0, 2 * poll_interval, 5 * request_timeout))
 
 
-def timed_out(deadline: Deadline, watch: WaitPolicy, now: float) -> TimedOut:
-    """Return the verdict of a wait whose deadline has passed."""
-    return TimedOut(deadline.limit, max(now - watch.since, 0.0), watch.batch.status if watch.batch else None)
+def timeout_result(deadline: Deadline, policy: WaitPolicy, now: float) -> TimedOut:
+    """Return the result of a wait whose deadline has passed."""
+    status = policy.batch.status if policy.batch else None
+    return TimedOut(deadline.limit, max(now - policy.since, 0.0), status)

@@ -1,101 +1,96 @@
 """
-The one judge of a wait: observations in, "wait so long / ended / give up" out.
+Wait policy: given an observation of a batch, decide to poll again, finish or give up.
 
-The operator's blocking wait, the sensor's poke and the trigger's loop all ask the same object, so a batch is
-judged alike wherever somebody waits for it. It reads no clock, sends no request and never sleeps.
+The operator's blocking wait, the sensor and the trigger all use it, so they agree on every batch. It reads no
+clock, sends no request and never sleeps.
 
-A batch is *ended* only when AtScale says one of its words for it, and green only on ``done`` or
-``success``. All other answers are doubt, and doubt is borne for a bounded time:
+A batch has *ended* only if AtScale reports a status that says so, and succeeded only with ``done`` or
+``success``. Any other answer is inconclusive and tolerated for a limited time:
 
 - the batch is not in the history (yet): five minutes;
-- AtScale cannot be read (connection, 5xx, 429, 401, 403, an answer that is not one): half an hour;
-- AtScale says a word that nobody knows: half an hour;
-- the batch is judged by its instances, because no history may be read: an end must be seen twice.
+- AtScale cannot be read (connection, 5xx, 429, 401, 403, an answer that is no JSON): half an hour;
+- AtScale reports an unknown status: half an hour;
+- only the batch's aggregate instances can be read: an end must be seen twice.
 
-Each kind of doubt has its own clock, which runs until an answer contradicts it. So kinds that take turns, as
-with two servers of which one is down and the other knows less, cannot put the end off for ever.
+Each kind of uncertainty has its own clock, which runs until an answer contradicts it. Alternating kinds of
+failure therefore cannot extend the wait without bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from airflow_provider_atscale.api.models import Batch, Phase
 from airflow_provider_atscale.api.observation import Missing, Observation, ReadFailed
-from airflow_provider_atscale.api.values import is_number
+from airflow_provider_atscale.api.stored_json import read_json
 
-#: The part of the time already waited after which to look again.
+#: A delay is this share of the time already waited.
 GROWTH = 0.2
-#: Seconds between the first looks, and until when they are the first.
-FIRST = 1.0
-EARLY = 1.9
-#: The shortest time between two later looks, in seconds: it begins like this, grows like this, and ends there,
-#: where it meets :data:`GROWTH`.
-SHORTEST = 1.3
-SLOPE = 0.1
-SHORT = 2.6
-#: No setting of the longest time makes a wait a busy loop.
-FLOOR = 0.1
-#: By how much a time between two looks may be drawn out; it is never cut, so that no wait asks more often.
+#: The delay, in seconds, until so many seconds have been waited.
+FIRST_DELAY = 1.0
+FIRST_DELAY_UNTIL = 1.9
+#: The shortest delay after that: this many seconds, plus a share of the time already waited, up to a limit.
+LATER_DELAY = 1.3
+LATER_DELAY_GROWTH = 0.1
+LATER_DELAY_LIMIT = 2.6
+#: The smallest poll interval, so that no setting makes a wait a busy loop.
+MIN_POLL_INTERVAL = 0.1
+#: The share of a delay that jitter may add. It never shortens a delay, so no wait polls more often.
 JITTER = 0.02
-#: After an estimated end, the share of the estimate by which to look later.
-AFTER_ESTIMATE = 0.05
-#: How many of the last answers a final error shows.
-REMEMBERED = 3
+#: How many of the last answers an error shows.
+MAX_ANSWERS = 3
 
 
-def next_poll_delay(elapsed: float, estimate: float | None, cap: float, random: float) -> float:
+def next_poll_delay(elapsed: float, poll_interval: float, random: float) -> float:
     """
-    Return the seconds until the next look at a batch.
+    Return the seconds until the next poll: a fifth of the time already waited, up to the poll interval.
 
-    A fifth of the time already waited: over builds of all lengths the end is seen late by a tenth of the length
-    in the median, at the most by a fifth, and a build of any length costs at most twenty requests more than a
-    look each minute. That is as few as can be: both bounds are met with nothing to spare, so a number that is
-    changed here misses one of them.
+    In the median the end of a build is noticed a tenth of its length late. A build costs at most twenty polls
+    more than one each minute would. Do not change the constants without running ``tests/budgets``: both
+    bounds are tight. AtScale's estimate is not used, because it is unreliable.
 
-    :param elapsed: Seconds that the batch has been waited for.
-    :param estimate: Seconds that AtScale thinks the build takes; it can only shorten the wait.
-    :param cap: The longest wait, to which chance adds up to 2 %.
-    :param random: A random number from 0 to 1, so that waiters never beat in step.
+    :param elapsed: Seconds waited so far.
+    :param poll_interval: The longest delay in seconds, without jitter.
+    :param random: A random number from 0 to 1.
     """
-    shortest = FIRST if elapsed < EARLY else min(SHORTEST + SLOPE * elapsed, SHORT)
+    if elapsed < FIRST_DELAY_UNTIL:
+        shortest = FIRST_DELAY
+    else:
+        shortest = min(LATER_DELAY + LATER_DELAY_GROWTH * elapsed, LATER_DELAY_LIMIT)
     seconds = max(shortest, elapsed * GROWTH)
-    if estimate is not None and estimate > elapsed:
-        seconds = min(seconds, max(shortest, estimate * (1 + AFTER_ESTIMATE) - elapsed))
-    return min(seconds, max(cap, FLOOR)) * (1 + JITTER * random)
+    return min(seconds, max(poll_interval, MIN_POLL_INTERVAL)) * (1 + JITTER * random)
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """
-    How long doubt is borne.
+    How long uncertainty is tolerated.
 
     :param missing: Seconds that a batch may be missing from the history.
     :param trouble: Seconds that AtScale may be unreadable, without one good answer in between.
-    :param unknown: Seconds that a batch may be in a status that nobody knows.
-    :param settle: Seconds for which an end that only instances show must stay as it is.
-    :param looks: Answers of doubt that are borne in any case, however long they took.
+    :param unknown: Seconds that a batch may have an unknown status.
+    :param confirm_end_after: Seconds that an end which only instances show must stay the same.
+    :param attempts: How many uncertain answers are tolerated in any case, however long they took.
     """
 
     missing: float = 300.0
     trouble: float = 1800.0
     unknown: float = 1800.0
-    settle: float = 30.0
-    looks: int = 3
+    confirm_end_after: float = 30.0
+    attempts: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look again after so many seconds."""
+    """Poll again after so many seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The batch has ended, well or not: its phase tells."""
+    """The batch has ended; its phase tells whether it succeeded."""
 
     batch: Batch
 
@@ -103,10 +98,10 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class GaveUp:
     """
-    Doubt has lasted too long.
+    Uncertainty has lasted too long.
 
     :param kind: ``missing``, ``trouble`` or ``unknown``.
-    :param reason: What to tell the reader.
+    :param reason: The text for the error.
     """
 
     kind: str
@@ -118,8 +113,8 @@ class TimedOut:
     """
     A deadline has passed.
 
-    :param limit: Which: ``timeout`` or ``execution_timeout``.
-    :param seconds: Seconds that were waited.
+    :param limit: Which one: ``timeout`` or ``execution_timeout``.
+    :param seconds: Seconds waited.
     :param last_status: The batch's status when it was last seen.
     """
 
@@ -130,11 +125,11 @@ class TimedOut:
 
 Decision = Wait | Ended | GaveUp
 WaitResult = Ended | GaveUp | TimedOut
+Kind = Literal["missing", "trouble", "unknown"]
 
-
-#: Which doubts an answer of a kind does away with: a history that was read is no trouble, and a batch that it
+#: Which uncertainties an answer of a kind ends: a history that was read is no trouble, and a batch that it
 #: lists is not missing.
-_CONTRADICTS = {
+_CONTRADICTS: dict[Kind, tuple[Kind, ...]] = {
     "trouble": (),
     "missing": ("trouble",),
     "unknown": ("trouble", "missing"),
@@ -143,35 +138,59 @@ _CONTRADICTS = {
 
 @dataclass(slots=True)
 class Uncertainty:
-    """Since when there is a doubt of one kind, and how many answers of this kind there were."""
+    """Since when answers of one kind have been uncertain, and how many there were."""
 
     since: float
-    looks: int = 0
+    attempts: int = 0
 
 
 @dataclass(slots=True)
+class WaitState:
+    """
+    What a later process must know to continue a wait.
+
+    :param seen_in_history: Whether the history has listed the batch.
+    :param kind: How the last answer was uncertain.
+    :param uncertainties: All uncertainties that no answer has contradicted.
+    :param answers: The last uncertain answers.
+    """
+
+    seen_in_history: bool = False
+    kind: Kind | None = None
+    uncertainties: dict[Kind, Uncertainty] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+
+
 class WaitPolicy:
     """
-    Judge what is seen of one batch.
+    Decide after each observation of one batch.
 
-    :param since: Epoch seconds at which the wait began, by whichever process.
-    :param cap: The longest time between two looks, in seconds.
-    :param tolerance: How long doubt is borne.
+    :param since: Epoch seconds at which the wait began, in any process.
+    :param poll_interval: The longest time between two polls, in seconds.
+    :param tolerance: How long uncertainty is tolerated.
     :param subject: What is waited for, for the texts.
-    :param listed: Whether the history has shown the batch, to whichever process. From then on only the
-        history can show its end: rights that pass for a while must not let instances end the wait.
+    :param seen_in_history: Whether the history has listed the batch, in any process. From then on only the
+        history can show its end: a lost permission must not let instances end the wait.
     """
 
-    since: float
-    cap: float
-    tolerance: Tolerance = field(default_factory=Tolerance)
-    subject: str = "the batch"
-    listed: bool = False
-    batch: Batch | None = None
-    _kind: str | None = None
-    _uncertainties: dict[str, Uncertainty] = field(default_factory=dict)
-    _answers: tuple[str, ...] = ()
-    _end: tuple[frozenset[tuple[str, str]], float] | None = None
+    __slots__ = ("_end", "_state", "batch", "poll_interval", "since", "subject", "tolerance")
+
+    def __init__(
+        self,
+        since: float,
+        poll_interval: float,
+        tolerance: Tolerance | None = None,
+        subject: str = "the batch",
+        *,
+        seen_in_history: bool = False,
+    ) -> None:
+        self.since = since
+        self.poll_interval = poll_interval
+        self.tolerance = tolerance or Tolerance()
+        self.subject = subject
+        self.batch: Batch | None = None
+        self._state = WaitState(seen_in_history)
+        self._end: tuple[frozenset[tuple[str, str]], float] | None = None
 
     def observe(self, observation: Observation, now: float, random: float) -> Decision:
         """
@@ -187,108 +206,88 @@ class WaitPolicy:
             return self._tolerate("missing", "the build history does not list it", now, random)
         batch = observation.batch
         if batch.instances is None:
-            self.listed = True
-        elif self.listed and batch.phase is not Phase.WAITING:
-            return self._tolerate(
-                "trouble",
-                "the build history that listed it may not be read any more, and its aggregate instances alone "
-                "do not prove that it has ended",
-                now,
-                random,
+            self._state.seen_in_history = True
+        elif self.seen_in_history and batch.phase is not Phase.WAITING:
+            reason = (
+                "no permission to read the build history any more, and aggregates alone do not prove the end"
             )
+            return self._tolerate("trouble", reason, now, random)
         self.batch = batch
         if batch.phase is Phase.UNKNOWN:
             return self._tolerate("unknown", f"its status is {batch.status!r}", now, random)
-        self._kind = None
-        self._uncertainties.clear()
-        self._answers = ()
+        self._state = WaitState(self.seen_in_history)
         if batch.phase is Phase.WAITING:
             self._end = None
-            return self._wait(now, random)
-        if batch.instances is not None and not self._has_settled(batch, now):
-            return Wait(min(max(SHORT, self.tolerance.settle / 2), max(self.cap, FLOOR)))
+            return Wait(self._next_delay(now, random))
+        if batch.instances is not None and not self._is_confirmed(batch, now):
+            seconds = max(LATER_DELAY_LIMIT, self.tolerance.confirm_end_after / 2)
+            return Wait(min(seconds, max(self.poll_interval, MIN_POLL_INTERVAL)))
         return Ended(batch)
 
     @property
+    def seen_in_history(self) -> bool:
+        """Whether the history has listed the batch."""
+        return self._state.seen_in_history
+
+    @property
     def is_uncertain(self) -> bool:
-        """Whether the last answer told nothing certain."""
-        return self._kind is not None
+        """Whether the last answer was uncertain."""
+        return self._state.kind is not None
 
     @property
     def last_answer(self) -> str | None:
-        """The last doubtful answer."""
-        return self._answers[-1] if self._answers else None
+        """The last uncertain answer."""
+        return self._state.answers[-1] if self._state.answers else None
 
-    def _wait(self, now: float, random: float) -> Wait:
-        estimate = self.batch.estimate_ms if self.batch else None
-        elapsed = max(now - self.since, 0.0)
-        return Wait(next_poll_delay(elapsed, estimate / 1000 if estimate else None, self.cap, random))
+    def to_json(self) -> dict[str, Any]:
+        """Return the state for a later process, as JSON values."""
+        return {**asdict(self._state), "answers": list(self._state.answers)}
 
-    def _has_settled(self, batch: Batch, now: float) -> bool:
-        picture = frozenset((each.id, each.status) for each in batch.instances or ())
-        if self._end is None or self._end[0] != picture:
-            self._end = (picture, now)
+    def restore(self, value: Any) -> None:
+        """Continue from the state of an earlier process; a value that is not such a state changes nothing."""
+        try:
+            self._state = read_json(WaitState, value)
+        except ValueError:
+            return
+
+    def _next_delay(self, now: float, random: float) -> float:
+        return next_poll_delay(max(now - self.since, 0.0), self.poll_interval, random)
+
+    def _is_confirmed(self, batch: Batch, now: float) -> bool:
+        instances = frozenset((each.id, each.status) for each in batch.instances or ())
+        if self._end is None or self._end[0] != instances:
+            self._end = (instances, now)
             return False
-        return now - self._end[1] >= self.tolerance.settle
+        return now - self._end[1] >= self.tolerance.confirm_end_after
 
-    def _tolerate(self, kind: str, reason: str, now: float, random: float) -> Decision:
+    def _tolerate(self, kind: Kind, reason: str, now: float, random: float) -> Decision:
         if kind != "trouble":
             self._end = None
+        state = self._state
         for contradicted in _CONTRADICTS[kind]:
-            self._uncertainties.pop(contradicted, None)
-        self._kind = kind
-        doubt = self._uncertainties.setdefault(kind, Uncertainty(now))
-        doubt.looks += 1
-        self._answers = (*self._answers, reason.rstrip("."))[-REMEMBERED:]
+            state.uncertainties.pop(contradicted, None)
+        state.kind = kind
+        state.answers = (*state.answers, reason.rstrip("."))[-MAX_ANSWERS:]
+        current = state.uncertainties.setdefault(kind, Uncertainty(now))
+        current.attempts += 1
         bound: float = getattr(self.tolerance, kind)
-        if now - doubt.since >= bound and doubt.looks >= self.tolerance.looks:
-            return GaveUp(kind, self._give_up_reason(kind, now - doubt.since))
-        wait = self._wait(now, random).seconds
+        if now - current.since >= bound and current.attempts >= self.tolerance.attempts:
+            return GaveUp(kind, self._give_up_reason(kind, now - current.since))
+        seconds = self._next_delay(now, random)
         if kind == "trouble":
-            # Whatever ails the server, asking it more often as time goes on does not help.
-            wait = max(wait, min(2.0 ** min(doubt.looks, 10), self.cap) * (1 + random / 5))
-        left = doubt.since + bound - now
-        return Wait(min(wait, max(left, FIRST)))
+            # A server in trouble is polled less and less often.
+            backoff = min(2.0 ** min(current.attempts, 10), self.poll_interval)
+            seconds = max(seconds, backoff * (1 + random / 5))
+        return Wait(min(seconds, max(current.since + bound - now, FIRST_DELAY)))
 
-    def _give_up_reason(self, kind: str, seconds: float) -> str:
-        minutes = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
-        answers = "; then ".join(self._answers)
+    def _give_up_reason(self, kind: Kind, seconds: float) -> str:
+        duration = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+        answers = self._state.answers
         if kind == "missing":
-            return f"{self.subject} has not been in the build history for {minutes}"
+            return f"{self.subject} has not been in the build history for {duration}"
         if kind == "unknown":
-            return f"{self.subject} has been in an unknown status for {minutes}: {answers}"
+            return f"{self.subject} has been in an unknown status for {duration}: {'; then '.join(answers)}"
         return (
-            f"{self.subject} could not be read for {minutes}; "
-            f"the last {len(self._answers)} answers were: {answers}"
+            f"{self.subject} could not be read for {duration}; "
+            f"the last {len(answers)} answers were: {'; then '.join(answers)}"
         )
-
-    # --- from process to process ---
-
-    def memory(self) -> dict[str, Any]:
-        """Return what a later process must know to go on judging, as JSON values."""
-        return {
-            "kind": self._kind,
-            "doubts": {kind: [doubt.since, doubt.looks] for kind, doubt in self._uncertainties.items()},
-            "answers": list(self._answers),
-            "listed": self.listed,
-        }
-
-    def remember(self, memory: Mapping[str, Any]) -> None:
-        """Go on from what an earlier process knew; what is not understood is left out."""
-        self.listed = self.listed or memory.get("listed") is True
-        kind, doubts, answers = memory.get("kind"), memory.get("doubts"), memory.get("answers")
-        if not isinstance(doubts, Mapping) or not isinstance(answers, (list, tuple)):
-            return
-        known = {name: _parse_uncertainty(doubts[name]) for name in _CONTRADICTS if name in doubts}
-        self._uncertainties = {name: doubt for name, doubt in known.items() if doubt is not None}
-        self._kind = kind if isinstance(kind, str) and kind in self._uncertainties else None
-        self._answers = tuple(answer for answer in answers if isinstance(answer, str))[-REMEMBERED:]
-
-
-def _parse_uncertainty(value: Any) -> Uncertainty | None:
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        return None
-    since, looks = value
-    if not is_number(since) or not isinstance(looks, int) or isinstance(looks, bool) or looks < 0:
-        return None
-    return Uncertainty(float(since), looks)

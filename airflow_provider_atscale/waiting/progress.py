@@ -1,4 +1,4 @@
-"""Log what a wait sees: each change, and a sign of life."""
+"""Log what a wait observes: each change, and a heartbeat."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from airflow_provider_atscale.api.models import Batch, Phase
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.waiting.policy import Decision, WaitPolicy
+    from airflow_provider_atscale.waiting.policy import WaitPolicy
 
-#: Seconds after which a wait says that it still waits, though nothing changed.
+#: Seconds after which a wait logs that it still waits, even if nothing has changed.
 HEARTBEAT = 600.0
 
 
 class Progress:
     """
-    Log what a wait sees: each change, and a sign of life where nothing changes.
+    Log each change that a wait observes, and a heartbeat while nothing changes.
 
-    :param log: Where to.
+    Lines begin with the news and end with the subject: Airflow's log view shows some 90 characters of a line.
+
+    :param log: The logger.
     :param subject: What is waited for.
     :param since: Epoch seconds at which the wait began.
     """
@@ -27,39 +29,44 @@ class Progress:
         self._log = log
         self._subject = subject
         self._since = since
-        self._said: object = None
-        self._said_at = 0.0
-        self._second_best = False
+        self._logged: tuple[str, str] | None = None
+        self._logged_at = 0.0
+        self._warned_of_fallback = False
 
-    def note(self, observation: Observation, watch: WaitPolicy, decision: Decision, now: float) -> None:
+    def log_observation(self, observation: Observation, policy: WaitPolicy, now: float) -> None:
         """
         Log an observation, if it is news.
 
         :param observation: What was seen.
-        :param watch: The judge, after it saw it.
-        :param decision: What the judge said.
+        :param policy: The wait policy, after it saw it.
         :param now: Epoch seconds.
         """
-        batch = getattr(observation, "batch", None)
-        if batch is not None and batch.instances is not None and not self._second_best:
-            self._second_best = True
+        batch: Batch | None = getattr(observation, "batch", None)
+        if batch is not None and batch.instances is not None and not self._warned_of_fallback:
+            self._warned_of_fallback = True
             self._log.warning(
-                "%s: the build history may not be read, so the batch is judged by its aggregate instances. "
-                "That is second best: the user of the connection should be given the right to view aggregates",
+                "No permission to read the build history; falling back to aggregates, which is less reliable. "
+                "Give the user of the connection the right to view aggregates. %s",
                 self._subject,
             )
-        doubt = watch.last_answer if watch.is_uncertain else None
-        # Of texts alone: a tuple that holds nothing else costs collections of garbage nothing.
+        # Two texts only: the garbage collector does not track such a tuple.
         state = (batch.status if batch else "", type(observation).__name__)
-        if state == self._said and now - self._said_at < HEARTBEAT:
+        if state == self._logged and now - self._logged_at < HEARTBEAT:
             return
-        self._said, self._said_at = state, now
-        elapsed = max(now - self._since, 0.0)
-        if doubt is not None:
+        self._logged, self._logged_at = state, now
+        duration = _duration(max(now - self._since, 0.0))
+        if policy.is_uncertain:
             level = self._log.warning if isinstance(observation, ReadFailed) else self._log.info
-            level("%s: waiting on after %.0f s, though %s", self._subject, elapsed, doubt)
+            level("Still waiting after %s: %s. %s", duration, policy.last_answer, self._subject)
         elif batch is not None:
-            self._log.info("%s: %s after %.0f s%s", self._subject, batch.status, elapsed, _details(batch))
+            self._log.info("Status %s after %s%s. %s", batch.status, duration, _details(batch), self._subject)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _details(batch: Batch) -> str:

@@ -1,8 +1,8 @@
 """
 Shared polling: triggers on one event loop share a client per connection and one history read per model.
 
-A shared read is a task of its own in an empty context: a task inherits the context of its creator, and with it
-the log file of one trigger. It logs nothing itself, and a cancelled trigger does not end it for the others.
+A shared read is a separate task in an empty context: a task inherits the context of its creator, and with it
+the log file of one trigger. It logs nothing, and a cancelled trigger does not end it for the others.
 """
 
 from __future__ import annotations
@@ -36,11 +36,7 @@ _pollers: WeakKeyDictionary[SharedConnection, dict[tuple[str, str], ModelPoller]
 
 
 async def or_read_failed(read: Awaitable[Any]) -> Any:
-    """
-    Await a read, and return any failure as an observation.
-
-    :param read: The read.
-    """
+    """Await a read, and return any failure as an observation."""
     try:
         return await read
     except AtScaleError as error:
@@ -48,20 +44,14 @@ async def or_read_failed(read: Awaitable[Any]) -> Any:
     except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        # Airflow's own errors of a triggerer's channel are no Exceptions; a subscriber must hear of all.
+        # Some of Airflow's errors in a triggerer are no Exceptions; subscribers must get them all.
         return ReadFailed(f"unexpected {type(error).__name__}: {error}")
 
 
-async def find_model(
+async def _find_model(
     connection: SharedConnection, ref: ModelRef, batch_id: str | None
 ) -> ModelRef | Observation:
-    """
-    Find a model by its names or, if these are not known, through a batch's instances.
-
-    :param connection: The shared connection.
-    :param ref: What is known of the model.
-    :param batch_id: The batch.
-    """
+    """Find a model by its names or, if they are unknown, through a batch's instances."""
     if ref.catalog:
         read = connection.resolve_model(ref.catalog, ref.model)
     else:
@@ -107,12 +97,12 @@ class ModelPoller:
                 self._stop_timer()
 
     def _schedule_read(self, due: float) -> None:
-        # After a read that is under way the subscribers that are left schedule the next one.
+        # A read that is under way schedules the next one for the subscribers that still wait after it.
         if self._reading is not None or (self._due is not None and self._due <= due):
             return
         self._stop_timer()
         self._due = due
-        # In an empty context, which the read inherits: that of a trigger would lead to its log.
+        # The read inherits this empty context; a trigger's context would lead to the trigger's log.
         self._timer = asyncio.get_running_loop().call_at(
             due, self._start_read, context=self._connection.context
         )
@@ -149,7 +139,7 @@ class ModelPoller:
                 )
             for number, (future, (batch_id, _)) in enumerate(list(self._waiting.items()), 1):
                 if number % _WAKE_AT_ONCE == 0:
-                    # Each subscriber works on the answer; other tasks of the event loop want to run as well.
+                    # Each subscriber works on the answer; let other tasks of the event loop run, too.
                     await asyncio.sleep(0)
                 if future.done() or batch_id not in asked:
                     continue
@@ -162,7 +152,7 @@ class ModelPoller:
                     future.set_result(observe_found(answer, batch_id))
         finally:
             self._reading = None
-            # Subscribers that came during the read, for a batch that it did not ask for.
+            # Subscribers that joined during the read, for a batch that it did not ask for.
             left = [due for future, (_, due) in self._waiting.items() if not future.done()]
             if left:
                 self._schedule_read(min(left))
@@ -177,7 +167,7 @@ class ModelPoller:
 
 class Subscription:
     """
-    One trigger's subscription to a model's poller; the model may be found later.
+    One trigger's subscription to a model's poller; the model may be resolved later.
 
     :param connection: The shared connection.
     :param ref: The model; without ids if they are not known yet.
@@ -212,7 +202,7 @@ class Subscription:
         if self._poller is None:
             if not self.ref.catalog_id:
                 await asyncio.sleep(seconds)
-                found = await find_model(self._connection, self.ref, self._batch_id)
+                found = await _find_model(self._connection, self.ref, self._batch_id)
                 if not isinstance(found, ModelRef):
                     return found
                 self.ref, seconds = found, 0.0
@@ -220,7 +210,7 @@ class Subscription:
         return await self._poller.next(self._batch_id, seconds)
 
     def _join(self) -> ModelPoller:
-        # Names of a model differ from trigger to trigger; its ids do not.
+        # Triggers may name a model differently; its ids are the same.
         pollers = _pollers.setdefault(self._connection, {})
         key = (self.ref.catalog_id, self.ref.model_id)
         poller = pollers.get(key)

@@ -1,26 +1,26 @@
 """
-Which batches of a model have been reported: each that ends after watching began is news exactly once.
+Which batches of a model have been reported: each that ends after watching began is reported once.
 
-Batches are remembered by their ids and not by a time: they end in another order than they begin, and one that
-was long in the history as running must still be news when it ends.
+Batches are remembered by id, not by time: they end in another order than they begin, and a batch that has long
+been in the history as running must still be reported when it ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_atscale.api.models import Batch, History, Phase
-from airflow_provider_atscale.api.values import iso, parse_time
+from airflow_provider_atscale.api.stored_json import read_json
+from airflow_provider_atscale.api.values import iso
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterable
 
-VERSION = 1
 #: How many ids are remembered: several times what one read of the history lists, so an id is never forgotten
 #: while its batch can still be listed.
-REMEMBERED = 300
+MAX_KNOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,85 +29,65 @@ class Watermark:
     How far the batches of a model have been reported.
 
     :param server: Address of the server.
-    :param since: The server's clock when watching began; what ended earlier is no news.
+    :param since: The end of the newest batch when watching began; what ended earlier is not reported.
     :param known: Ids of the batches that had ended by then or have been reported, the oldest first.
+    :param version: Version of the stored format.
     """
 
     server: str
     since: datetime | None = None
     known: tuple[str, ...] = ()
+    version: Literal[1] = 1
 
     @classmethod
     def begin(cls, server: str, history: History) -> Watermark:
-        """
-        Return the watermark of somebody who begins to watch: what has ended by now is no news.
+        """Return the watermark of a trigger that begins to watch: batches that have ended are not reported."""
+        ended = [batch for batch in reversed(history.batches) if has_ended(batch)]
+        # Not the Date header: a proxy's clock or a slow answer would hide a batch that ends just now.
+        since = max((batch.ended for batch in ended if batch.ended is not None), default=None)
+        return cls(server, since, tuple(batch.id for batch in ended))
 
-        :param server: Address of the server.
-        :param history: The model's history.
-        """
-        known = tuple(batch.id for batch in reversed(history.batches) if has_ended(batch))
-        # Not the Date header: a proxy's clock, or an answer that takes a second, would hide what ends just now.
-        ends = [batch.ended for batch in history.batches if has_ended(batch) and batch.ended is not None]
-        return cls(server, max(ends, default=None), known)
-
-    def advance(self, history: History) -> tuple[Watermark, tuple[Batch, ...]]:
-        """
-        Return what has ended since, in the order of the ends, and the watermark after it.
-
-        :param history: The model's history.
-        """
+    def new_batches(self, history: History) -> list[Batch]:
+        """Return the batches that have ended and are not known, in the order of their ends."""
         known = frozenset(self.known)
-        news = [batch for batch in history.batches if self._is_news(batch, known)]
-        if not news:
-            return self, ()
-        # Newest first is how the history comes; a batch whose end is not told keeps its place.
-        news.reverse()
-        news.sort(key=lambda batch: _moment(batch) or 0.0)
-        after = (*self.known, *(batch.id for batch in news))[-REMEMBERED:]
-        return replace(self, known=after), tuple(news)
+        found = [
+            batch
+            for batch in reversed(history.batches)
+            if has_ended(batch)
+            and batch.id not in known
+            and (batch.ended is None or self.since is None or batch.ended >= self.since)
+        ]
+        return sorted(found, key=_moment)
+
+    def add(self, ids: Iterable[str]) -> Watermark:
+        """Return the watermark after more batches have been reported."""
+        return replace(self, known=tuple(dict.fromkeys((*self.known, *ids)))[-MAX_KNOWN:])
 
     def merge(self, other: Watermark) -> Watermark:
-        """
-        Return what both know: one of them may have been kept for an asset that was not watched for a while.
-
-        :param other: Another watermark of the same server.
-        """
-        known = tuple(dict.fromkeys((*self.known, *other.known)))
+        """Return what either watermark knows: one may belong to an asset that was not watched for a while."""
         moments = [each.since for each in (self, other) if each.since is not None]
+        known = tuple(dict.fromkeys((*self.known, *other.known)))
         return replace(self, since=max(moments, default=None), known=known)
-
-    def _is_news(self, batch: Batch, known: frozenset[str]) -> bool:
-        if not has_ended(batch) or batch.id in known:
-            return False
-        return batch.ended is None or self.since is None or batch.ended >= self.since
 
     def to_json(self) -> dict[str, Any]:
         """Return the watermark as JSON values."""
-        return {
-            "version": VERSION,
-            "server": self.server,
-            "since": iso(self.since),
-            "known": list(self.known),
-        }
+        return {**asdict(self), "since": iso(self.since), "known": list(self.known)}
 
 
 def has_ended(batch: Batch) -> bool:
-    """Whether a batch has ended, well or not; one whose status nobody knows has not."""
+    """Whether a batch has ended, successfully or not; one with an unknown status has not."""
     return batch.phase in (Phase.SUCCEEDED, Phase.FAILED)
 
 
 def parse_watermark(value: Any) -> Watermark | None:
-    """Return the watermark that JSON values are, None where they are none."""
-    if not isinstance(value, Mapping) or value.get("version") != VERSION:
+    """Return the watermark that :meth:`Watermark.to_json` wrote, or None for any other value."""
+    try:
+        mark: Watermark = read_json(Watermark, value)
+    except ValueError:
         return None
-    server, since, known = value.get("server"), value.get("since"), value.get("known")
-    if not isinstance(server, str) or not isinstance(known, (list, tuple)):
-        return None
-    if not all(isinstance(each, str) for each in known):
-        return None
-    return Watermark(server, parse_time(since) if isinstance(since, str) else None, tuple(known))
+    return mark
 
 
-def _moment(batch: Batch) -> float | None:
+def _moment(batch: Batch) -> float:
     moment = batch.ended or batch.started or batch.created
-    return moment.timestamp() if moment else None
+    return moment.timestamp() if moment else 0.0

@@ -1,8 +1,8 @@
 """
-What waiting costs, counted exactly: in a time that passes as fast as the loop can turn.
+What waiting costs, counted exactly, on a clock that jumps.
 
-An event loop whose clock jumps to the next timer, and a client that answers from a timetable: a month of waiting
-takes seconds, and each look is known.
+The event loop's clock jumps to the next timer, and the client answers from a timetable: a month of waiting takes
+seconds, and each poll is counted.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ BEGIN = 1_750_000_000.0
 
 
 class JumpingSelector(selectors.SelectSelector):
-    """Lets the time that nobody would run in pass at once."""
+    """Jump to the next timer instead of waiting for it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None or super().get_map(), "nobody will ever run again"
+        assert timeout is not None or super().get_map(), "no timer is left"
         self.now += timeout or 0.0
         return super().select(0)
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock is its own."""
+    """An event loop with a clock that jumps."""
 
     def __init__(self) -> None:
         self._jumping = JumpingSelector()
@@ -65,14 +65,14 @@ class Server:
         self._clock = clock
         self.ends: dict[str, float] = {}
         self.estimates: dict[str, float] = {}
-        self.looks: list[tuple[float, str]] = []
+        self.polls: list[tuple[float, str]] = []
         self.parsed = 0
 
     async def send(self, request: Request) -> Response:
         if request.url.endswith("/token"):
             return self._answer(request, {"accessToken": "opaque-token"})
         now, model = self._clock(), str(request.params["modelId"])
-        self.looks.append((now, model))
+        self.polls.append((now, model))
         row: dict[str, Any] = {
             "id": f"batch-of-{model}",
             "status": "done" if now >= self.ends[model] else "inprogress",
@@ -88,7 +88,7 @@ class Server:
 
 
 class Counted(Response):
-    """A response that tells when it is parsed."""
+    """A response that counts when it is parsed."""
 
     __slots__ = ("_server",)
 
@@ -112,7 +112,7 @@ class World:
         self.loop = JumpingLoop()
         self.server = Server(self.now)
         random.seed(5)
-        # Tests elsewhere have no scheduler that needs it.
+        # Undo what the conftest of all tests sets.
         monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.LEAST_SECONDS", 2.0)
         for module in ("triggers.atscale", "client.shared_connection"):
             clock = SimpleNamespace(time=self.now, monotonic=self.loop.time)
@@ -127,13 +127,13 @@ class World:
             return await self.server.send(request)
 
         async def mask(secret: str) -> None:
-            """There is no log to hide it from."""
+            """No log is written."""
 
         async def preload_tls(client: AsyncAtScaleClient) -> None:
-            """There is no socket to prepare."""
+            """No socket is opened."""
 
         monkeypatch.setattr(shared_module, "load_settings", load)
-        # On some versions of Airflow it works in a thread, for which a clock that jumps does not wait.
+        # On some versions of Airflow it uses a thread, and a jumping clock does not wait for threads.
         monkeypatch.setattr(shared_module, "amask_secret", mask)
         monkeypatch.setattr(shared_module.SharedConnection.__init__, "__defaults__", (load, None, None))
         monkeypatch.setattr(AsyncAtScaleClient, "_send", send)

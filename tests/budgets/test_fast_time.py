@@ -1,4 +1,4 @@
-"""Requests, delays and what is left behind, over waits as long as real ones."""
+"""Requests, delays and what remains, over waits as long as real ones."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ async def waits(world, models, seconds):
 
 @pytest.mark.parametrize("estimated", [False, True], ids=["no estimate", "some estimate"])
 @pytest.mark.parametrize(("low", "high"), [(1, 10), (10, 100), (100, 1_000), (1_000, 14_400)])
-def test_the_end_is_seen_soon_and_costs_twenty_requests_more_than_a_look_each_minute(
+def test_the_end_is_seen_soon_and_costs_twenty_requests_more_than_one_poll_each_minute(
     world, low, high, estimated
 ):
-    """A trigger's whole way, from its start to its event; each length of builds weighs as much as any other."""
+    """From a trigger's start to its event, for builds of all lengths; a wrong estimate changes nothing."""
     dice = random.Random(low)
     count = 1_000 if low < 100 else 200
     lengths = {f"m{number}": low * (high / low) ** ((number + 0.5) / count) for number in range(count)}
@@ -53,7 +53,7 @@ def test_the_end_is_seen_soon_and_costs_twenty_requests_more_than_a_look_each_mi
         (seen[model] - world.server.ends[model]) / max(1.0, length / 10) for model, length in lengths.items()
     ]
     assert statistics.median(late) <= 1.0
-    asked = Counter(model for _, model in world.server.looks)
+    asked = Counter(model for _, model in world.server.polls)
     more = [asked[model] - math.ceil(length / 60) for model, length in lengths.items()]
     assert max(more) <= 20
 
@@ -73,13 +73,13 @@ def test_thousand_waiters_over_fifty_models_cost_as_much_as_fifty(world):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     world.run(main())
-    asked = Counter(model for _, model in world.server.looks)
+    asked = Counter(model for _, model in world.server.polls)
     assert set(asked) == set(models)
     assert max(asked.values()) <= 3_600 / 60 + 1
 
 
 def test_restarted_triggerer_asks_evenly(world):
-    """The first looks of waiters that begin in the same moment are spread over their poll interval."""
+    """The first polls of waiters that begin at the same time are spread over their poll interval."""
     models = [f"m{number}" for number in range(1_000)]
     world.server.ends = dict.fromkeys(models, math.inf)
 
@@ -87,16 +87,16 @@ def test_restarted_triggerer_asks_evenly(world):
         await waits(world, models, 60)
 
     world.run(main())
-    begin = world.server.looks[0][0]
-    per_second = Counter(int(at - begin) for at, _ in world.server.looks)
+    begin = world.server.polls[0][0]
+    per_second = Counter(int(at - begin) for at, _ in world.server.polls)
     # 17 in the mean.
     assert max(per_second.values()) < 45
 
 
-def test_what_is_seen_again_is_not_parsed_again(world):
+def test_an_unchanged_answer_is_not_parsed_again(world):
     world.server.ends = {"m": world.now() + 10_000}
     world.run(world.fire(world.trigger("m")))
-    assert len(world.server.looks) > 100
+    assert len(world.server.polls) > 100
     # The token, the batch as it runs, the batch as it has ended.
     assert world.server.parsed == 3
 
@@ -118,7 +118,7 @@ def test_fortnight_of_waiting_leaves_memory_and_loop_as_they_were(world, monkeyp
         try:
             for _ in range(14):
                 await asyncio.sleep(DAY)
-                world.server.looks.clear()
+                world.server.polls.clear()
                 gc.collect()
                 sizes.append(tracemalloc.get_traced_memory()[0])
                 objects.append(len(gc.get_objects()))
@@ -139,7 +139,7 @@ def test_fortnight_of_waiting_leaves_memory_and_loop_as_they_were(world, monkeyp
 
 
 @pytest.mark.parametrize("ends", ["all at once", "one by one", "cancelled"])
-def test_last_one_out_leaves_nothing(world, ends):
+def test_the_last_waiter_closes_everything(world, ends):
     models = [f"m{number}" for number in range(100)]
     step = {"all at once": 0.0, "one by one": 30.0, "cancelled": math.inf}[ends]
     world.server.ends = {model: world.now() + 60 + (number * step) for number, model in enumerate(models, 1)}

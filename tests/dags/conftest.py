@@ -61,11 +61,6 @@ def _airflow() -> None:
     runs.run(dag)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what forks a triggerer: it must not meet what other tests leave in process and database."""
-    items.sort(key=lambda item: "however_often_the_triggerer_is_killed" not in item.name)
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that has an engine once for each edition, unless it or its module says otherwise."""
     marks = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]

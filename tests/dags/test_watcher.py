@@ -1,10 +1,13 @@
-"""The trigger of an asset watcher: each batch that ends is an event, whoever started it."""
+"""The trigger of an asset watcher: each batch that ends is an event, no matter who started it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +26,12 @@ from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Nothing here takes that long, however busy the machine, unless it never happens.
+#: Longer than anything here takes on a busy machine, a start of Airflow's triggerer included.
 PATIENCE = 300.0
-#: Processes of Airflow's own begin anew meanwhile, and share the machine with whatever else runs there.
-PATIENCE_WITH_PROCESSES = 300.0
 QUICK = {"poll_interval": 0.05}
 
 needs_shared_streams = pytest.mark.skipif(
-    runs.VERSION < (3, 3), reason="before Airflow 3.3 each trigger looks for itself and keeps nothing"
+    runs.VERSION < (3, 3), reason="before Airflow 3.3 each trigger polls for itself and stores nothing"
 )
 
 
@@ -64,12 +65,12 @@ class Watcher:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
-def looks(engine: AtScaleEngine) -> int:
+def reads(engine: AtScaleEngine) -> int:
     return sum(request.route == "history" and request.status == 200 for request in engine.requests)
 
 
 def play(trigger: AtScaleBuildEventTrigger, scene: Callable[[Watcher], Any]) -> list[dict[str, Any]]:
-    """Let a scene happen before a watcher's eyes, and return the watcher's events."""
+    """Run a scene while a watcher runs, and return the watcher's events."""
 
     async def main() -> list[dict[str, Any]]:
         async with Watcher(trigger) as watcher:
@@ -80,14 +81,14 @@ def play(trigger: AtScaleBuildEventTrigger, scene: Callable[[Watcher], Any]) -> 
 
 
 def ended(engine: AtScaleEngine, **end: Any) -> str:
-    """Let somebody's batch end at once."""
+    """Let another user's batch end at once."""
     batch = engine.start_batch(None, "Internet Sales", build_seconds=3600)
     return engine.end_batch(batch.id, **end).id
 
 
 def test_an_event_tells_of_the_batch(engine):
     async def scene(watcher):
-        await watcher.until(lambda: looks(engine))
+        await watcher.until(lambda: reads(engine))
         engine.start_batch(None, "Internet Sales", is_full_build=True, build_seconds=0.1)
         await watcher.until(lambda: watcher.events)
 
@@ -110,11 +111,11 @@ OUTCOMES = {
 @pytest.mark.parametrize(("outcome", "expected"), OUTCOMES.items(), ids=OUTCOMES)
 def test_which_batches_are_events(engine, outcome, expected):
     async def scene(watcher):
-        await watcher.until(lambda: looks(engine))
+        await watcher.until(lambda: reads(engine))
         for status in OUTCOMES["any"]:
             ended(engine, status=status)
-        seen = looks(engine)
-        await watcher.until(lambda: looks(engine) > seen + 2)
+        seen = reads(engine)
+        await watcher.until(lambda: reads(engine) > seen + 2)
 
     ended(engine)
     events = play(AtScaleBuildEventTrigger(**MODEL, **QUICK, outcome=outcome), scene)
@@ -124,10 +125,12 @@ def test_which_batches_are_events(engine, outcome, expected):
 @of_both_editions
 def test_a_model_is_looked_up_again_and_again(engine, monkeypatch):
     """Each version of a project that the installer edition publishes has an id of its own."""
-    monkeypatch.setattr("airflow_provider_atscale.triggers.builds.FIND_AGAIN", 0.0)
+    monkeypatch.setattr("airflow_provider_atscale.triggers.builds.RESOLVE_AGAIN_AFTER", 0.0)
+    # The connection remembers a model for a minute.
+    monkeypatch.setattr("airflow_provider_atscale.client.shared_connection.FOUND_FOR", 0.0)
 
     async def scene(watcher):
-        await watcher.until(lambda: looks(engine) > 3)
+        await watcher.until(lambda: reads(engine) > 3)
 
     play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene)
     assert sum(each.route == "catalogs" for each in engine.requests) > 3
@@ -137,7 +140,7 @@ def test_a_batch_that_ran_already_is_an_event_when_it_ends(engine):
     batch = engine.start_batch(None, "Internet Sales", build_seconds=3600)
 
     async def scene(watcher):
-        await watcher.until(lambda: looks(engine) > 1)
+        await watcher.until(lambda: reads(engine) > 1)
         assert watcher.events == []
         engine.end_batch(batch.id)
         await watcher.until(lambda: watcher.events)
@@ -146,12 +149,12 @@ def test_a_batch_that_ran_already_is_an_event_when_it_ends(engine):
     assert event["batch_id"] == batch.id
 
 
-def test_another_models_batch_is_none_of_its_business(engine):
+def test_another_models_batch_is_no_event(engine):
     async def scene(watcher):
-        await watcher.until(lambda: looks(engine))
+        await watcher.until(lambda: reads(engine))
         engine.start_batch(None, "Reseller Sales", build_seconds=0)
-        seen = looks(engine)
-        await watcher.until(lambda: looks(engine) > seen + 2)
+        seen = reads(engine)
+        await watcher.until(lambda: reads(engine) > seen + 2)
 
     assert play(AtScaleBuildEventTrigger(**MODEL, **QUICK), scene) == []
 
@@ -168,7 +171,7 @@ TROUBLE = {
 
 @pytest.mark.parametrize("fault", TROUBLE.values(), ids=TROUBLE)
 @pytest.mark.parametrize("route", ["history", "catalogs"])
-def test_trouble_is_borne_and_nothing_is_lost_in_it(engine, monkeypatch, fault, route):
+def test_trouble_is_tolerated_and_nothing_is_lost(engine, monkeypatch, fault, route):
     async def quickly(seconds):
         await pause(min(seconds, 0.05))
 
@@ -177,7 +180,7 @@ def test_trouble_is_borne_and_nothing_is_lost_in_it(engine, monkeypatch, fault, 
 
     async def scene(watcher):
         if route == "history":
-            await watcher.until(lambda: looks(engine))
+            await watcher.until(lambda: reads(engine))
         engine.fault(**fault, route=route, times=None)
         hit = len(engine.requests)
         await watcher.until(lambda: len(engine.requests) > hit + 5)
@@ -185,7 +188,7 @@ def test_trouble_is_borne_and_nothing_is_lost_in_it(engine, monkeypatch, fault, 
             ended(engine)
         engine.clear_faults()
         if route == "catalogs":
-            await watcher.until(lambda: looks(engine))
+            await watcher.until(lambda: reads(engine))
             ended(engine)
         await watcher.until(lambda: watcher.events)
 
@@ -196,12 +199,12 @@ def test_trouble_is_borne_and_nothing_is_lost_in_it(engine, monkeypatch, fault, 
 
 
 def test_an_unknown_model_is_waited_for(engine, logged):
-    """A trigger that raised would be started again every second."""
+    """Airflow would start a trigger that raised again every second."""
 
     async def scene(watcher):
         await watcher.until(lambda: len(engine.requests) > 1)
         engine.add_model("Sales Insights", "New Sales")
-        await watcher.until(lambda: looks(engine))
+        await watcher.until(lambda: reads(engine))
         engine.start_batch(None, "New Sales", build_seconds=0)
         await watcher.until(lambda: watcher.events)
 
@@ -209,8 +212,8 @@ def test_an_unknown_model_is_waited_for(engine, logged):
     [event] = play(trigger, scene)
     assert event["model"] == "New Sales"
     said = logged()
-    assert "cannot be watched at the moment" in said
-    assert "can be watched again" in said
+    assert "Cannot watch Sales Insights / New Sales at the moment" in said
+    assert "Watching Sales Insights / New Sales again" in said
 
 
 def test_a_read_that_is_under_way_ends_with_the_trigger(engine):
@@ -222,7 +225,7 @@ def test_a_read_that_is_under_way_ends_with_the_trigger(engine):
     engine.reset()
 
 
-# --- looking together -------------------------------------------------------------------------------------
+# --- shared polling ---------------------------------------------------------------------------------------
 
 
 class Store:
@@ -309,7 +312,7 @@ def test_triggers_of_one_model_share_one_read(engine):
             for outcome, store in zip(("any", "succeeded", "failed"), stores, strict=True):
                 triggerer.run(AtScaleBuildEventTrigger(**MODEL, outcome=outcome, poll_interval=3600), store)
             await triggerer.until(lambda: all(store.kept for store in stores))
-        return looks(engine)
+        return reads(engine)
 
     assert asyncio.run(main()) == 1
 
@@ -324,8 +327,8 @@ def test_the_watermark_moves_when_airflow_has_stored_the_event_and_not_before(en
             await triggerer.until(lambda: store.kept)
             batch = ended(engine)
             await triggerer.until(lambda: events)
-            seen = looks(engine)
-            await triggerer.until(lambda: looks(engine) > seen + 3)
+            seen = reads(engine)
+            await triggerer.until(lambda: reads(engine) > seen + 3)
             assert known(store) == []
             triggerer.confirm()
             await triggerer.until(lambda: known(store) == [batch])
@@ -336,8 +339,8 @@ def test_the_watermark_moves_when_airflow_has_stored_the_event_and_not_before(en
 
 
 @needs_shared_streams
-def test_who_died_before_airflow_confirmed_says_it_once_more(engine):
-    """Never less than once: it cannot know whether the event was stored."""
+def test_an_event_that_airflow_never_confirmed_is_reported_again(engine):
+    """At least once: the trigger cannot know whether the event was stored."""
     store = Store()
 
     async def watch(act, confirms):
@@ -357,8 +360,8 @@ def test_who_died_before_airflow_confirmed_says_it_once_more(engine):
 
 
 @needs_shared_streams
-def test_what_airflow_could_not_store_is_said_once_more(engine):
-    """Another watcher of the model goes on looking meanwhile, and Airflow confirms those looks."""
+def test_an_event_that_airflow_could_not_store_is_reported_again(engine):
+    """Another watcher of the model continues meanwhile, and Airflow confirms those reads."""
     from airflow.triggers.shared_stream import AckTimeout
 
     store = Store()
@@ -372,8 +375,8 @@ def test_what_airflow_could_not_store_is_said_once_more(engine):
             with pytest.raises(AckTimeout):
                 await triggerer.until(lambda: False)
             assert events == [batch]
-            seen = looks(engine)
-            await triggerer.until(lambda: looks(engine) > seen + 3)
+            seen = reads(engine)
+            await triggerer.until(lambda: reads(engine) > seen + 3)
             assert known(store) == []
             triggerer.unconfirmed.clear()
             events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
@@ -387,7 +390,7 @@ def test_what_airflow_could_not_store_is_said_once_more(engine):
 
 
 @needs_shared_streams
-def test_a_store_that_is_out_of_order_loses_nothing(engine, logged):
+def test_a_store_that_fails_loses_nothing(engine, logged):
     store = Store()
 
     async def begin():
@@ -399,7 +402,7 @@ def test_a_store_that_is_out_of_order_loses_nothing(engine, logged):
         async with Triggerer() as triggerer:
             store.works = False
             events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
-            await triggerer.until(lambda: looks(engine) > 3)
+            await triggerer.until(lambda: reads(engine) > 3)
             assert events == []
             store.works = True
             await triggerer.until(lambda: events == [missed])
@@ -408,8 +411,8 @@ def test_a_store_that_is_out_of_order_loses_nothing(engine, logged):
             batch = ended(engine)
             await triggerer.until(lambda: events == [missed, batch])
             triggerer.confirm()
-            seen = looks(engine)
-            await triggerer.until(lambda: looks(engine) > seen + 2)
+            seen = reads(engine)
+            await triggerer.until(lambda: reads(engine) > seen + 2)
             store.works = True
             await triggerer.until(lambda: known(store) == [missed, batch])
         return events, batch
@@ -423,7 +426,7 @@ def test_a_store_that_is_out_of_order_loses_nothing(engine, logged):
 
 
 @needs_shared_streams
-def test_an_asset_that_was_not_watched_for_a_while_brings_nothing_back(engine):
+def test_an_asset_that_was_not_watched_for_a_while_repeats_nothing(engine):
     """Two assets with the same watcher are one trigger; Airflow watches none of a paused DAG."""
 
     class Stores:
@@ -433,27 +436,27 @@ def test_an_asset_that_was_not_watched_for_a_while_brings_nothing_back(engine):
     async def watch(store, until, act=lambda: None):
         async with Triggerer() as triggerer:
             events = triggerer.run(AtScaleBuildEventTrigger(**MODEL, **QUICK), store)
-            await triggerer.until(lambda: looks(engine) > seen)
+            await triggerer.until(lambda: reads(engine) > seen)
             act()
             await triggerer.until(lambda: until(events))
             triggerer.confirm()
-            now = looks(engine)
-            await triggerer.until(lambda: looks(engine) > now + 3)
+            now = reads(engine)
+            await triggerer.until(lambda: reads(engine) > now + 3)
         return events
 
     paused, watched = Store(), Store()
     seen = 0
     asyncio.run(watch(Stores(paused, watched), lambda events: paused.kept and watched.kept))
-    seen = looks(engine)
+    seen = reads(engine)
     events = asyncio.run(watch(Stores(watched), lambda events: events, lambda: ended(engine)))
     assert events == known(watched) == [engine.batches[0].id]
-    seen = looks(engine)
+    seen = reads(engine)
     assert asyncio.run(watch(Stores(paused, watched), lambda events: True)) == []
 
 
 @needs_shared_streams
 def test_another_server_is_watched_from_the_beginning(engine, monkeypatch):
-    """Its batches have nothing to do with those of the server before it."""
+    """Its batches are unrelated to those of the other server."""
     store = Store()
 
     async def main(during):
@@ -483,10 +486,10 @@ def test_another_server_is_watched_from_the_beginning(engine, monkeypatch):
 
 DAGS = """
 from airflow.sdk import DAG, Asset, AssetWatcher
-from airflow_provider_atscale.triggers.builds import AtScaleBuildTrigger
+from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger
 
 def watched(outcome):
-    trigger = AtScaleBuildTrigger(
+    trigger = AtScaleBuildEventTrigger(
         catalog="Sales Insights", model="Internet Sales", outcome=outcome, poll_interval=0.2
     )
     return Asset(f"builds_{outcome}", watchers=[AssetWatcher(name=outcome, trigger=trigger)])
@@ -499,14 +502,15 @@ for outcome in ("any", "failed"):
 
 
 class Site:
-    """Airflow's database, and real triggerers that come and go."""
+    """Airflow's database and a real triggerer, which the test starts and kills."""
 
     def __init__(self) -> None:
         from conftest import DAGS_FOLDER
 
         self._file = DAGS_FOLDER / "watchers.py"
         self._file.write_text(DAGS)
-        self._supervisor: Any = None
+        self._log = DAGS_FOLDER.parent / "triggerer.log"
+        self._triggerer: Any = None
         self._clear()
         self._sync()
         self._unpause()
@@ -540,34 +544,35 @@ class Site:
             session.query(DagModel).update({DagModel.is_paused: False})
 
     def start_triggerer(self) -> None:
-        from airflow.jobs.job import Job
-        from airflow.jobs.triggerer_job_runner import TriggererJobRunner, TriggerRunnerSupervisor
         from airflow.models.trigger import Trigger
         from airflow.utils.session import create_session
 
-        job = Job()
-        TriggererJobRunner(job)
         with create_session() as session:
-            session.add(job)
             # As Airflow does after a while for those of a triggerer whose heartbeat stays away.
             session.query(Trigger).update({Trigger.triggerer_id: None})
-            session.flush()
-            session.expunge(job)
-        self._supervisor = TriggerRunnerSupervisor.start(job=job, capacity=10)
+        with self._log.open("ab") as log:
+            self._triggerer = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "triggerer", "--capacity", "10", "--skip-serve-logs"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # A group of its own, so that a kill reaches the process that runs the triggers, too.
+                start_new_session=True,
+            )
 
     def until(self, happened: Callable[[], Any]) -> None:
-        """Let the triggerer do its rounds until something has happened."""
-        deadline = time.monotonic() + PATIENCE_WITH_PROCESSES
+        """Wait until something has happened; the triggerer must live meanwhile."""
+        deadline = time.monotonic() + PATIENCE
         while not happened():
-            assert time.monotonic() < deadline, "it never happened"
-            assert self._supervisor.is_alive(), "the triggerer has died"
-            self._supervisor.run_once()
+            assert time.monotonic() < deadline, f"it never happened:\n{self._log.read_text()[-5000:]}"
+            assert self._triggerer.poll() is None, f"the triggerer has died:\n{self._log.read_text()[-5000:]}"
+            time.sleep(0.1)
 
     def kill_triggerer(self) -> None:
-        """As the kernel does where memory is short: without a word to anybody."""
-        if self._supervisor is not None:
-            self._supervisor.kill(signal.SIGKILL)
-            self._supervisor = None
+        """Kill it as the kernel does if memory runs out: it gets no chance to clean up."""
+        if self._triggerer is not None:
+            os.killpg(self._triggerer.pid, signal.SIGKILL)
+            self._triggerer.wait()
+            self._triggerer = None
 
     def events(self, asset: str) -> list[str]:
         """List the batches that were events of an asset."""
@@ -620,6 +625,6 @@ def test_each_batch_is_one_event_however_often_the_triggerer_is_killed(engine, s
     site.kill_triggerer()
     site.start_triggerer()
     engine.clear_requests()
-    site.until(lambda: looks(engine) > 3)
+    site.until(lambda: reads(engine) > 3)
     assert site.events("builds_any") == [first, second, third]
     assert site.events("builds_failed") == [second]

@@ -227,7 +227,10 @@ KEPT = {
         "e2e: marked failed while waiting",
         "contract/test_trigger.py::test_on_kill_tells_the_truth",
     ),
-    "AtScale is down": ("unit/test_watch.py::test_giving_up_says_why", "e2e: engine restarted while waiting"),
+    "AtScale is down": (
+        "unit/test_wait_policy.py::test_giving_up_says_why",
+        "e2e: engine restarted while waiting",
+    ),
     "the token expires": ("e2e: token expired while waiting",),
     "the API token is revoked": ("e2e: token revoked while waiting, rotated in the connection",),
     "the batch is not in the history yet": (
@@ -239,8 +242,8 @@ KEPT = {
         "unit/test_models.py::test_only_two_words_are_success",
     ),
     "the build history may not be read": (
-        "unit/test_watch.py::test_an_end_that_only_instances_show_must_stay",
-        "unit/test_watch.py::test_once_the_history_has_listed_a_batch_only_the_history_ends_it",
+        "unit/test_wait_policy.py::test_an_end_that_only_instances_show_must_stay",
+        "unit/test_wait_policy.py::test_once_the_history_has_listed_a_batch_only_the_history_ends_it",
     ),
     "AtScale answers 500": (
         "unit/test_build.py::test_a_500_after_which_there_is_a_batch_all_the_same_is_adopted_by_a_retry",
@@ -272,7 +275,7 @@ SHOWN = {
     ),
     "watchers of one model": (
         "dags/test_watcher.py::test_triggers_of_one_model_share_one_read",
-        "unit/test_event_trigger.py::test_before_airflow_3_3_each_looks_for_itself",
+        "unit/test_event_trigger.py::test_before_airflow_3_3_each_polls_for_itself",
     ),
     "retry policies": ("dags/test_examples.py::test_the_retry_policy_decides",),
     "*Test* button": ("contract/test_hook.py::test_connection_works",),

@@ -33,7 +33,7 @@ def test_airflow_2_says_what_it_lacks_and_what_to_do_instead():
 )
 def test_it_survives_the_database(arguments):
     path, values = trigger(**arguments).serialize()
-    assert path == f"{MODULE}.AtScaleBuildTrigger"
+    assert path == f"{MODULE}.AtScaleBuildEventTrigger"
     again = trigger(**json.loads(json.dumps(values)))
     assert again.serialize() == (path, values)
     assert {name: values[name] for name in arguments} == arguments
@@ -50,12 +50,12 @@ WRONG = {
 
 @needs_airflow_3
 @pytest.mark.parametrize(("arguments", "expected"), WRONG.values(), ids=WRONG)
-def test_nonsense_is_an_error_of_the_dag_file(arguments, expected):
+def test_invalid_arguments_are_errors_of_the_dag_file(arguments, expected):
     with pytest.raises(AtScaleConfigurationError, match=expected):
         trigger(**arguments)
 
 
-TOGETHER = {
+SHARED = {
     "the same": ({}, True),
     "other batches of the model": ({"outcome": "failed"}, True),
     "another model": ({"model": "Reseller Sales"}, False),
@@ -65,21 +65,21 @@ TOGETHER = {
 }
 
 
-@pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 each trigger looks for itself")
-@pytest.mark.parametrize(("arguments", "expected"), TOGETHER.values(), ids=TOGETHER)
-def test_who_looks_together(arguments, expected):
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 each trigger polls for itself")
+@pytest.mark.parametrize(("arguments", "expected"), SHARED.values(), ids=SHARED)
+def test_which_triggers_share_their_polls(arguments, expected):
     assert (trigger().shared_stream_key() == trigger(**arguments).shared_stream_key()) is expected
 
 
 @needs_airflow_3
 @pytest.mark.skipif(AIRFLOW >= (3, 3), reason="Airflow 3.3 has shared streams")
-def test_before_airflow_3_3_each_looks_for_itself():
+def test_before_airflow_3_3_each_polls_for_itself():
     assert trigger().shared_stream_key() is None
 
 
-APART = {
+WATERMARKS = {
     "the same": ({}, True),
-    "looks more often": ({"poll_interval": 5}, True),
+    "polls more often": ({"poll_interval": 5}, True),
     "other batches of the model": ({"outcome": "failed"}, False),
     "another model": ({"model": "Reseller Sales"}, False),
     "another connection": ({"atscale_conn_id": "other"}, False),
@@ -87,7 +87,7 @@ APART = {
 
 
 @needs_airflow_3
-@pytest.mark.parametrize(("arguments", "expected"), APART.values(), ids=APART)
-def test_who_shares_a_watermark(arguments, expected):
-    """Watchers of one asset keep theirs side by side in its store."""
+@pytest.mark.parametrize(("arguments", "expected"), WATERMARKS.values(), ids=WATERMARKS)
+def test_which_triggers_share_a_watermark(arguments, expected):
+    """Watchers of one asset keep their watermarks side by side in its store."""
     assert (trigger()._key == trigger(**arguments)._key) is expected

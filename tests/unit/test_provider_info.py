@@ -148,7 +148,7 @@ def test_secret_fields_are_hidden_in_the_form(name):
         ("missing_tolerance", "missing"),
         ("trouble_tolerance", "trouble"),
         ("unknown_tolerance", "unknown"),
-        ("settle_time", "settle"),
+        ("settle_time", "confirm_end_after"),
     ],
 )
 def test_an_options_default_is_the_judges_own(option, attribute):

@@ -1,4 +1,4 @@
-"""The one judge: what is seen of a batch, and what a waiter makes of it."""
+"""The wait policy: a table of observations and decisions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from airflow_provider_atscale.api.models import ALL_DELETED, AggregateInstance, Batch, Phase, normalize_status
 from airflow_provider_atscale.api.observation import Missing, ReadFailed, Seen, observe_found
-from airflow_provider_atscale.waiting.policy import FLOOR, JITTER, Ended, GaveUp, Tolerance, Wait, WaitPolicy
+from airflow_provider_atscale.waiting.policy import (
+    JITTER,
+    MIN_POLL_INTERVAL,
+    Ended,
+    GaveUp,
+    Tolerance,
+    Wait,
+    WaitPolicy,
+)
 
 from .flows import NOW
 from .test_models import JSON
@@ -27,20 +35,20 @@ def by_instances(status: str, *statuses: str) -> Seen:
     return seen(status, instances=instances)
 
 
-def watch(cap: float = CAP, **tolerance: float) -> WaitPolicy:
+def new_policy(cap: float = CAP, **tolerance: float) -> WaitPolicy:
     return WaitPolicy(NOW, cap, Tolerance(**tolerance), "Batch b")
 
 
-def told(decision) -> str:
-    """Put a decision in a word."""
+def word_of(decision) -> str:
+    """Return a decision as one word."""
     if isinstance(decision, Ended):
         return decision.batch.phase.value
     return decision.kind if isinstance(decision, GaveUp) else "wait"
 
 
-def play(judge: WaitPolicy, *steps) -> list[str]:
+def play(policy: WaitPolicy, *steps) -> list[str]:
     """Show observations at seconds after the wait began; return the decisions."""
-    return [told(judge.observe(observation, NOW + second, 0.5)) for second, observation in steps]
+    return [word_of(policy.observe(observation, NOW + second, 0.5)) for second, observation in steps]
 
 
 BUSY, DONE, FAILED, ODD = seen("inprogress"), seen("done"), seen("failed"), seen("archived")
@@ -58,13 +66,13 @@ GONE, DOWN = Missing(), ReadFailed("HTTP 503")
         # "active" was never seen on a batch: it is tolerated as long as any unknown word, then it is an error.
         ([(1, seen("active")), (900, seen("active")), (1802, seen("active"))], ["wait", "wait", "unknown"]),
         ([(1, seen("active")), (900, seen("active")), (1700, DONE)], ["wait", "wait", "succeeded"]),
-        # Missing: five minutes, and three looks at least.
+        # Missing: five minutes, and three attempts at least.
         ([(1, GONE), (299, GONE), (302, GONE)], ["wait", "wait", "missing"]),
         ([(1, GONE), (302, GONE), (303, GONE)], ["wait", "wait", "missing"]),
         ([(1, GONE), (290, BUSY), (302, GONE), (600, GONE), (603, GONE)], ["wait"] * 4 + ["missing"]),
         # Seen for hours, then gone: five minutes from then on.
         ([(9000, BUSY), (9060, GONE), (9120, GONE), (9180, GONE), (9361, GONE)], ["wait"] * 4 + ["missing"]),
-        # First looked at long after the wait began, as after a restart of a triggerer: five minutes again.
+        # First read long after the wait began, as after a restart of a triggerer: five minutes again.
         ([(9060, GONE), (9061, GONE), (9062, GONE), (9361, GONE)], ["wait"] * 3 + ["missing"]),
         # Trouble: half an hour without one good answer.
         ([(1, DOWN), (900, DOWN), (1802, DOWN)], ["wait", "wait", "trouble"]),
@@ -73,7 +81,7 @@ GONE, DOWN = Missing(), ReadFailed("HTTP 503")
         # An unknown word: half an hour.
         ([(1, ODD), (900, ODD), (1802, ODD)], ["wait", "wait", "unknown"]),
         ([(1, ODD), (900, ODD), (1802, DONE)], ["wait", "wait", "succeeded"]),
-        # Kinds that take turns do not put the end off.
+        # Alternating kinds do not extend the wait.
         ([(1, GONE), (100, DOWN), (200, GONE), (300, DOWN), (400, GONE)], ["wait"] * 4 + ["missing"]),
         ([(1, ODD), (900, DOWN), (1000, GONE), (1100, ODD), (1900, ODD)], ["wait"] * 4 + ["unknown"]),
         # A history that was read is an end of trouble, even if the batch is not in it.
@@ -81,15 +89,15 @@ GONE, DOWN = Missing(), ReadFailed("HTTP 503")
     ],
     ids=[
         "done", "done at once", "success", "failed", "cancelled", "active", "active, then done",
-        "missing", "missing needs three looks", "was there in between",
-        "gone after hours", "first look after hours",
-        "trouble", "a good answer in between", "trouble needs three looks",
+        "missing", "missing needs three attempts", "was there in between",
+        "gone after hours", "first read after hours",
+        "trouble", "a good answer in between", "trouble needs three attempts",
         "unknown", "unknown then done",
         "missing and trouble", "unknown and others", "read but missing",
     ],
 )  # fmt: skip
-def test_what_is_made_of_what_is_seen(steps, expected):
-    assert play(watch(), *steps) == expected
+def test_decisions(steps, expected):
+    assert play(new_policy(), *steps) == expected
 
 
 ALL, HALF = by_instances("done", "active", "active"), by_instances("inprogress", "active", "new")
@@ -121,26 +129,26 @@ MORE, NONE = by_instances("done", "active", "active", "active"), by_instances("f
     ],
 )
 def test_an_end_that_only_instances_show_must_stay(steps, expected):
-    assert play(watch(), *steps) == expected
+    assert play(new_policy(), *steps) == expected
 
 
 @pytest.mark.parametrize("end", [ALL, by_instances("failed", "failed")], ids=["done", "failed"])
 def test_once_the_history_has_listed_a_batch_only_the_history_ends_it(end):
-    """Rights that pass for a while must not let a list of instances, still growing, end the wait."""
+    """A permission that is lost for a while must not let a list of instances, still growing, end the wait."""
     steps = [(1, BUSY), (10, end), (60, end), (120, end), (130, BUSY), (140, DONE)]
-    assert play(watch(), *steps) == ["wait", "wait", "wait", "wait", "wait", "succeeded"]
-    assert play(watch(), (1, BUSY), (10, end), (900, end), (1900, end))[-1] == "trouble"
+    assert play(new_policy(), *steps) == ["wait", "wait", "wait", "wait", "wait", "succeeded"]
+    assert play(new_policy(), (1, BUSY), (10, end), (900, end), (1900, end))[-1] == "trouble"
 
 
-def test_that_the_history_has_listed_a_batch_is_known_to_later_processes():
-    judge, later = watch(), watch()
-    play(judge, (1, BUSY))
-    later.remember(json.loads(json.dumps(judge.memory())))
+def test_a_later_process_knows_that_the_history_has_listed_a_batch():
+    policy, later = new_policy(), new_policy()
+    play(policy, (1, BUSY))
+    later.restore(json.loads(json.dumps(policy.to_json())))
     assert play(later, (10, ALL), (60, ALL)) == ["wait", "wait"]
 
 
-def test_an_end_that_only_instances_show_is_never_believed_at_once():
-    assert play(watch(settle=0.0), (1, ALL), (2, ALL)) == ["wait", "succeeded"]
+def test_an_end_that_only_instances_show_is_never_taken_at_once():
+    assert play(new_policy(confirm_end_after=0.0), (1, ALL), (2, ALL)) == ["wait", "succeeded"]
 
 
 @pytest.mark.parametrize(
@@ -161,41 +169,41 @@ def test_an_end_that_only_instances_show_is_never_believed_at_once():
     ids=["trouble", "missing", "unknown"],
 )
 def test_giving_up_says_why(steps, expected):
-    judge = watch()
-    *_, last = [judge.observe(observation, NOW + second, 0.5) for second, observation in steps]
+    policy = new_policy()
+    *_, last = [policy.observe(observation, NOW + second, 0.5) for second, observation in steps]
     assert last.reason == expected
 
 
-def test_doubt_is_told():
-    judge = watch()
-    assert (judge.is_uncertain, judge.last_answer) == (False, None)
-    judge.observe(DOWN, NOW + 1, 0.5)
-    assert (judge.is_uncertain, judge.last_answer) == (True, "HTTP 503")
-    judge.observe(BUSY, NOW + 2, 0.5)
-    assert (judge.is_uncertain, judge.last_answer) == (False, None)
+def test_uncertainty_is_visible():
+    policy = new_policy()
+    assert (policy.is_uncertain, policy.last_answer) == (False, None)
+    policy.observe(DOWN, NOW + 1, 0.5)
+    assert (policy.is_uncertain, policy.last_answer) == (True, "HTTP 503")
+    policy.observe(BUSY, NOW + 2, 0.5)
+    assert (policy.is_uncertain, policy.last_answer) == (False, None)
 
 
-def test_a_thousand_looks_in_trouble_are_looks_like_any_others():
-    judge = watch(cap=0.5, trouble=1e9)
-    assert {told(judge.observe(DOWN, NOW + number, 0.5)) for number in range(2_000)} == {"wait"}
+def test_a_thousand_failed_reads_are_tolerated_if_they_should_be():
+    policy = new_policy(cap=0.5, trouble=1e9)
+    assert {word_of(policy.observe(DOWN, NOW + number, 0.5)) for number in range(2_000)} == {"wait"}
 
 
-def test_trouble_is_asked_about_less_and_less_often():
-    judge = watch()
-    waits = [judge.observe(DOWN, NOW + 1, 0.0).seconds for _ in range(8)]
+def test_a_server_in_trouble_is_polled_less_and_less_often():
+    policy = new_policy()
+    waits = [policy.observe(DOWN, NOW + 1, 0.0).seconds for _ in range(8)]
     assert waits[:5] == [2, 4, 8, 16, 32]
     assert waits[5:] == [60, 60, 60]
 
 
-def test_the_bound_of_a_doubt_is_looked_at_when_it_is_reached():
-    judge = watch()
-    judge.observe(BUSY, NOW + 4000, 0.5)
-    judge.observe(GONE, NOW + 4060, 0.5)
-    assert judge.observe(GONE, NOW + 4350, 0.5) == Wait(10.0)
+def test_a_poll_is_due_when_a_tolerance_ends():
+    policy = new_policy()
+    policy.observe(BUSY, NOW + 4000, 0.5)
+    policy.observe(GONE, NOW + 4060, 0.5)
+    assert policy.observe(GONE, NOW + 4350, 0.5) == Wait(10.0)
 
 
 def test_a_clock_that_jumps_does_no_harm():
-    assert play(watch(), (1, DOWN), (-4000, DOWN), (5, BUSY), (1e8, DONE)) == ["wait"] * 3 + ["succeeded"]
+    assert play(new_policy(), (1, DOWN), (-4000, DOWN), (5, BUSY), (1e8, DONE)) == ["wait"] * 3 + ["succeeded"]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +211,7 @@ def test_a_clock_that_jumps_does_no_harm():
     [({}, Missing()), ({"b": Batch("b", "done")}, DONE), ({"b": Batch("c", "done")}, Missing())],
     ids=["none", "found", "another's"],
 )
-def test_what_a_read_of_batches_is_for_one_of_them(found, expected):
+def test_the_observation_of_one_batch(found, expected):
     assert observe_found(found, "b") == expected
 
 
@@ -228,10 +236,10 @@ chance = st.floats(0, 1)
 
 @given(st.lists(st.tuples(observations | successes, gaps, chance), max_size=25), st.floats(0, 600))
 def test_only_an_observed_success_is_a_success(steps, cap):
-    judge, now = watch(cap), NOW
+    policy, now = new_policy(cap), NOW
     for observation, gap, random in steps:
         now += gap
-        decision = judge.observe(observation, now, random)
+        decision = policy.observe(observation, now, random)
         if isinstance(decision, Ended):
             assert decision.batch is observation.batch
             assert decision.batch.phase in (Phase.SUCCEEDED, Phase.FAILED)
@@ -240,7 +248,10 @@ def test_only_an_observed_success_is_a_success(steps, cap):
             return
         if isinstance(decision, GaveUp):
             return
-        assert FLOOR * 0.99 <= decision.seconds <= max(cap, 60.0) * (1 + JITTER) or decision.seconds <= 1.0
+        assert (
+            MIN_POLL_INTERVAL * 0.99 <= decision.seconds <= max(cap, 60.0) * (1 + JITTER)
+            or decision.seconds <= 1.0
+        )
 
 
 @given(
@@ -249,14 +260,14 @@ def test_only_an_observed_success_is_a_success(steps, cap):
     st.sampled_from([1.0, 60.0, 600.0]),
     st.floats(0, 1),
 )
-def test_endless_doubt_ends(pattern, first, cap, late):
-    judge, now, looks = watch(cap), NOW, 0
+def test_endless_uncertainty_ends(pattern, first, cap, late):
+    policy, now, attempts = new_policy(cap), NOW, 0
     began = now
     while True:
-        observation = first[looks] if looks < len(first) else pattern[looks % len(pattern)]
-        decision = judge.observe(observation, now, late)
-        looks += 1
-        assert looks <= 5_000
+        observation = first[attempts] if attempts < len(first) else pattern[attempts % len(pattern)]
+        decision = policy.observe(observation, now, late)
+        attempts += 1
+        assert attempts <= 5_000
         if isinstance(decision, GaveUp):
             break
         now += decision.seconds + late
@@ -265,37 +276,42 @@ def test_endless_doubt_ends(pattern, first, cap, late):
 
 
 @given(st.lists(st.tuples(st.sampled_from([GONE, DOWN, ODD, BUSY]), st.floats(0, 200)), max_size=12), st.data())
-def test_another_process_goes_on_as_this_one_would(steps, data):
-    judge, now = watch(), NOW
+def test_a_later_process_decides_as_this_one_would(steps, data):
+    policy, now = new_policy(), NOW
     for observation, gap in steps:
         now += gap
-        judge.observe(observation, now, 0.5)
-    heir = watch()
-    heir.remember(json.loads(json.dumps(judge.memory())))
-    assert (heir.is_uncertain, heir.last_answer, heir.memory()) == (
-        judge.is_uncertain, judge.last_answer, judge.memory(),
+        policy.observe(observation, now, 0.5)
+    later = new_policy()
+    later.restore(json.loads(json.dumps(policy.to_json())))
+    assert (later.is_uncertain, later.last_answer, later.to_json()) == (
+        policy.is_uncertain, policy.last_answer, policy.to_json(),
     )  # fmt: skip
-    doubts = st.lists(st.tuples(st.sampled_from([GONE, DOWN, ODD]), st.floats(0, 900)))
-    for observation, gap in data.draw(doubts):
+    uncertain = st.lists(st.tuples(st.sampled_from([GONE, DOWN, ODD]), st.floats(0, 900)))
+    for observation, gap in data.draw(uncertain):
         now += gap
-        assert heir.observe(observation, now, 0.5) == judge.observe(observation, now, 0.5)
+        assert later.observe(observation, now, 0.5) == policy.observe(observation, now, 0.5)
 
 
 kinds = st.sampled_from(["missing", "trouble", "unknown"])
-kept = st.fixed_dictionaries(
+states = st.fixed_dictionaries(
     {},
     optional={
         "kind": JSON | kinds,
-        "doubts": JSON | st.dictionaries(kinds, JSON | st.lists(st.floats() | st.integers(), max_size=3)),
+        "uncertainties": JSON
+        | st.dictionaries(
+            kinds,
+            JSON | st.fixed_dictionaries({"since": st.floats() | st.integers(), "attempts": st.integers()}),
+        ),
+        "seen_in_history": JSON | st.booleans(),
         "answers": JSON,
     },
 )
 
 
-@given(kept | st.dictionaries(st.text(max_size=5), JSON))
-def test_no_memory_whatever_breaks_the_judge_or_makes_it_hasty(memory):
-    judge = watch()
-    judge.remember(memory)
-    assert told(judge.observe(BUSY, NOW, 0.5)) == "wait"
-    assert told(judge.observe(GONE, NOW, 0.5)) == "wait"
-    assert told(judge.observe(DONE, NOW, 0.5)) == "succeeded"
+@given(states | st.dictionaries(st.text(max_size=5), JSON))
+def test_a_stored_state_of_any_shape_does_no_harm(stored):
+    policy = new_policy()
+    policy.restore(stored)
+    assert word_of(policy.observe(BUSY, NOW, 0.5)) == "wait"
+    assert word_of(policy.observe(GONE, NOW, 0.5)) == "wait"
+    assert word_of(policy.observe(DONE, NOW, 0.5)) == "succeeded"

@@ -1,4 +1,4 @@
-"""What every wait has: a deadline, a log of progress, a loop that neither sleeps nor looks once too often."""
+"""Deadlines, the log of progress, and the blocking wait."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from airflow_provider_atscale.exceptions import (
     AtScaleConnectionError,
     AtScaleTaskStoppedError,
 )
-from airflow_provider_atscale.waiting.blocking import look, wait_blocking
-from airflow_provider_atscale.waiting.deadline import Deadline, parse_deadline, timed_out
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
+from airflow_provider_atscale.waiting.blocking import wait_blocking
+from airflow_provider_atscale.waiting.deadline import Deadline, parse_deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, Tolerance, WaitPolicy
 from airflow_provider_atscale.waiting.progress import HEARTBEAT, Progress
-from airflow_provider_atscale.waiting.tolerance import tolerance
+from airflow_provider_atscale.waiting.tolerance import load_tolerance
 
 from .flows import NOW, REF, Clock
 
@@ -55,19 +56,23 @@ def test_a_deadline_is_read_back(deadline):
 @pytest.mark.parametrize(
     ("status", "seconds"), [("inprogress", 100.0), (None, 100.0)], ids=["seen", "never seen"]
 )
-def test_the_verdict_of_a_wait_whose_deadline_has_passed(status, seconds):
-    watch = WaitPolicy(NOW, 60.0, batch=Batch("b", status) if status else None)
-    assert timed_out(Deadline(NOW + 100, "timeout"), watch, NOW + 100) == TimedOut("timeout", seconds, status)
+def test_the_result_of_a_wait_whose_deadline_has_passed(status, seconds):
+    policy = WaitPolicy(NOW, 60.0)
+    if status:
+        policy.observe(Seen(Batch("b", status)), NOW + 1, 0.5)
+    assert timeout_result(Deadline(NOW + 100, "timeout"), policy, NOW + 100) == TimedOut(
+        "timeout", seconds, status
+    )
 
 
-def test_the_tolerances_are_airflows_configuration(monkeypatch):
-    assert tolerance() == Tolerance()
+def test_tolerances_come_from_airflows_configuration(monkeypatch):
+    assert load_tolerance() == Tolerance()
     monkeypatch.setenv("AIRFLOW__ATSCALE__MISSING_TOLERANCE", "7")
     monkeypatch.setenv("AIRFLOW__ATSCALE__SETTLE_TIME", "0.5")
-    assert tolerance() == Tolerance(missing=7.0, settle=0.5)
+    assert load_tolerance() == Tolerance(missing=7.0, confirm_end_after=0.5)
 
 
-# --- one look ---------------------------------------------------------------------------------------------
+# --- one poll ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -81,7 +86,7 @@ def test_the_tolerances_are_airflows_configuration(monkeypatch):
     ],
     ids=["found", "missing", "another's", "trouble", "refused credentials"],
 )
-def test_whatever_a_look_meets_is_an_observation(found, expected):
+def test_any_answer_is_an_observation(found, expected):
     asked = []
 
     def get_batches(ref, wanted, tries):
@@ -90,39 +95,39 @@ def test_whatever_a_look_meets_is_an_observation(found, expected):
             raise found
         return found
 
-    assert look(SimpleNamespace(get_batches=get_batches), REF, "b") == expected
+    assert AtScaleHook.observe_batch(SimpleNamespace(get_batches=get_batches), REF, "b") == expected
     assert asked == [(REF, ("b",), 1)]
 
 
-def test_an_error_of_the_program_is_no_observation():
+def test_a_programming_error_is_no_observation():
     def broken(*_args, **_kwargs):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        look(SimpleNamespace(get_batches=broken), REF, "b")
+        AtScaleHook.observe_batch(SimpleNamespace(get_batches=broken), REF, "b")
 
 
 # --- the loop ---------------------------------------------------------------------------------------------
 
 
 class Build:
-    """A batch that ends after so many seconds, and how often it was looked at."""
+    """A batch that ends after so many seconds, and when it was polled."""
 
     def __init__(self, clock: Clock, seconds: float, end: str = "done", takes: float = 0.0) -> None:
         self.clock, self.began, self.seconds, self.end, self.takes = clock, clock.now, seconds, end, takes
-        self.looks: list[float] = []
+        self.polls: list[float] = []
 
     def observe(self):
         self.clock.now += self.takes
-        self.looks.append(self.clock.now - self.began)
+        self.polls.append(self.clock.now - self.began)
         status = self.end if self.clock.now - self.began >= self.seconds else "inprogress"
         return Seen(Batch("b", status))
 
 
 def wait(observe, clock, deadline=None, is_stopped=lambda: False, cap=60.0):
-    watch = WaitPolicy(clock.now, cap, subject="Batch b")
+    policy = WaitPolicy(clock.now, cap, subject="Batch b")
     progress = Progress(log, "Batch b", clock.now)
-    return wait_blocking(observe, watch, progress, deadline, is_stopped, clock, clock.sleep)
+    return wait_blocking(observe, policy, progress, deadline, is_stopped, clock, clock.sleep)
 
 
 @pytest.mark.parametrize("end", ["done", "failed"])
@@ -131,11 +136,11 @@ def test_a_wait_ends_with_its_batch(seconds, end):
     clock = Clock()
     build = Build(clock, seconds, end)
     assert wait(build.observe, clock) == Ended(Batch("b", end))
-    assert seconds <= build.looks[-1] <= seconds * 1.22 + 2.5
-    assert len(build.looks) <= seconds / 60 + 21
+    assert seconds <= build.polls[-1] <= seconds * 1.22 + 2.5
+    assert len(build.polls) <= seconds / 60 + 21
 
 
-def test_what_has_ended_already_is_never_waited_for():
+def test_a_batch_that_has_ended_is_not_waited_for():
     clock = Clock()
     wait(lambda: DONE, clock)
     assert clock.slept == []
@@ -146,48 +151,48 @@ def test_what_has_ended_already_is_never_waited_for():
     [(100.0, 50.0, False), (100.0, 200.0, True), (100.0, 100.0, True), (0.0, -5.0, True), (100.0, -5.0, False)],
     ids=["too long", "in time", "at the deadline", "done before a deadline that has passed", "passed before"],
 )
-def test_a_deadline_ends_the_wait_after_a_last_look(seconds, limit, ended):
+def test_a_deadline_ends_the_wait_after_a_last_poll(seconds, limit, ended):
     clock = Clock()
     build = Build(clock, seconds)
-    verdict = wait(build.observe, clock, Deadline(NOW + limit, "timeout"))
+    result = wait(build.observe, clock, Deadline(NOW + limit, "timeout"))
     if ended:
-        assert isinstance(verdict, Ended)
+        assert isinstance(result, Ended)
     else:
-        assert verdict == TimedOut("timeout", max(limit, 0.0), "inprogress")
-    assert build.looks[-1] <= max(limit, 0.0) + 0.001
+        assert result == TimedOut("timeout", max(limit, 0.0), "inprogress")
+    assert build.polls[-1] <= max(limit, 0.0) + 0.001
 
 
-def test_a_slow_look_does_not_lose_the_deadline():
+def test_a_slow_poll_does_not_miss_the_deadline():
     clock = Clock()
     build = Build(clock, 1e9, takes=30.0)
-    verdict = wait(build.observe, clock, Deadline(NOW + 100, "execution_timeout"))
-    assert isinstance(verdict, TimedOut)
-    assert verdict.limit == "execution_timeout"
-    assert 100.0 <= verdict.seconds <= 130.0
+    result = wait(build.observe, clock, Deadline(NOW + 100, "execution_timeout"))
+    assert isinstance(result, TimedOut)
+    assert result.limit == "execution_timeout"
+    assert 100.0 <= result.seconds <= 130.0
 
 
-def test_a_batch_that_ends_during_the_last_look_has_ended():
+def test_a_batch_that_ends_during_the_last_poll_has_ended():
     clock = Clock()
     assert isinstance(
         wait(Build(clock, 101.0, takes=30.0).observe, clock, Deadline(NOW + 100, "timeout")), Ended
     )
 
 
-def test_a_stopped_task_stops_waiting_and_says_what_goes_on():
+def test_a_stopped_task_stops_waiting_and_says_that_the_build_goes_on():
     clock = Clock()
     build = Build(clock, 1e9)
     with pytest.raises(
         AtScaleTaskStoppedError, match="while it waited for Batch b; the build goes on in AtScale"
     ):
-        wait(build.observe, clock, is_stopped=lambda: len(build.looks) == 3)
-    assert len(build.looks) == 3
+        wait(build.observe, clock, is_stopped=lambda: len(build.polls) == 3)
+    assert len(build.polls) == 3
 
 
-def test_trouble_is_borne_and_then_given_up():
+def test_trouble_is_tolerated_for_a_limited_time():
     clock = Clock()
-    verdict = wait(lambda: ReadFailed("HTTP 503"), clock)
-    assert isinstance(verdict, GaveUp)
-    assert verdict.kind == "trouble"
+    result = wait(lambda: ReadFailed("HTTP 503"), clock)
+    assert isinstance(result, GaveUp)
+    assert result.kind == "trouble"
     assert 1800 <= clock.now - NOW <= 1800 + 70
 
 
@@ -205,17 +210,17 @@ def test_a_build_survives_an_outage_that_is_shorter_than_the_tolerance():
 # --- the log ----------------------------------------------------------------------------------------------
 
 
-def noted(*steps):
-    """Show observations at seconds to the judge and to the log; return the lines."""
+def lines_of(*steps):
+    """Pass observations at seconds to the policy and to the log; return the lines."""
     lines = []
-    said = SimpleNamespace(
+    log_to = SimpleNamespace(
         info=lambda text, *args: lines.append("info: " + text % args),
         warning=lambda text, *args: lines.append("warning: " + text % args),
     )
-    watch, progress = WaitPolicy(NOW, 60.0), Progress(said, "Batch b", NOW)
+    policy, progress = WaitPolicy(NOW, 60.0), Progress(log_to, "Batch b", NOW)
     for second, observation in steps:
-        decision = watch.observe(observation, NOW + second, 0.5)
-        progress.note(observation, watch, decision, NOW + second)
+        policy.observe(observation, NOW + second, 0.5)
+        progress.log_observation(observation, policy, NOW + second)
     return lines
 
 
@@ -231,50 +236,51 @@ HALF = tuple(
 @pytest.mark.parametrize(
     ("steps", "lines"),
     [
-        ([(1, seen("new"))], ["info: Batch b: new after 1 s"]),
-        ([(1, seen("new")), (2, seen("new")), (9, seen("new"))], ["info: Batch b: new after 1 s"]),
+        ([(1, seen("new"))], ["info: Status new after 1 s. Batch b"]),
+        ([(1, seen("new")), (2, seen("new")), (9, seen("new"))], ["info: Status new after 1 s. Batch b"]),
         (
             [(1, seen("new")), (5, BUSY), (9, DONE)],
-            [f"info: Batch b: {each}" for each in ("new after 1 s", "inprogress after 5 s", "done after 9 s")],
+            [
+                f"info: Status {each}. Batch b"
+                for each in ("new after 1 s", "inprogress after 5 s", "done after 9 s")
+            ],
         ),
         (
             [(1, BUSY), (HEARTBEAT, BUSY), (HEARTBEAT + 1, BUSY), (HEARTBEAT + 2, BUSY)],
-            ["info: Batch b: inprogress after 1 s", "info: Batch b: inprogress after 601 s"],
+            ["info: Status inprogress after 1 s. Batch b", "info: Status inprogress after 10 min. Batch b"],
         ),
         (
             [(1, seen("inprogress", estimate_ms=90_000, progress=12.4))],
-            ["info: Batch b: inprogress after 1 s, AtScale estimates 90 s, 12 % done"],
+            ["info: Status inprogress after 1 s, AtScale estimates 90 s, 12 % done. Batch b"],
         ),
         (
             [(1, seen("done", estimate_ms=90_000))],
-            ["info: Batch b: done after 1 s"],
+            ["info: Status done after 1 s. Batch b"],
         ),
         (
             [(1, ReadFailed("HTTP 503.")), (2, ReadFailed("HTTP 502")), (9, BUSY)],
             [
-                "warning: Batch b: waiting on after 1 s, though HTTP 503",
-                "info: Batch b: inprogress after 9 s",
+                "warning: Still waiting after 1 s: HTTP 503. Batch b",
+                "info: Status inprogress after 9 s. Batch b",
             ],
         ),
-        ([(1, Missing())], ["info: Batch b: waiting on after 1 s, though the build history does not list it"]),
+        ([(1, Missing())], ["info: Still waiting after 1 s: the build history does not list it. Batch b"]),
         (
             [(1, seen("archived"))],
-            ["info: Batch b: waiting on after 1 s, though its status is 'archived'"],
+            ["info: Still waiting after 1 s: its status is 'archived'. Batch b"],
         ),
     ],
     ids=[
-        "first look", "no line per look", "changes", "sign of life", "estimate", "no estimate at the end",
+        "first poll", "no line per poll", "changes", "heartbeat", "estimate", "no estimate at the end",
         "trouble", "missing", "unknown",
     ],
 )  # fmt: skip
 def test_the_log_has_what_is_news(steps, lines):
-    assert noted(*steps) == lines
+    assert lines_of(*steps) == lines
 
 
-def test_the_second_best_way_is_told_once():
+def test_the_fallback_to_aggregates_is_logged_once():
     shown = seen("inprogress", instances=HALF)
-    first, second = noted((1, shown), (9, shown))
-    assert first.startswith(
-        "warning: Batch b: the build history may not be read, so the batch is judged by its"
-    )
-    assert second == "info: Batch b: inprogress after 1 s, 2 of 3 aggregates built"
+    first, second = lines_of((1, shown), (9, shown))
+    assert first.startswith("warning: No permission to read the build history; falling back to aggregates")
+    assert second == "info: Status inprogress after 1 s, 2 of 3 aggregates built. Batch b"
