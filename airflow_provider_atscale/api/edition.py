@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -40,6 +39,8 @@ from airflow_provider_atscale.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
     from airflow_provider_atscale.api.start import StartOutcome
 
 ACCEPT_JSON = {"Accept": "application/json"}

@@ -7,14 +7,16 @@ own id, which links to the draft; older versions may stay published.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import ModelRef, normalize_status
 from airflow_provider_atscale.api.names import Catalog, match_exactly_one, parse_models, parse_names
 from airflow_provider_atscale.api.values import id_of, text_of, time_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,8 @@ from airflow_provider_atscale.api.installer_projects import Version, is_publishe
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError, AtScaleError, AtScaleNotFoundError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from airflow_provider_atscale.api.calls import Call
     from airflow_provider_atscale.api.models import ModelRef
 

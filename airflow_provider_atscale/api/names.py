@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.api.values import id_of, text_of
 from airflow_provider_atscale.exceptions import AtScaleNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: How many names the error about an unknown one lists.
 MAX_NAMES_SHOWN = 50

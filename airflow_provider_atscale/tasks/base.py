@@ -7,10 +7,11 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.assets.atscale import publish_report
+from airflow_provider_atscale.builds.report import summarize
 from airflow_provider_atscale.links.atscale import XCOM_KEY
+from airflow_provider_atscale.tasks.conclusion import WaitContext, conclude
 from airflow_provider_atscale.tasks.event import is_event_of_other_try
 from airflow_provider_atscale.tasks.lineage import make_lineage
-from airflow_provider_atscale.tasks.report import WaitContext, conclude, summarize
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
 from airflow_provider_atscale.waiting.deadline import Deadline, deferral_timeout
 from airflow_provider_atscale.waiting.policy import Ended, WaitResult

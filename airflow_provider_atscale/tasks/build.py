@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 
-from airflow_provider_atscale.api.models import HistoryUnavailable, kind_of
+from airflow_provider_atscale.api.models import HistoryUnavailable, aggregates_of, kind_of
 from airflow_provider_atscale.api.observation import Seen
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.arguments import (
@@ -44,9 +44,9 @@ from airflow_provider_atscale.exceptions import (
 )
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.tasks.base import RunningTask
+from airflow_provider_atscale.tasks.conclusion import WaitContext, conclude
 from airflow_provider_atscale.tasks.event import read_event
 from airflow_provider_atscale.tasks.plan import TaskPlan
-from airflow_provider_atscale.tasks.report import WaitContext, conclude, make_report, was_not_built
 from airflow_provider_atscale.waiting.blocking import wait_blocking
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, WaitPolicy, WaitResult
 from airflow_provider_atscale.waiting.progress import Progress
@@ -204,7 +204,7 @@ class BuildTask(RunningTask):
         about = f"batch {batch.id} ({batch.kind}, {batch.status}) of {plan.ref} ended {iso(batch.ended)}"
         if plan.failed_aggregates == "fail":
             listed = hook.get_instances(batch.id, plan.ref)
-            if listed.is_truncated or any(map(was_not_built, listed)):
+            if listed.is_truncated or aggregates_of(listed).missing:
                 self.log.info(
                     'Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about
                 )
@@ -324,7 +324,7 @@ class BuildTask(RunningTask):
                 is_full_build = plan.build.is_full_build if plan.build else None
                 wait = WaitContext(hook.settings.base_url, plan.ref, batch_id, plan.origin, is_full_build)
                 self.instances = hook.get_instances(batch_id, plan.ref)
-                self.report = make_report(batch, wait, self.instances)
+                self.report = wait.report(batch, self.instances)
                 self.publish_report(self.report)
         except AtScaleError as error:
             self.log.warning("The report of batch %s could not be read again: %s", batch_id, error)

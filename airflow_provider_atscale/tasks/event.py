@@ -75,10 +75,11 @@ def _read_result(event: Mapping[str, Any], batch_id: str | None) -> WaitResult:
             raise ValueError(f"its batch has not ended, its status is {batch.status!r}")
         return Ended(batch)
     if status == "timeout":
-        limit, seconds, last = event.get("limit"), event.get("seconds"), event.get("last_status")
+        limit, seconds = event.get("limit"), event.get("seconds")
+        last = (event.get(name) for name in ("last_status", "last_answer"))
         if limit not in LIMITS or not is_number(seconds) or seconds < 0:
             raise ValueError("it does not say which limit has passed")
-        return TimedOut(str(limit), float(seconds), last if isinstance(last, str) else None)
+        return TimedOut(str(limit), float(seconds), *(each if isinstance(each, str) else None for each in last))
     if status == "gave_up":
         kind, reason = event.get("kind"), event.get("reason")
         if kind not in ("missing", "trouble", "unknown") or not isinstance(reason, str):

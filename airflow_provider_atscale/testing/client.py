@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable
 from dataclasses import is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 from urllib.parse import quote
 
 import requests
 
 from airflow_provider_atscale.testing.calls import ENDPOINTS, Endpoint, EngineCalls
 from airflow_provider_atscale.testing.models import Catalog, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _POLL_SECONDS = 0.02
 

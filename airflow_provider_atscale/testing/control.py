@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from airflow_provider_atscale.testing.pages import history_page
 from airflow_provider_atscale.testing.wire import Call, Reply, Route
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_atscale.testing.core import EngineState
 
 PREFIX = "/_engine/"

@@ -135,6 +135,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                         limit=verdict.limit,
                         seconds=verdict.seconds,
                         last_status=verdict.last_status,
+                        last_answer=verdict.last_answer,
                     )
                 seconds = min(decision.seconds, until - time.time())
                 observation = await subscription.next(seconds)

@@ -71,7 +71,9 @@ MAX_BACKOFF = 600.0
 #: has an id of its own, and the history of the version before it just ends.
 RESOLVE_AGAIN_AFTER = 600.0
 #: Fields of a report that the history alone cannot fill.
-_NOT_KNOWN = ("instances", "rows", "failed_aggregates", "failures")
+_NOT_KNOWN = (
+    "requested_kind", "instances", "rows", "aggregates", "failed_aggregates", "repaired_attempts", "failures",
+)  # fmt: skip
 
 
 @dataclass
@@ -278,10 +280,10 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
 
 
 def _payload(snapshot: HistorySnapshot, batch: Batch) -> dict[str, Any]:
-    from airflow_provider_atscale.tasks.report import WaitContext, make_report
+    from airflow_provider_atscale.builds.report import make_report
 
     log.info("Build ended as %s: batch %s of %s", batch.status, batch.id, snapshot.ref)
-    report = make_report(batch, WaitContext(snapshot.server, snapshot.ref, batch.id, "watched"), None)
+    report = make_report(batch, server=snapshot.server, ref=snapshot.ref, origin="watched")
     return {name: value for name, value in report.items() if name not in _NOT_KNOWN}
 
 

@@ -75,4 +75,5 @@ def deferral_timeout(seconds: float, poll_interval: float, request_timeout: floa
 def timeout_result(deadline: Deadline, policy: WaitPolicy, now: float) -> TimedOut:
     """Return the result of a wait whose deadline has passed."""
     status = policy.batch.status if policy.batch else None
-    return TimedOut(deadline.limit, max(now - policy.since, 0.0), status)
+    last_answer = policy.last_answer if policy.is_uncertain else None
+    return TimedOut(deadline.limit, max(now - policy.since, 0.0), status, last_answer)

@@ -116,11 +116,13 @@ class TimedOut:
     :param limit: Which one: ``timeout`` or ``execution_timeout``.
     :param seconds: Seconds waited.
     :param last_status: The batch's status when it was last seen.
+    :param last_answer: Why the last poll told nothing certain, if it did not.
     """
 
     limit: str
     seconds: float
     last_status: str | None = None
+    last_answer: str | None = None
 
 
 Decision = Wait | Ended | GaveUp

@@ -182,11 +182,22 @@ GAVE_UP = event("gave_up", kind="trouble", reason="Batch b could not be read for
         (event(batch=batch("failed")), Ended(parse_batch(batch("failed")))),
         (TIMED_OUT, TimedOut("timeout", 21_600.0, "inprogress")),
         (event("timeout", limit="execution_timeout", seconds=1), TimedOut("execution_timeout", 1.0, None)),
+        (event("timeout", limit="timeout", seconds=1, last_answer="x"), TimedOut("timeout", 1.0, None, "x")),
         (GAVE_UP, GaveUp("trouble", "Batch b could not be read for 30 minutes")),
         (event("gave_up", kind="missing", reason=""), GaveUp("missing", "")),
         (event("gave_up", kind="unknown", reason="x"), GaveUp("unknown", "x")),
     ],
-    ids=["done", "success", "failed", "timeout", "execution_timeout", "trouble", "missing", "unknown"],
+    ids=[
+        "done",
+        "success",
+        "failed",
+        "timeout",
+        "execution_timeout",
+        "never seen",
+        "trouble",
+        "missing",
+        "unknown",
+    ],
 )
 def test_an_event_is_read(told, verdict):
     resumed = read_event(json.loads(json.dumps(told)))

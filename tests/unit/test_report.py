@@ -18,6 +18,12 @@ from airflow_provider_atscale.api.models import (
     Phase,
     parse_batch,
 )
+from airflow_provider_atscale.builds.report import (
+    MAX_FAILURE_MESSAGE,
+    MAX_FAILURES_SHOWN,
+    describe_failures,
+    summarize,
+)
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleApiError,
@@ -28,17 +34,8 @@ from airflow_provider_atscale.exceptions import (
     AtScaleTimeoutError,
     AtScaleWaitError,
 )
-from airflow_provider_atscale.tasks import report as report_module
-from airflow_provider_atscale.tasks.report import (
-    MESSAGE,
-    SHOWN,
-    WaitContext,
-    conclude,
-    describe_failures,
-    make_report,
-    summarize,
-    was_not_built,
-)
+from airflow_provider_atscale.tasks import conclusion
+from airflow_provider_atscale.tasks.conclusion import WaitContext, conclude
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut
 
 from .builds import Log
@@ -60,7 +57,7 @@ REPLACED = AggregateInstance("3", "deleted", table_name="t3")
 @pytest.fixture
 def log(monkeypatch):
     kept = Log()
-    monkeypatch.setattr(report_module, "log", kept)
+    monkeypatch.setattr(conclusion, "log", kept)
     return kept
 
 
@@ -86,6 +83,7 @@ def test_a_batch_that_is_done_is_reported():
         "model_id": MODEL_ID,
         "status": "done",
         "kind": "incremental",
+        "requested_kind": "incremental",
         "start": "started",
         "created": "2025-02-27T09:53:22.654000+00:00",
         "started": "2025-02-27T09:53:23.100000+00:00",
@@ -93,8 +91,10 @@ def test_a_batch_that_is_done_is_reported():
         "seconds": 60.0,
         "instances": {"active": 1, "deleted": 1, "failed": 1},
         "rows": 100,
+        "aggregates": 3,
         "failed_aggregates": 1,
-        "failures": [{"aggregate": "s.t2", "status": "failed", "message": "No space left"}],
+        "repaired_attempts": 0,
+        "failures": [{"aggregate": "s.t2", "status": "failed", "message": "No space left", "query_id": None}],
     }
 
 
@@ -142,6 +142,40 @@ def test_what_missing_aggregates_of_a_batch_mean(policy, instances, outcome, kno
     assert report["status"] == "done"
     assert (report["instances"] is None) is (instances is None)
     assert bool(log.lines) is (outcome == "warning")
+
+
+def attempt(number, status, definition):
+    return AggregateInstance(
+        number,
+        status,
+        f"message {number}",
+        table_name=f"t{definition}",
+        definition_id=definition,
+        query_id=f"q{number}",
+    )
+
+
+@pytest.mark.parametrize("policy", ["warn", "fail", "ignore"])
+def test_a_repaired_aggregate_is_not_missing(policy, log):
+    """AtScale retries an aggregate inside a batch: a failed attempt is no missing aggregate."""
+    rows = [attempt("1", "failed", "a"), attempt("2", "active", "a"), attempt("3", "active", "b")]
+    report = end(ended(), *rows, failed_aggregates=policy)
+    assert (report["aggregates"], report["failed_aggregates"], report["repaired_attempts"]) == (2, 0, 1)
+    assert log.lines == []
+    assert "1 failed attempts were repaired by AtScale" in summarize(report)
+
+
+def test_an_aggregate_that_failed_in_every_attempt_is_missing_once():
+    rows = [attempt("1", "failed", "a"), attempt("2", "failed", "a"), attempt("3", "active", "b")]
+    said = "1 of 2 aggregates were not built: ta: message 2 (failed, query q2)."
+    with pytest.raises(AtScaleAggregatesFailedError, match=re.escape(said)):
+        end(ended(), *rows, failed_aggregates="fail")
+
+
+def test_a_batch_of_another_kind_than_asked_for_is_logged(log):
+    report = end(Ended(replace(ended().batch, is_full_build=True)))
+    assert (report["kind"], report["requested_kind"]) == ("full", "incremental")
+    assert log.has("warning", "AtScale reports the batch as full, but the task asked for incremental")
 
 
 @pytest.mark.parametrize(
@@ -217,10 +251,24 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             TimedOut("execution_timeout", 90.0),
             {"batch_id": None},
             AtScaleTimeoutError,
-            f"The newest batch of model 'Internet Sales' of catalog 'Sales Insights' at {HOST} did not end "
+            f"The newest batch of model 'Internet Sales' of catalog 'Sales Insights' at {HOST} was not seen "
             "within "
-            "execution_timeout, 90.0 s after the wait began. The build goes on in AtScale. A retry of the task "
-            "attaches to it.",
+            "execution_timeout, 90.0 s after the wait began. If the build runs, it goes on in AtScale. A retry of "
+            "the task attaches to it.",
+        ),
+        (
+            TimedOut("timeout", 600.0, None, "the build history does not list it"),
+            {},
+            AtScaleTimeoutError,
+            f"{WHERE} was not seen within timeout, 10 min after the wait began. The last poll: the build history "
+            "does not list it. If the build runs, it goes on in AtScale.",
+        ),
+        (
+            TimedOut("timeout", 600.0, "done", "HTTP 403"),
+            {},
+            AtScaleTimeoutError,
+            f"{WHERE} did not end within timeout, 10 min after the wait began. Its last status was 'done'. The "
+            "last poll: HTTP 403. The build goes on in AtScale.",
         ),
         (
             GaveUp("missing", "Batch b has not been in the build history for 5 minutes"),
@@ -234,7 +282,7 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             GaveUp("trouble", "Batch b could not be read for 30 minutes"),
             {},
             AtScaleWaitError,
-            f"{WHERE}: Batch b could not be read for 30 minutes. The build, if it runs, goes on in AtScale. "
+            f"{WHERE}: Batch b could not be read for 30 minutes. If the build runs, it goes on in AtScale. "
             "A retry of "
             "the task attaches to it.",
         ),
@@ -243,7 +291,7 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             {"ref": None},
             AtScaleWaitError,
             f"Batch {BATCH_ID} at {HOST}: Batch b has been in an unknown status for 30 minutes: its status is "
-            "'archived'. The build, if it runs, goes on in AtScale.",
+            "'archived'. If the build runs, it goes on in AtScale.",
         ),
         (
             ended("failed"),
@@ -265,7 +313,7 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             {"origin": "watched"},
             AtScaleBatchSupersededError,
             f"{WHERE} cannot be judged: all its aggregates are deleted, most likely because a later build has "
-            "replaced them, and the build history, which would tell how it ended, may not be read. Look for "
+            "replaced them, and there is no permission to read the build history. Look for "
             f"the later build at {HOST}/history: if it ended well, mark the task as success; else to build "
             "again, clear the task that started it. To avoid this, let the user of the connection read the "
             "build history.",
@@ -283,6 +331,8 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
     ids=[
         "timeout",
         "execution_timeout",
+        "timeout, never seen",
+        "timeout, last poll uncertain",
         "missing",
         "trouble",
         "unknown",
@@ -312,7 +362,7 @@ def test_a_failure_without_reasons_is_a_failure_all_the_same(read, said):
 
 
 def test_what_could_not_be_read_is_the_cause():
-    with pytest.raises(AtScaleWaitError, match="A retry of the task looks again") as error:
+    with pytest.raises(AtScaleWaitError, match="A retry of the task reads them again") as error:
         conclude(ended(), replace(SUBJECT, failed_aggregates="fail"), unreadable)
     assert isinstance(error.value.__cause__, AtScaleApiError)
 
@@ -340,8 +390,8 @@ def test_without_a_connection_the_report_lacks_only_the_aggregates(log):
 
 
 def test_of_many_failures_the_first_few_are_named():
-    failed = [replace(NOT_BUILT, id=str(n), table_name=f"t{n}") for n in range(SHOWN + 3)]
-    report = make_report(ended("failed").batch, SUBJECT, failed)
+    failed = [replace(NOT_BUILT, id=str(n), table_name=f"t{n}") for n in range(MAX_FAILURES_SHOWN + 3)]
+    report = SUBJECT.report(ended("failed").batch, failed)
     assert (report["failed_aggregates"], len(report["failures"])) == (8, 5)
     assert describe_failures(report).endswith("s.t4: No space left (failed); and 3 more.")
 
@@ -350,9 +400,9 @@ def test_of_many_failures_the_first_few_are_named():
     "message", ["SELECT\n" * 10_000, "x" * 100_000, "nul \x00 and bell \x07"], ids=["sql", "x", "nul"]
 )
 def test_a_message_of_any_length_fits_into_a_log_and_into_a_database(message):
-    report = make_report(ended("failed").batch, SUBJECT, [replace(NOT_BUILT, message=message)])
+    report = SUBJECT.report(ended("failed").batch, [replace(NOT_BUILT, message=message)])
     said = report["failures"][0]["message"]
-    assert len(said) <= MESSAGE + 3
+    assert len(said) <= MAX_FAILURE_MESSAGE + 3
     assert said.isprintable()
 
 
@@ -370,7 +420,7 @@ def test_a_message_of_any_length_fits_into_a_log_and_into_a_database(message):
     ],
 )
 def test_which_aggregates_a_batch_that_is_done_lacks(status, missing):
-    assert was_not_built(AggregateInstance("1", status)) is missing
+    assert bool(SUBJECT.report(ended().batch, [AggregateInstance("1", status)])["failures"]) is missing
 
 
 @pytest.mark.parametrize(
@@ -385,7 +435,7 @@ def test_which_aggregates_a_batch_that_is_done_lacks(status, missing):
 )
 def test_the_kind_is_what_the_batch_says_or_else_what_was_asked_for(of_batch, asked, kind):
     batch = Batch(BATCH_ID, "done", is_full_build=of_batch)
-    assert make_report(batch, replace(SUBJECT, is_full_build=asked), [])["kind"] == kind
+    assert replace(SUBJECT, is_full_build=asked).report(batch, [])["kind"] == kind
 
 
 @pytest.mark.parametrize(
@@ -401,7 +451,7 @@ def test_the_kind_is_what_the_batch_says_or_else_what_was_asked_for(of_batch, as
     ],
 )
 def test_a_report_fits_on_a_line(origin, instances, said):
-    assert summarize(make_report(ended().batch, replace(SUBJECT, origin=origin), instances)) == said
+    assert summarize(replace(SUBJECT, origin=origin).report(ended().batch, instances)) == said
 
 
 @given(
@@ -415,7 +465,7 @@ def test_a_report_fits_on_a_line(origin, instances, said):
     st.text(min_size=1),
 )
 def test_a_report_is_json_whatever_atscale_says(instance, status):
-    report = make_report(Batch(BATCH_ID, status), SUBJECT, [instance])
+    report = SUBJECT.report(Batch(BATCH_ID, status), [instance])
     assert json.loads(json.dumps(report)) == report
     assert summarize(report)
     assert isinstance(describe_failures(report), str)

@@ -1,0 +1,120 @@
+"""The report of a batch: JSON values for XCom, asset events and lineage, and their texts for logs and errors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_atscale.api.flow import shorten
+from airflow_provider_atscale.api.models import (
+    AggregateInstance,
+    Batch,
+    ModelRef,
+    aggregates_of,
+    kind_of,
+    normalize_status,
+)
+from airflow_provider_atscale.api.values import iso
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: How many failed aggregates a report and an error name.
+MAX_FAILURES_SHOWN = 5
+#: How much of the message of each is shown: a database's error may be a page of SQL.
+MAX_FAILURE_MESSAGE = 500
+
+
+def make_report(
+    batch: Batch,
+    *,
+    server: str,
+    ref: ModelRef | None,
+    origin: str,
+    is_full_build: bool | None = None,
+    instances: Sequence[AggregateInstance] | None = None,
+) -> dict[str, Any]:
+    """
+    Return the report of a batch as JSON values.
+
+    :param batch: The batch.
+    :param server: Address of the AtScale server.
+    :param ref: The model, if it is known.
+    :param origin: How the task obtained the batch.
+    :param is_full_build: The kind that was asked for, if it is known.
+    :param instances: The batch's aggregate instances; None if they could not be read.
+    """
+    aggregates = None if instances is None else aggregates_of(instances)
+    counts = Counter(normalize_status(each.status) for each in instances or ())
+    missing = aggregates.missing if aggregates else ()
+    return {
+        "batch_id": batch.id,
+        "server": server,
+        "catalog": ref.catalog if ref else None,
+        "model": ref.model if ref else None,
+        "catalog_id": ref.catalog_id if ref else None,
+        "model_id": ref.model_id if ref else None,
+        "status": batch.status,
+        "kind": kind_of(is_full_build if batch.is_full_build is None else batch.is_full_build),
+        "requested_kind": None if is_full_build is None else kind_of(is_full_build),
+        "start": origin,
+        "created": iso(batch.created),
+        "started": iso(batch.started),
+        "ended": iso(batch.ended),
+        "seconds": batch.seconds,
+        "instances": None if instances is None else dict(sorted(counts.items())),
+        "rows": None if instances is None else sum(each.rows or 0 for each in instances),
+        "aggregates": aggregates.total if aggregates else None,
+        "failed_aggregates": len(missing),
+        "repaired_attempts": aggregates.repaired_attempts if aggregates else None,
+        "failures": [
+            {
+                "aggregate": each.label,
+                "status": each.status,
+                "message": None if each.message is None else shorten(each.message, MAX_FAILURE_MESSAGE),
+                "query_id": each.query_id,
+            }
+            for each in missing[:MAX_FAILURES_SHOWN]
+        ],
+    }
+
+
+def describe_failures(report: dict[str, Any]) -> str:
+    """Return a sentence on the aggregates that were not built; empty if there are none."""
+    count, shown = report["failed_aggregates"], report["failures"]
+    if not count:
+        return ""
+    named = "; ".join(map(_describe, shown))
+    more = f"; and {count - len(shown)} more" if count > len(shown) else ""
+    return f"{count} of {report['aggregates']} aggregates were not built: {named}{more}."
+
+
+def _describe(failure: dict[str, Any]) -> str:
+    query = f", query {failure['query_id']}" if failure["query_id"] else ""
+    return f"{failure['aggregate']}: {failure['message'] or 'no message'} ({failure['status']}{query})"
+
+
+def summarize(report: dict[str, Any]) -> str:
+    """Return the report as one line for the log."""
+    parts = [
+        f"{report['kind']} build",
+        f"{report['start']} by this task" if report["start"] == "started" else report["start"],
+    ]
+    if report["seconds"] is not None:
+        parts.append(format_duration(report["seconds"]))
+    if report["instances"] is not None:
+        counts = ", ".join(f"{count} {status}" for status, count in report["instances"].items()) or "none"
+        parts.append(f"aggregates: {counts}")
+        parts.append(f"{report['rows']} rows")
+    if report["repaired_attempts"]:
+        parts.append(f"{report['repaired_attempts']} failed attempts were repaired by AtScale")
+    return "; ".join(parts)
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,198 @@
+"""Turn the end of a wait into a report or a typed error, alike in every mode."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_atscale.api.models import AggregateInstance, Batch, Instances, ModelRef, Phase, kind_of
+from airflow_provider_atscale.builds.report import describe_failures, format_duration, make_report
+from airflow_provider_atscale.exceptions import (
+    AtScaleAggregatesFailedError,
+    AtScaleBatchFailedError,
+    AtScaleBatchNotFoundError,
+    AtScaleBatchSupersededError,
+    AtScaleError,
+    AtScaleTimeoutError,
+    AtScaleWaitError,
+)
+from airflow_provider_atscale.waiting.policy import GaveUp, TimedOut, WaitResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitContext:
+    """
+    What a task waited for.
+
+    :param server: Address of the AtScale server, as the connection has it.
+    :param ref: The model, if it is known.
+    :param batch_id: The batch, if it is known.
+    :param origin: How the task obtained the batch: started, attached, adopted or watched.
+    :param is_full_build: The kind that was asked for, if it is known.
+    :param failed_aggregates: What to do if a done batch lacks aggregates: warn, fail or ignore.
+    :param next_step: What to do about a wait that ended without the batch.
+    :param history_url: Address of the build history page.
+    """
+
+    server: str
+    ref: ModelRef | None
+    batch_id: str | None
+    origin: str = "started"
+    is_full_build: bool | None = None
+    failed_aggregates: str = "warn"
+    next_step: str = ""
+    history_url: str | None = None
+
+    def __str__(self) -> str:
+        batch = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
+        model = f" of {self.ref}" if self.ref else ""
+        return f"{batch}{model} at {self.server}"
+
+    @property
+    def page(self) -> str:
+        """Where people see the build history."""
+        return self.history_url or self.server
+
+    @property
+    def rebuild(self) -> str:
+        """What makes AtScale build again."""
+        if self.origin == "watched":
+            return "to build again, clear the task that started it"
+        return "a retry of the task builds again"
+
+    def report(self, batch: Batch, instances: Sequence[AggregateInstance] | None) -> dict[str, Any]:
+        """Return the report of the batch."""
+        return make_report(
+            batch,
+            server=self.server,
+            ref=self.ref,
+            origin=self.origin,
+            is_full_build=self.is_full_build,
+            instances=instances,
+        )
+
+
+def conclude(
+    result: WaitResult, wait: WaitContext, read_instances: Callable[[], Sequence[AggregateInstance]]
+) -> dict[str, Any]:
+    """
+    Return the report of a batch that ended well; raise the typed error of anything else.
+
+    :param result: How the wait ended.
+    :param wait: What was waited for.
+    :param read_instances: Reads the batch's aggregate instances.
+    :raises AtScaleTimeoutError: If a deadline passed.
+    :raises AtScaleBatchNotFoundError: If the batch never appeared in the history.
+    :raises AtScaleWaitError: If AtScale could not be read, or not understood, for too long.
+    :raises AtScaleBatchFailedError: If the batch ended without success.
+    :raises AtScaleBatchSupersededError: If a later build has replaced all that would tell how it ended.
+    :raises AtScaleAggregatesFailedError: If ``failed_aggregates`` is ``fail`` and aggregates are missing.
+    """
+    if isinstance(result, TimedOut):
+        raise _timeout_error(result, wait)
+    if isinstance(result, GaveUp):
+        raise _give_up_error(result, wait)
+    return _judge(result.batch, wait, read_instances)
+
+
+def _timeout_error(result: TimedOut, wait: WaitContext) -> AtScaleTimeoutError:
+    after = f"within {result.limit}, {format_duration(result.seconds)} after the wait began"
+    answer = f" The last poll: {result.last_answer}." if result.last_answer else ""
+    if result.last_status is None:
+        return AtScaleTimeoutError(
+            f"{wait} was not seen {after}.{answer} If the build runs, it goes on in AtScale. {wait.next_step}"
+        )
+    return AtScaleTimeoutError(
+        f"{wait} did not end {after}. Its last status was {result.last_status!r}.{answer} The build goes on in "
+        f"AtScale. {wait.next_step}"
+    )
+
+
+def _give_up_error(result: GaveUp, wait: WaitContext) -> AtScaleError:
+    if result.kind != "missing":
+        return AtScaleWaitError(
+            f"{wait}: {result.reason}. If the build runs, it goes on in AtScale. {wait.next_step}"
+        )
+    if wait.ref is None:
+        return AtScaleBatchNotFoundError(
+            f"{wait}: {result.reason}. Without catalog and model the sensor searches only the batch's aggregates, "
+            "and a batch may have none: give the sensor catalog and model."
+        )
+    return AtScaleBatchNotFoundError(
+        f"{wait}: {result.reason}. Look for it at {wait.page}: it may belong to another model or server, or the "
+        "history may have dropped it."
+    )
+
+
+def _judge(
+    batch: Batch, wait: WaitContext, read_instances: Callable[[], Sequence[AggregateInstance]]
+) -> dict[str, Any]:
+    if batch.phase is Phase.SUPERSEDED:
+        raise AtScaleBatchSupersededError(
+            f"{wait} cannot be judged: all its aggregates are deleted, most likely because a later build has "
+            f"replaced them, and there is no permission to read the build history. Look for the later build at "
+            f"{wait.page}: if it ended well, mark the task as success; else {wait.rebuild}. To avoid this, let the "
+            "user of the connection read the build history."
+        )
+    instances: Sequence[AggregateInstance] | None = batch.instances
+    failure: AtScaleError | None = None
+    if instances is None:
+        try:
+            instances = read_instances()
+        except AtScaleError as error:
+            failure = error
+    report = wait.report(batch, instances)
+    missing = describe_failures(report)
+    if batch.phase is not Phase.SUCCEEDED:
+        detail = missing or (f"The reasons could not be read: {failure}" if failure else "AtScale names none.")
+        raise AtScaleBatchFailedError(
+            f"{wait} ended as {batch.status!r}. {detail} See {wait.page}; {wait.rebuild}."
+        )
+    if failure is not None:
+        _instances_unreadable(batch, wait, failure)
+    if isinstance(instances, Instances) and instances.is_truncated and not missing:
+        _instances_truncated(batch, wait, len(instances))
+    if missing and wait.failed_aggregates == "fail":
+        raise AtScaleAggregatesFailedError(
+            f'{wait} is {batch.status!r}, but not complete. {missing} failed_aggregates="fail" makes this an '
+            f"error. See {wait.page}; {wait.rebuild}."
+        )
+    if None not in (wait.is_full_build, batch.is_full_build) and wait.is_full_build != batch.is_full_build:
+        log.warning(
+            "%s: AtScale reports the batch as %s, but the task asked for %s",
+            wait,
+            batch.kind,
+            kind_of(wait.is_full_build),
+        )
+    if missing and wait.failed_aggregates == "warn":
+        log.warning("%s is %s, but not complete. %s", wait, batch.status, missing)
+    return report
+
+
+def _instances_unreadable(batch: Batch, wait: WaitContext, failure: AtScaleError) -> None:
+    if wait.failed_aggregates == "fail":
+        raise AtScaleWaitError(
+            f"{wait} is {batch.status!r}, but its aggregates could not be read, and "
+            f'failed_aggregates="fail" needs them: {failure} A retry of the task reads them again.'
+        ) from failure
+    log.warning("%s is %s; its aggregates could not be read: %s", wait, batch.status, failure)
+
+
+def _instances_truncated(batch: Batch, wait: WaitContext, listed: int) -> None:
+    text = (
+        f"{wait} is {batch.status!r}. AtScale lists {listed} of its aggregates, all of them built, and cannot list "
+        "whether there are more"
+    )
+    if wait.failed_aggregates == "fail":
+        raise AtScaleWaitError(
+            f'{text}; failed_aggregates="fail" needs the whole list. Look at {wait.page}, or set '
+            'failed_aggregates="warn" for this model.'
+        )
+    if wait.failed_aggregates == "warn":
+        log.warning("%s", text)
