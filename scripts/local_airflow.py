@@ -45,7 +45,7 @@ COMPONENTS = {
 EXAMPLE_DAGS = "example DAGs"
 FIRST_DAG = "example_atscale_build_after_etl"
 #: In seconds: how long Airflow may take to come up, and how often the screen says that it is still waiting.
-STARTUP_TIMEOUT = 180
+STARTUP_TIMEOUT = 300
 PROGRESS_INTERVAL = 5
 #: Past any proxy: the address is on this machine.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -116,7 +116,6 @@ def check_port(port: int) -> None:
     """
     if not 0 < port < 65536:
         sys.exit(f"PORT is {port}; it must be from 1 to 65535.")
-    other = 8081 if port == 8080 else 8080
     with socket.socket() as listener:
         # As the web server does: connections that were closed a moment ago do not keep the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -126,8 +125,17 @@ def check_port(port: int) -> None:
         except OSError as error:
             sys.exit(
                 f"Airflow cannot listen on port {port} of {LOCAL_HOST}: {error.strerror}{holder(port)}. "
-                f"End the program that uses it, or choose another port: make airflow PORT={other}"
+                f"End the program that uses it, or choose another port: make airflow PORT={other_port(port)}"
             )
+
+
+def other_port(port: int) -> int:
+    """
+    Return a port to try instead of another one.
+
+    :param port: The port that cannot be used.
+    """
+    return 8081 if port == 8080 else 8080
 
 
 def holder(port: int) -> str:
@@ -224,18 +232,21 @@ class LocalAirflow:
                 continue
             log = self._log(name)
             say("\n".join(log.read_text(errors="replace").splitlines()[-15:]))
-            taken = ""
-            if name == "api-server" and (program := holder(self.port)):
-                taken = f" Another program listens on port {self.port}{program}."
-            sys.exit(f"Airflow's {name} ended with {process.returncode}.{taken} Its output is in {shown(log)}")
+            sys.exit(f"Airflow's {name} ended with {process.returncode}; its output is in {shown(log)}")
 
     def _log(self, name: str) -> Path:
         return self.home / f"{name}.log"
 
     def _find_up(self) -> Iterator[str]:
         """Yield the names of what is up."""
-        # Another server may have taken the port since it was checked.
+        # In this order: between the two questions the web server may begin to listen.
+        is_taken = accepts(self.port)
         if not listens(self._processes["api-server"], self.port):
+            if is_taken:
+                sys.exit(
+                    f"Another program{holder(self.port)} took port {self.port} while Airflow was starting. "
+                    f"Choose another port: make airflow PORT={other_port(self.port)}"
+                )
             return
         health = self._get("/api/v2/monitor/health")
         if health is None:
@@ -253,6 +264,19 @@ class LocalAirflow:
                 return json.load(answer)
         except (OSError, ValueError, http.client.HTTPException):
             return None
+
+
+def accepts(port: int) -> bool:
+    """
+    Tell whether any program accepts connections on a port.
+
+    :param port: The port.
+    """
+    try:
+        with socket.create_connection((LOCAL_HOST, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def listens(process: subprocess.Popen[bytes], port: int) -> bool:
