@@ -30,10 +30,10 @@ $(READY): pyproject.toml requirements/dev.txt $(CONSTRAINTS)
 
 venv: $(READY) ## Make the virtual environment
 
-demo: $(READY) ## Load data, build aggregates in a local AtScale engine, wait, green (EDITION=installer)
+demo: $(READY) ## Load data, build aggregates in a local AtScale engine, wait for them (EDITION=installer)
 	@$(RUN) scripts/demo.py --edition $(EDITION)
 
-airflow: $(READY) ## A whole Airflow with a local AtScale engine, until Ctrl-C (EDITION=, PORT=)
+airflow: $(READY) ## A whole Airflow with a local AtScale engine, on 127.0.0.1, until Ctrl-C (EDITION=, PORT=)
 	@$(RUN) scripts/local_airflow.py --edition $(EDITION) --port $(PORT)
 
 test: lint $(READY) ## All checks and tests that need no Airflow processes of their own
@@ -71,7 +71,7 @@ bench: $(READY) ## Measure the cost beside the peers (QUICK=1 for a short run)
 	@$(RUN) tests/benchmarks/run.py $(if $(QUICK),--quick)
 	@$(if $(QUICK),,$(RUN) tests/readme/generate.py)
 
-screenshots: $(READY) ## Make the pictures of the README in a browser
+screenshots: $(READY) ## Check the web UI in a browser and make the pictures of the README
 	@$(RUN) scripts/screenshots.py
 
 dist: $(READY) ## Build wheel and sdist

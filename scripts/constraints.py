@@ -1,10 +1,10 @@
 """
 Pin what the test matrix installs: one file of constraints per Airflow version and Python.
 
-Pinned are the versions of the weeks after the Airflow version came out: what its own constraints had, and
-what people run. The rows marked as lowest look at the other end: there everything is at the lower bound that
-``pyproject.toml`` promises, so that the bounds stay true. The newest Airflow has today's versions, and
-``dev.txt`` is pinned with it.
+The pins are the versions of the weeks after the Airflow version came out: what its constraints had, and what
+people run. For the Pythons named in ``lowest``, the package's requirements are pinned at the lower bounds of
+``pyproject.toml``, so that the bounds stay true. The newest Airflow has today's versions, and ``dev.txt`` is
+pinned with it.
 
     python scripts/constraints.py               # all files
     python scripts/constraints.py --only 3.3    # those of one Airflow version
@@ -28,7 +28,7 @@ from environments import (
     find_uv,
 )
 
-#: Pinned for whoever installs it too: what some suites use where it is there.
+#: Pinned although no environment must have it: some suites use it if it is installed.
 OPTIONAL_REQUIREMENTS = ("apache-airflow-providers-openlineage",)
 DEVELOPMENT = ("ruff", "mypy", "types-requests", "types-jsonschema", "uv", *TEST_REQUIREMENTS)
 COMMON_COMPAT = "apache-airflow-providers-common-compat"
@@ -74,15 +74,15 @@ def wanted(row: Row, python: str) -> list[str]:
     :param row: The Airflow version.
     :param python: The Python.
     """
-    own = requirements()
+    lines = requirements()
     if python in row.lowest:
-        return [each.replace(">=", "==") for each in own]
-    return [f"apache-airflow=={row.airflow}.*", *own]
+        return [each.replace(">=", "==") for each in lines]
+    return [f"apache-airflow=={row.airflow}.*", *lines]
 
 
 def compile_pins(lines: list[str], python: str, before: str, *options: str) -> str:
     """
-    Return pinned lines, and nothing that tells where they came from.
+    Return the pinned lines, without the address of the package index.
 
     :param lines: What is asked for.
     :param python: For which Python.
@@ -127,7 +127,7 @@ def main() -> int:
             lines = [*wanted(row, python), *TEST_REQUIREMENTS, *OPTIONAL_REQUIREMENTS]
             lines += VERSION_REQUIREMENTS.get(row.airflow, ())
             options = ["--constraints", str(development)] if row is newest else []
-            # The compatibility layer is bound to be newer than what an older Airflow came with.
+            # This package needs a newer compatibility layer than an older Airflow came with.
             options += ["--exclude-newer-package", f"{COMMON_COMPAT}={max(row.before, '2026-04-01')}"]
             # Test tools need not be of Airflow's time.
             for tool in ("pytest", "hypothesis"):

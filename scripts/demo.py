@@ -1,8 +1,8 @@
 """
-Show the whole way: load data, rebuild a model's aggregates over HTTP, wait, green.
+Load data, rebuild a model's aggregates over HTTP, and wait until they are built.
 
 Starts a local AtScale engine, makes a connection as a user would, runs the example DAG in real Airflow and
-prints what the engine saw. Ends with 0 only where the DAG succeeded.
+prints what the engine saw. Ends with 0 only if the DAG succeeded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from local import configure, engine, environment, fresh_home, say, step
 
 DAG = "example_atscale_build_after_etl"
-#: What of Airflow's output is the DAG's progress, and not about Airflow itself.
-TELLING = re.compile(
+#: The lines of Airflow's output that show the DAG's progress.
+PROGRESS = re.compile(
     r"\[DAG TEST\] (starting|end task)|(operators|triggers)\.atscale|exceptions\.AtScale|unusual_prefix"
 )
 NOISE = re.compile(r"\s+\[[\w.]+\](\s+\w+=\S+)*\s*$|^\S+Z\s+\[(\w+)\s*\]\s*")
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def run_dag(env: dict[str, str], log: Path) -> int:
-    """Run the DAG, print its progress, and return 0 where it succeeded."""
+    """Run the DAG, print its progress, and return 0 if it succeeded."""
     process = subprocess.Popen(
         ["airflow", "dags", "test", DAG], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -62,7 +62,7 @@ def run_dag(env: dict[str, str], log: Path) -> int:
             out.write(line)
             succeeded = succeeded or ("DagRun Finished" in line and "state=success" in line)
             in_report = "The batch:" in line or (in_report and not line.startswith("20"))
-            if TELLING.search(line) or in_report:
+            if PROGRESS.search(line) or in_report:
                 say("    " + NOISE.sub("", line.rstrip()))
     return process.wait() or (0 if succeeded else 1)
 

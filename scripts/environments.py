@@ -157,15 +157,24 @@ def make(target: Target, wheel: Path) -> None:
     stamp.write_text(digest)
 
 
+def inherited(*prefixes: str) -> dict[str, str]:
+    """
+    Return this process's environment variables without the settings of its Airflow.
+
+    :param prefixes: Leave out variables that begin with these, too.
+    """
+    dropped = ("AIRFLOW", *prefixes)
+    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+
+
 def environment(target: Target, home: Path) -> dict[str, str]:
     """
-    Return the environment variables of an Airflow of its own, whatever Airflow the caller has.
+    Return the environment variables of a target's Airflow.
 
     :param target: The target.
     :param home: Its Airflow home.
     """
-    dropped = ("AIRFLOW", "PYTHON", "VIRTUAL_ENV", "PYTEST_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    kept = inherited("PYTHON", "VIRTUAL_ENV", "PYTEST_")
     return {
         **kept,
         "PATH": f"{target.bin}{os.pathsep}{kept.get('PATH', '')}",

@@ -1,8 +1,9 @@
-"""What the demo and the local Airflow share: an Airflow home, an engine process, a connection."""
+"""What ``make demo`` and ``make airflow`` share: an Airflow home, a local AtScale engine, a connection."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -11,15 +12,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
+from environments import ROOT, inherited
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+LOCAL_HOST = "127.0.0.1"
 
 
 def say(text: str = "") -> None:
-    """Print one line at once."""
+    """Print a text and flush it."""
     print(text, flush=True)
 
 
@@ -29,11 +32,19 @@ def step(text: str) -> None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the environment of an Airflow of its own, whatever the caller's Airflow settings are."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    """
+    Return the environment variables of a local Airflow.
+
+    :param home: Its Airflow home.
+    """
+    kept = inherited()
+    # A proxy of the network cannot reach the servers of this machine.
+    not_by_proxy = ",".join(filter(None, (kept.get("no_proxy") or kept.get("NO_PROXY"), LOCAL_HOST)))
     return {
         **kept,
         "PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}",
+        "NO_PROXY": not_by_proxy,
+        "no_proxy": not_by_proxy,
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
@@ -47,7 +58,11 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def fresh_home(name: str) -> Path:
-    """Return a new, empty folder of the repository, which git ignores."""
+    """
+    Make an empty Airflow home; git ignores it.
+
+    :param name: Path of the folder, relative to the repository.
+    """
     home = ROOT / name
     shutil.rmtree(home, ignore_errors=True)
     (home / "data").mkdir(parents=True)
@@ -55,7 +70,13 @@ def fresh_home(name: str) -> Path:
 
 
 def run(arguments: list[str], env: dict[str, str], log: Path) -> None:
-    """Run a command to its end; show its output only where it fails."""
+    """
+    Run a command to its end, and show its output only if it fails.
+
+    :param arguments: The command.
+    :param env: Its environment variables.
+    :param log: The file that gets its output.
+    """
     with log.open("a") as out:
         code = subprocess.run(arguments, env=env, stdout=out, stderr=subprocess.STDOUT, check=False).returncode
     if code:
@@ -65,18 +86,25 @@ def run(arguments: list[str], env: dict[str, str], log: Path) -> None:
 
 @contextlib.contextmanager
 def engine(edition: str, env: dict[str, str], home: Path, *options: str) -> Iterator[tuple[str, str]]:
-    """Run a local AtScale engine as a process of its own; yield its address and its connection as JSON."""
+    """
+    Run a local AtScale engine in another process; yield its address and its connection as JSON.
+
+    :param edition: ``container`` or ``installer``.
+    :param env: Its environment variables.
+    :param home: The folder that gets its output.
+    :param options: Further options of its command.
+    """
     command = [sys.executable, "-m", "airflow_provider_atscale.testing", "--edition", edition, *options]
     log = home / "engine.log"
     with log.open("w") as out:
         process = subprocess.Popen(command, env=env, stdout=out, stderr=subprocess.STDOUT)
     try:
-        yield _ready(process, log)
+        yield _wait_for_engine(process, log)
     finally:
         end(process)
 
 
-def _ready(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
+def _wait_for_engine(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
     marker = "AIRFLOW_CONN_ATSCALE_DEFAULT="
     for _ in range(300):
         text = log.read_text()
@@ -91,13 +119,18 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
     sys.exit(f"The local engine did not start:\n{log.read_text()}")
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it has started, and wait for them."""
-    if process.poll() is not None:
-        return
-    leader = psutil.Process(process.pid)
-    # Before the first signal, for orphans do not know whose they were.
-    left = [*leader.children(recursive=True), leader]
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    """
+    End processes and all their descendants, and wait until they have ended.
+
+    :param processes: The processes.
+    """
+    left: list[psutil.Process] = []
+    for process in processes:
+        if process.poll() is None:
+            leader = psutil.Process(process.pid)
+            # List them before the first signal: an orphan has another parent.
+            left += [*leader.children(recursive=True), leader]
     for number, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
         for each in left:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -106,20 +139,34 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_when_killed() -> None:
-    """Let a signal that would end this process at once end it as Ctrl-C does: with all that it has started."""
+    """Make SIGTERM and SIGHUP end this process as Ctrl-C does: with all processes that it has started."""
 
     def leave(number: int, _: object) -> None:
         for each in ends:
             signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    # A command that is to outlive its terminal ignores that one is closed.
+    # nohup ignores SIGHUP, so that a command outlives its terminal.
     ends = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
     for each in ends:
         signal.signal(each, leave)
 
 
 def configure(env: dict[str, str], connection: str, log: Path) -> None:
-    """Make the database and the connection, as a user would from the command line."""
+    """
+    Make Airflow's database and the connection, as a user would on the command line.
+
+    :param env: The environment variables of Airflow.
+    :param connection: The connection as JSON.
+    :param log: The file that gets the output.
+    """
     run(["airflow", "db", "migrate"], env, log)
-    run(["airflow", "connections", "add", "atscale_default", "--conn-json", connection], env, log)
+    run(["airflow", "connections", "add", "atscale_default", "--conn-json", _with_port(connection)], env, log)
+
+
+def _with_port(connection: str) -> str:
+    """Move the port from the field ``host`` to the field ``port``."""
+    # Airflow 3.3's Test button sends an empty port as 0, which Airflow then refuses: it is not the saved port.
+    fields = json.loads(connection)
+    address = urlsplit(fields["host"])
+    return json.dumps({**fields, "host": f"{address.scheme}://{address.hostname}", "port": address.port})

@@ -1,4 +1,4 @@
-"""The pages of Airflow 2 and 3 that a person meets on the way from a connection to a build and its history."""
+"""The pages of Airflow 2 and 3 from a connection to a build and its history, as a person uses them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class NotAsExpectedError(AssertionError):
 
 def check(condition: Any, complaint: str) -> None:
     """
-    Stop where something is not as it should be.
+    Raise an error unless something is as it should be.
 
     :param condition: What should be true.
-    :param complaint: What to say where it is not.
+    :param complaint: The text of the error.
     """
     if not condition:
         raise NotAsExpectedError(complaint)
@@ -61,7 +61,7 @@ class Airflow:
 
     def walk(self, engine: str, dag_id: str) -> None:
         """
-        Go the whole way.
+        Fill the form, test the connection, run the DAG, follow the link.
 
         :param engine: Address of the local AtScale engine.
         :param dag_id: The DAG to run.
@@ -80,7 +80,7 @@ class Airflow:
             self.page.context.close()
 
     def log_in(self) -> None:
-        """Log in, where that is asked for."""
+        """Log in if Airflow asks for it."""
 
     def fill_form(self, engine: str) -> None:
         """Open the form, check each field, and fill it."""
@@ -143,7 +143,7 @@ class Airflow:
         self.picture("grid")
 
     def follow_link(self, dag_id: str, run_id: str) -> None:
-        """Follow the task's link, and see that it leads to the task's own batch."""
+        """Follow the task's link, and check that it leads to the task's batch."""
         xcom = f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{TASK}/xcomEntries/return_value"
         batch_id = str(self.ask(xcom)["value"]).strip("\"'")
         link = self.open_task(dag_id, run_id)
@@ -204,8 +204,7 @@ class Airflow3(Airflow):
         self.check_standard_fields(form)
         self.picture("connection-form", form)
         address = urlsplit(engine)
-        # Host and port apart: where the port is empty, the Test button of Airflow 3.3.2 asks for it as 0,
-        # and then refuses that as another address than the saved one.
+        # Airflow 3.3's Test button sends an empty port as 0, and Airflow refuses it: it is not the saved port.
         form.locator("[name='host']").fill(f"{address.scheme}://{address.hostname}")
         form.locator("[name='port']").fill(str(address.port))
         form.locator("[name='password']").fill(API_TOKEN)

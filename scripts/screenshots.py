@@ -1,10 +1,10 @@
 """
-Look at the provider in a browser, as a person does, and keep the pictures that the README shows.
+Check the provider in a browser, and make the pictures that the README shows.
 
 A real Airflow 3.3 and a real Airflow 2.11, each with a local AtScale engine. In each the browser opens the
 connection form of type AtScale, checks every field's label, placeholder and help, fills it, tests the
-connection, saves it, runs an example DAG, opens the task and follows its link to the build history. Whatever is
-not as it should be ends the script with an error; only then are the pictures in ``docs/images/`` of use.
+connection, saves it, runs an example DAG, opens the task and follows its link to the build history. The
+script ends with an error at the first difference; use the pictures in ``docs/images/`` only if it ends without.
 
     python scripts/screenshots.py                 # both, a few minutes
     python scripts/screenshots.py --only 2.11
@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from environments import REQUIREMENTS, ROOT, VENVS, Target, build_wheel, environment, find_uv, make
-from local import end, engine, say, step
+from local import LOCAL_HOST, end, engine, say, step
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 IMAGES = ROOT / "docs" / "images"
-#: What headless Chromium needs in a container, and to leave other hosts alone.
+#: What headless Chromium needs in a container, and what keeps it from asking other hosts.
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def install_playwright() -> None:
-    """Install what drives the browser, where it is not there; it brings no browser of its own."""
+    """Install Playwright, which drives the browser, unless it is installed."""
     try:
         import playwright  # noqa: F401
     except ImportError:
@@ -118,7 +118,7 @@ def look_at(site: Site, wheel: Path, browser: Browser) -> None:
     (home / "dags").mkdir(parents=True)
     for name in (site.dag_file, "internet_sales.csv"):
         shutil.copy(ROOT / "example_dags" / name, home / "dags" / name)
-    address = f"http://localhost:{free_port()}"
+    address = f"http://{LOCAL_HOST}:{free_port()}"
     env = environment(site.target, home) | settings(address, home)
     kind = Airflow3 if site.target.airflow.startswith("3") else Airflow2
     with (
@@ -141,10 +141,13 @@ def settings(address: str, home: Path) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # Everybody is admin, so nothing but this machine may reach it.
+        "AIRFLOW__API__HOST": LOCAL_HOST,
         "AIRFLOW__API__PORT": port,
         "AIRFLOW__API__BASE_URL": address,
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+        "AIRFLOW__WEBSERVER__WEB_SERVER_HOST": LOCAL_HOST,
         "AIRFLOW__WEBSERVER__WEB_SERVER_PORT": port,
         "AIRFLOW__WEBSERVER__BASE_URL": address,
         "AIRFLOW__WEBSERVER__WORKERS": "2",
@@ -153,9 +156,9 @@ def settings(address: str, home: Path) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind((LOCAL_HOST, 0))
         return int(listener.getsockname()[1])
 
 

@@ -83,7 +83,7 @@ def say(text: str = "") -> None:
 
 
 def main() -> int:
-    """Run the matrix, print its table, and return 0 where all is green."""
+    """Run the matrix, print its table, and return 0 if all is green."""
     options = parse()
     chosen = choose(options)
     selected = SMOKE if options.smoke else dict.fromkeys(SUITES, ())
@@ -138,7 +138,7 @@ def choose(options: argparse.Namespace) -> list[Target]:
 
 def on_this_machine(target: Target) -> Target:
     """
-    Return a target, or where its Python is missing, the same Airflow on another one; say so.
+    Return a target; if its Python is missing, say so and return the same Airflow on another Python.
 
     :param target: The target.
     """

@@ -93,14 +93,6 @@ def test_restarted_triggerer_asks_evenly(world):
     assert max(per_second.values()) < 45
 
 
-def test_an_unchanged_answer_is_not_parsed_again(world):
-    world.server.ends = {"m": world.now() + 10_000}
-    world.run(world.fire(world.trigger("m")))
-    assert len(world.server.polls) > 100
-    # The token, the batch as it runs, the batch as it has ended.
-    assert world.server.parsed == 3
-
-
 def test_fortnight_of_waiting_leaves_memory_and_loop_as_they_were(world, monkeypatch):
     # pytest keeps what is logged; elsewhere it is written and forgotten.
     monkeypatch.setattr("airflow_provider_atscale.waiting.progress.HEARTBEAT", math.inf)

@@ -11,3 +11,9 @@ needs Airflow 3.3, Linux and two cores, takes about ten minutes, and leaves no p
 - ``airflow_site``, ``engines``, ``processes``: Airflow, the engines, and how processes are started, found and
   killed.
 """
+
+import sys
+from pathlib import Path
+
+# For what the suite shares with ``make airflow``.
+sys.path.append(str(Path(__file__).parents[2] / "scripts"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+from environments import inherited
 
 from .processes import ask, free_port, kill, session_members, wait_for
 
@@ -26,7 +26,7 @@ ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 #: After so many seconds without a sign of life a task counts as dead, so this is most of a killed task's time.
 HEARTBEAT_TIMEOUT = 15
 #: Read when nothing runs yet, for pytest changes the environment while the cases are played in threads.
-INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+INHERITED = inherited()
 
 
 def settings(home: Path, ui_port: int, task_port: int, fernet_key: str) -> dict[str, str]:
