@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from .plays import Injury
     from .processes import Stable
 
-#: Of the lanes; so many cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
+#: So many cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
+AT_ONCE = 8
+#: Of the lanes.
 EDITIONS = ("container",) * 6 + ("installer",) * 2
 
 
@@ -126,8 +128,9 @@ class Stage:
 
     def open(self) -> None:
         """Start everything, and begin to play."""
+        with ThreadPoolExecutor(len(self.lanes)) as pool:
+            list(pool.map(lambda lane: lane.engine.start(), self.lanes))
         for lane in self.lanes:
-            lane.engine.start()
             self._free[lane.engine.edition].put(lane)
         self.site.start()
         self._director.start()
@@ -169,7 +172,7 @@ class Stage:
         for case in self._cases:
             if case.injury is not None:
                 together[case.injury].append(case)
-        with ThreadPoolExecutor(len(self.lanes)) as pool:
+        with ThreadPoolExecutor(min(len(self.lanes), AT_ONCE)) as pool:
             # Longest first, so that no long one is the last to run alone.
             for case in sorted(alone, key=lambda case: -case.seconds):
                 pool.submit(self._play, case)

@@ -111,7 +111,7 @@ class CelerySite(Site):
             self.start_component(kind)
         self._keeper.start()
         for name in self.names("worker"):
-            self.wait_ready(name, 90)
+            self.wait_ready(name, 180)
 
     def close(self) -> None:
         """End what is not ended by a signal to a session."""
@@ -151,7 +151,7 @@ class CelerySite(Site):
         with self._lock:
             return [each.name for each in self.components.values() if each.kind == kind and each.is_running]
 
-    def wait_ready(self, name: str, timeout: float = 60) -> None:
+    def wait_ready(self, name: str, timeout: float = 120) -> None:
         """Wait until a component does its work."""
         component = self.components[name]
         if component.kind == "worker":
@@ -184,7 +184,7 @@ class CelerySite(Site):
             self.wait_ready(name)
         return started
 
-    def settle(self, timeout: float = 90) -> None:
+    def settle(self, timeout: float = 150) -> None:
         """Wait until all components work, after something that concerned them all."""
         deadline = time.monotonic() + timeout
         for kind, count in (("api-server", 1), ("scheduler", 2), ("triggerer", 2), ("worker", 2)):

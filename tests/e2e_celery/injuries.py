@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: How long a service is away.
 OUTAGE = 20.0
 #: Until all of many tasks have come so far, and until they have all ended.
-MANY_SOON = 420.0
+MANY_SOON = 600.0
 #: Below this a build is longer than the broker waits for the worker's word that a task is done.
 VISIBILITY_TIMEOUT = 10
 
