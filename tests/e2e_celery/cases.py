@@ -132,20 +132,17 @@ def stopped_workers() -> Iterable[Case]:
     warm, cold = injuries.worker_stopped(signal.SIGTERM), injuries.worker_stopped(signal.SIGQUIT)
     for kind, injury, tries, because in (
         ("warm", warm, (1,), "a warm shutdown waits for the running tasks"),
-        ("cold", cold, None, "a cold shutdown ends the processes of the pool; the retry attaches or adopts"),
+        ("cold", cold, None, "the task is told to end; what fails is retried, and attaches or adopts"),
     ):
         title = f"worker shut down {kind}"
         basis = Case(
             title, SYNC, injuries.over, because, tries=tries, came=None, injury=injury, to_the_end=LONG
         )
-        waits = injuries.over if kind == "warm" else injuries.over_retry
-        yield replace(basis, title=f"{title} while waiting", play=waits)
-        yield of_sensor(replace(basis, title=f"{title} while waiting", play=waits, mode=SENSOR_POKE))
-        yield of_sensor(
-            replace(basis, title=f"{title} while waiting", play=injuries.reschedules, mode=SENSOR_RESCHEDULE)
-        )
+        yield replace(basis, title=f"{title} while waiting")
+        for mode in (SENSOR_POKE, SENSOR_RESCHEDULE):
+            yield of_sensor(replace(basis, title=f"{title} while waiting", mode=mode))
         for mode in BOTH_MODES:
-            play = injuries.held("start.created", waits=kind == "cold")
+            play = injuries.held("start.created", waits=False)
             yield replace(basis, title=f"{title} before the reply", play=play, mode=mode)
 
 
@@ -163,10 +160,8 @@ def services() -> Iterable[Case]:
             for mode in BOTH_MODES:
                 yield _away(Case(title, mode, play, because, injury=injury))
         for mode in SENSOR_MODES:
-            play = injuries.reschedules if mode == SENSOR_RESCHEDULE else injuries.over
-            case = Case(
-                f"{name} away while waiting", mode, play, "a try that is lost looks again", injury=injury
-            )
+            because = "a try that is lost looks again"
+            case = Case(f"{name} away while waiting", mode, injuries.over, because, injury=injury)
             yield of_sensor(_away(case))
 
 
@@ -193,8 +188,8 @@ def components() -> Iterable[Case]:
     for mode in BOTH_MODES:
         yield Case(title, mode, injuries.over, adopts, came=None, injury=injuries.scheduler_killed)
     for mode in SENSOR_MODES:
-        play = injuries.reschedules if mode == SENSOR_RESCHEDULE else injuries.over
-        yield of_sensor(Case(title, mode, play, adopts, injury=injuries.scheduler_killed, tries=None))
+        case = Case(title, mode, injuries.over, adopts, injury=injuries.scheduler_killed, tries=None)
+        yield of_sensor(case)
 
 
 def many() -> Iterable[Case]:

@@ -132,8 +132,9 @@ def worker_stopped(number: int) -> Injury:
         for name in names:
             site.dismiss(name)
             os.kill(site.components[name].child.pid, number)
-        site.replace(*names)
+        let_pass(2)
         _meanwhile_now(scenes)
+        site.replace(*names)
 
     return injure
 
@@ -195,15 +196,6 @@ def over_retry(scene: Scene) -> Iterator[None]:
     scene.wait_waiting()
     yield
     scene.wait_state("running", "deferred", tries=2, timeout=HEARTBEAT_TIMEOUT * 3)
-    scene.let_it_look(3)
-    scene.end_builds()
-
-
-def reschedules(scene: Scene) -> Iterator[None]:
-    """Let a rescheduled sensor be between its pokes, or in one."""
-    scene.start_run()
-    scene.wait_waiting()
-    yield
     scene.let_it_look(3)
     scene.end_builds()
 
