@@ -27,6 +27,8 @@ NAMES = Path(__file__).parent / "names"
 HEARTBEAT_TIMEOUT = 30
 #: Shorter than that, as with the defaults (120 and 300): the retry comes when the window has passed.
 LOST_REPLY_WINDOW = 8
+#: Together longer than any outage: a task that cannot be queued while Redis is away spends a try at once.
+RETRIES, RETRY_DELAY = 4, 7
 #: Tasks that one worker runs at a time.
 CONCURRENCY = 8
 JOBS = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob"}
@@ -101,7 +103,11 @@ class CelerySite(Site):
         }
 
     def _start_all(self) -> None:
-        self.env["PYTHONPATH"] = str(NAMES)
+        self.env |= {
+            "PYTHONPATH": str(NAMES),
+            "E2E_RETRIES": str(RETRIES),
+            "E2E_RETRY_DELAY": str(RETRY_DELAY),
+        }
         self.postgres.create()
         self.postgres.start()
         self.postgres.create_database()

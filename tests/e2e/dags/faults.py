@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 from airflow.sdk import DAG, task
@@ -15,8 +16,8 @@ ARGUMENTS = {
     "on_running": "{{ dag_run.conf.get('on_running', 'wait') }}",
     "timeout": "{{ dag_run.conf.get('timeout', 600) }}",
     "poll_interval": 2,
-    "retries": 2,
-    "retry_delay": timedelta(seconds=1),
+    "retries": int(os.environ.get("E2E_RETRIES", "2")),
+    "retry_delay": timedelta(seconds=float(os.environ.get("E2E_RETRY_DELAY", "1"))),
 }
 MANY = {"max_active_runs": 200, "max_active_tasks": 500}
 
