@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from e2e.processes import TookTooLongError, kill, let_pass, session_members, wait_for
 
 from .celery_site import HEARTBEAT_TIMEOUT, CelerySite
@@ -46,11 +45,24 @@ def away(service: str) -> Injury:
 
 
 def _api_server_away(site: CelerySite, scenes: list[Scene]) -> None:
+    # Frozen and not killed: starting another takes as long as the machine is slow, and this is to be 20 seconds.
     (name,) = site.names("api-server")
-    site.crash(name)
-    _meanwhile(scenes)
-    site.replace(name)
+    with frozen(session_members([site.components[name].child.pid])):
+        _meanwhile(scenes)
     site.settle()
+
+
+@contextmanager
+def frozen(pids: list[int]) -> Iterator[None]:
+    """Freeze processes for a while."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def _meanwhile(scenes: list[Scene]) -> None:
@@ -231,19 +243,12 @@ def stop_it(site: CelerySite, name: str, scenes: list[Scene]) -> None:
 
 def freeze_it(site: CelerySite, name: str, scenes: list[Scene]) -> None:
     """Freeze the component with its children until another has its triggers, then let it go on."""
-    pids = session_members([site.components[name].child.pid])
     ids = [task["trigger_id"] for scene in scenes for task in scene.tasks()]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(session_members([site.components[name].child.pid])):
         wait_for(
             lambda: all(site.triggerer_named(each) != name for each in ids), "another to take its triggers", 60
         )
         let_pass(3)
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                psutil.Process(pid).resume()
     let_pass(3)
 
 
