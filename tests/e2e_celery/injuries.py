@@ -45,7 +45,7 @@ def away(service: str) -> Injury:
 
 
 def _api_server_away(site: CelerySite, scenes: list[Scene]) -> None:
-    # Frozen and not killed: starting another takes as long as the machine is slow, and this is to be 20 seconds.
+    # Frozen and not killed: the outage lasts as long as it should, however slowly another would start.
     (name,) = site.names("api-server")
     with frozen(session_members([site.components[name].child.pid])):
         _meanwhile(scenes)
