@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -24,6 +25,8 @@ AFTER_THE_WINDOW = 150.0
 #: Until a request comes, a batch is there, a retry begins: on a busy machine, with a killed worker on the way.
 SOON = 75.0
 RUNS_OVER = ("success", "failed")
+#: Seconds for which runs must be over until nothing more is expected of them.
+OVER_FOR = 4.0
 #: The operator's two modes are called ``sync`` and ``deferrable``; these are the sensor's.
 SENSOR_MODES = ("sensor poke", "sensor reschedule", "sensor deferrable")
 #: Of so many mapped tasks the report is read; one request each.
@@ -214,7 +217,28 @@ class Scene:
         """Wait until the history of each model was read some times more."""
         for model in self.models:
             before = self.reads(model)
-            wait_for(lambda model=model, before=before: self.reads(model) >= before + times, "looks", SOON)
+            self._wait_while_running(
+                lambda model=model, before=before: self.reads(model) >= before + times, "looks", SOON
+            )
+
+    def _wait_while_running(self, look: Callable[[], bool], what: str, timeout: float) -> None:
+        """Wait for what only a run brings about, and not on when all runs are over."""
+        asked = time.monotonic()
+        was_over = False
+
+        def seen() -> bool:
+            nonlocal asked, was_over
+            if look():
+                return True
+            if time.monotonic() - asked > OVER_FOR:
+                # Twice in a row: a run that is over may be about to be cleared.
+                is_over, asked = self.is_over(), time.monotonic()
+                if is_over and was_over and not look():
+                    raise TookTooLongError(f"all runs are over, without {what}")
+                was_over = is_over
+            return False
+
+        wait_for(seen, what, timeout)
 
     def reads(self, model: Model) -> int:
         """Count the reads of a model's history that were answered."""
@@ -255,9 +279,7 @@ class Scene:
 
     def wait_batches(self, count: int, timeout: float = SOON) -> None:
         """Wait until there are so many batches of those that the tasks wait for."""
-        wait_for(
-            lambda: len(self.batches()) >= count, f"batch {count}; there are {len(self.batches())}", timeout
-        )
+        self._wait_while_running(lambda: len(self.batches()) >= count, f"batch {count}", timeout)
 
     def end_builds(self, count: int = 1, timeout: float = SOON) -> None:
         """End all batches that the tasks wait for, as soon as there are so many."""
