@@ -10,11 +10,12 @@ JOBS ?= 2
 SLOW := tests/e2e tests/e2e_celery tests/clients
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+CELERY := .venvs/celery
 PY := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard requirements/constraints-airflow-3.3-py$(PY).txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test lint unit contract dags clients e2e test-matrix nightly bench screenshots dist clean
+.PHONY: help venv demo airflow test lint unit contract dags clients e2e e2e-celery test-matrix nightly bench screenshots dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -59,6 +60,17 @@ clients: $(READY) ## AtScale's own client, two versions, against the local engin
 
 e2e: $(READY) ## Injure real Airflow processes at named points and count the builds
 	@$(RUN) -m pytest $(PYTEST) tests/e2e
+
+$(CELERY)/.ready: pyproject.toml requirements/dev.txt requirements/celery.txt $(CONSTRAINTS)
+	@echo "==> A virtual environment with the Celery provider in $(CELERY): a minute, once"
+	@$(PYTHON) -m venv $(CELERY)
+	@$(CELERY)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(CELERY)/bin/python -m uv pip install --quiet --python $(CELERY)/bin/python \
+		-e . -r requirements/dev.txt -r requirements/celery.txt $(addprefix -c ,$(CONSTRAINTS))
+	@touch $(CELERY)/.ready
+
+e2e-celery: $(CELERY)/.ready ## The same on CeleryExecutor; needs the Debian packages postgresql and redis-server
+	@$(CELERY)/bin/python -m pytest -rs $(PYTEST) tests/e2e_celery
 
 test-matrix: $(READY) ## The suites on every supported Airflow
 	@$(RUN) scripts/test_matrix.py $(MATRIX)

@@ -18,6 +18,7 @@ from .processes import ask, free_port, kill, session_members, wait_for
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Mapping
 
     from .processes import Stable
 
@@ -29,8 +30,29 @@ HEARTBEAT_TIMEOUT = 15
 INHERITED = inherited()
 
 
-def settings(home: Path, ui_port: int, task_port: int, fernet_key: str) -> dict[str, str]:
-    """Return the configuration, as environment variables: short periods, and nothing but this machine."""
+#: The DAGs of ``dags/``.
+DAG_IDS = (
+    *(f"{kind}_{mode}" for kind in ("one", "mapped") for mode in ("sync", "deferrable")),
+    *(f"sensor_{mode}" for mode in ("poke", "reschedule", "deferrable")),
+)
+
+
+def settings(
+    home: Path,
+    ui_port: int,
+    task_port: int,
+    fernet_key: str,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, str]:
+    """
+    Return the configuration, as environment variables: short periods, and nothing but this machine.
+
+    :param home: Airflow's home.
+    :param ui_port: port of the API server for users.
+    :param task_port: port of the API server for tasks.
+    :param fernet_key: key that Airflow encrypts with.
+    :param changes: options by section that differ; None for one that is left to Airflow's default.
+    """
     sections: dict[str, dict[str, Any]] = {
         "core": {
             "executor": "LocalExecutor",
@@ -68,10 +90,13 @@ def settings(home: Path, ui_port: int, task_port: int, fernet_key: str) -> dict[
         # What the provider bears: short, so that cases are.
         "atscale": {"missing_tolerance": 60, "trouble_tolerance": 60, "lost_reply_window": 45},
     }
+    for section, options in (changes or {}).items():
+        sections.setdefault(section, {}).update(options)
     env = {
         f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)
         for section, options in sections.items()
         for name, value in options.items()
+        if value is not None
     }
     return {**INHERITED, **env, "AIRFLOW_HOME": str(home), "NO_PROXY": "*", "PYTHONUNBUFFERED": "1"}
 
@@ -84,6 +109,9 @@ class Site:
     :param home: Airflow's home.
     """
 
+    #: What the title of the process above a task's process holds.
+    supervisor_title = "LocalExecutor"
+
     def __init__(self, stable: Stable, home: Path) -> None:
         from cryptography.fernet import Fernet
 
@@ -91,16 +119,30 @@ class Site:
         self.home = home
         self.ui_port, self.task_port = free_port(), free_port()
         self.fernet_key = Fernet.generate_key().decode()
-        self.env = settings(home, self.ui_port, self.task_port, self.fernet_key)
+        self.env = settings(home, self.ui_port, self.task_port, self.fernet_key, self.changes())
         self.api = Api(f"http://127.0.0.1:{self.ui_port}")
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.triggerers: dict[int, subprocess.Popen[bytes]] = {}
         self._triggerers_started = 0
         self._started = 0
 
+    def changes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the options that differ from the usual ones."""
+        return {}
+
     def start(self) -> None:
         """Start everything, and wait until it works."""
         self.home.mkdir(parents=True, exist_ok=True)
+        self._start_all()
+        wait_for(self.api.is_up, "the api-server", 180, 0.5)
+        wait_for(lambda: self.api.healthy("scheduler", "triggerer"), "scheduler and triggerer", 180, 0.5)
+        for dag_id in DAG_IDS:
+            wait_for(lambda dag_id=dag_id: self.api.has_dag(dag_id), f"the DAG {dag_id}", 90, 0.5)
+
+    def close(self) -> None:
+        """Do nothing more by itself; the processes are ended by who has started them."""
+
+    def _start_all(self) -> None:
         self.stable.run("db-migrate", self._command("db", "migrate"), self.env, 120)
         with closing(sqlite3.connect(self.home / "airflow.db")) as db:
             db.execute("PRAGMA journal_mode=WAL")
@@ -111,10 +153,6 @@ class Site:
         self._start("dag-processor")
         self.start_scheduler()
         self.start_triggerer()
-        wait_for(self.api.is_up, "the api-server", 90, 0.5)
-        wait_for(lambda: self.api.healthy("scheduler", "triggerer"), "scheduler and triggerer", 90, 0.5)
-        for dag_id in ("one_sync", "one_deferrable", "mapped_sync", "mapped_deferrable"):
-            wait_for(lambda dag_id=dag_id: self.api.has_dag(dag_id), f"the DAG {dag_id}", 90, 0.5)
 
     def start_scheduler(self) -> None:
         """Start a scheduler, with its executor."""

@@ -8,98 +8,15 @@ build. ``because`` says which of the provider's rules makes each number what it 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import plays
+from .case import BOTH_MODES, DEFERRABLE, SYNC, Case, in_modes
+from .sensors import SCHEDULER_KILLED, TRIGGERERS_KILLED, sensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from .plays import Injury, Play
-    from .scene import Observed
-
-SYNC, DEFERRABLE = "sync", "deferrable"
-BOTH_MODES = (SYNC, DEFERRABLE)
-_PLAIN = str.maketrans(" =", "__", ",;'")
-
-
-@dataclass(frozen=True)
-class Case:
-    """
-    One row of the table.
-
-    :param title: what happens.
-    :param mode: how the task waits.
-    :param play: what does it.
-    :param because: why the expectations are what they are.
-    :param builds: batches that the tasks start.
-    :param overlaps: of them those that begin while another runs.
-    :param posts: start calls that reach AtScale; None where restarts of the engine forget them.
-    :param states: final states of the tasks, in any order.
-    :param tries: number of each task's last try; None where chance has a say.
-    :param came: how the tasks come to their batches, in any order; None for one that reports nothing.
-    :param says: texts that the logs of task and trigger hold.
-    :param auth: how the connection authenticates: ``api_token``, which is ``client_api_key`` on the installer
-        edition, or ``password``.
-    :param edition: which edition of AtScale is played against.
-    :param injury: what is done to Airflow's own components, once for all cases that have it.
-    :param seconds: roughly how long it takes; the longest begin first.
-    """
-
-    title: str
-    mode: str
-    play: Play
-    because: str
-    builds: int = 1
-    overlaps: int = 0
-    posts: int | None = 1
-    states: tuple[str, ...] = ("success",)
-    tries: tuple[int, ...] | None = (1,)
-    came: tuple[str | None, ...] = ("started",)
-    says: tuple[str, ...] = ()
-    auth: str = "api_token"
-    edition: str = "container"
-    injury: Injury | None = None
-    seconds: int = 30
-
-    @property
-    def id(self) -> str:
-        """The name on the command line."""
-        return f"{self.full_title}-{self.mode}".translate(_PLAIN)
-
-    @property
-    def full_title(self) -> str:
-        """The title, with the edition where it is not the usual one."""
-        return self.title if self.edition == "container" else f"{self.title} ({self.edition})"
-
-    def differences(self, seen: Observed) -> list[str]:
-        """Say what was seen otherwise than expected."""
-        pairs = [
-            ("builds", self.builds, seen.builds),
-            ("overlaps", self.overlaps, seen.overlaps),
-            ("starts posted", self.posts, seen.posts),
-            ("states", tuple(sorted(self.states)), tuple(sorted(seen.states))),
-            ("tries", self.tries and tuple(sorted(self.tries)), tuple(sorted(seen.tries))),
-            ("came by its batch", _sorted(self.came), _sorted(seen.came)),
-            ("processes left behind", 0, seen.orphans),
-        ]
-        found = [
-            f"{name}: expected {want}, was {got}"
-            for name, want, got in pairs
-            if want is not None and want != got
-        ]
-        return found + [f"no log says {text!r}" for text in self.says if text not in seen.logs]
-
-
-def _sorted(words: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(sorted(map(str, words)))
-
-
-def in_modes(case: Case, *modes: str) -> list[Case]:
-    """Return the case in some modes; the deferrable one with a user's password, so that both kinds occur."""
-    auth = {SYNC: "api_token", DEFERRABLE: "password"}
-    return [replace(case, mode=mode, auth=auth[mode]) for mode in modes or BOTH_MODES]
 
 
 def killed_workers() -> Iterable[Case]:
@@ -395,26 +312,19 @@ def people() -> Iterable[Case]:
 def airflow_itself() -> Iterable[Case]:
     """Kill what all tasks share."""
     waits_on = "the trigger's arguments are all that a new triggerer needs, and a trigger starts nothing"
-    for title, injury in (
-        ("triggerer killed while waiting, and restarted", plays.triggerer_killed("both")),
-        ("triggerer's supervisor alone killed, and restarted", plays.triggerer_killed("supervisor")),
-        ("triggerer's runner alone killed, and restarted", plays.triggerer_killed("runner")),
-        ("one of two triggerers killed", plays.one_of_two_triggerers_killed),
-    ):
+    for title, injury in TRIGGERERS_KILLED:
         yield Case(title, DEFERRABLE, plays.over, waits_on, injury=injury, auth="password")
         yield Case(
             f"{title}; waiting for another's batch", DEFERRABLE, plays.over_before_own, waits_on, injury=injury
         )
     title = "scheduler killed while waiting, and restarted"
-    yield Case(
-        title, DEFERRABLE, plays.over, "a deferred task needs no scheduler", injury=plays.scheduler_killed
-    )
+    yield Case(title, DEFERRABLE, plays.over, "a deferred task needs no scheduler", injury=SCHEDULER_KILLED)
     yield Case(
         title,
         SYNC,
         plays.over_sync,
         "the new scheduler runs the task again, and the try attaches; its orphan only reads",
-        injury=plays.scheduler_killed,
+        injury=SCHEDULER_KILLED,
         tries=(2,),
     )
 
@@ -436,5 +346,5 @@ def in_the_installer_edition(cases: Iterable[Case]) -> Iterable[Case]:
             yield replace(case, edition="installer")
 
 
-_CASES = [*killed_workers(), *troubles(), *credentials(), *people(), *airflow_itself()]
+_CASES = [*killed_workers(), *troubles(), *credentials(), *people(), *airflow_itself(), *sensors()]
 CASES = [*_CASES, *in_the_installer_edition(_CASES)]

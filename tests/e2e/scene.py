@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from .engines import CATALOG
 from .processes import TookTooLongError, is_alive, kill, parent, title, wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_atscale.testing import BatchRecord, EngineControl, Model, RequestRecord
 
     from .airflow_site import Site
@@ -20,6 +25,14 @@ AFTER_THE_WINDOW = 150.0
 #: Until a request comes, a batch is there, a retry begins: on a busy machine, with a killed worker on the way.
 SOON = 75.0
 RUNS_OVER = ("success", "failed")
+#: Seconds for which runs must be over until nothing more is expected of them.
+OVER_FOR = 4.0
+#: The operator's two modes are called ``sync`` and ``deferrable``; these are the sensor's.
+SENSOR_MODES = ("sensor poke", "sensor reschedule", "sensor deferrable")
+#: Of so many mapped tasks the report is read; one request each.
+FEW = 10
+#: What a rescheduled task is in between its pokes.
+BETWEEN_POKES = ("running", "up_for_reschedule", "scheduled", "queued")
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class Observed:
     :param posts: start calls that reached the engine, refused ones included.
     :param states: final states of the tasks.
     :param tries: number of the last try of each, less those that Airflow took.
+    :param early: tasks that were green before any batch of the case had ended.
     :param taken: tries that Airflow's scheduler took from tasks that came back from a deferral too soon for it.
     :param came: how each task came to its batch, as its report says; None without a report.
     :param orphans: processes that outlived their supervisor and had not ended by themselves.
@@ -56,6 +70,7 @@ class Observed:
     posts: int
     states: tuple[str, ...]
     tries: tuple[int, ...]
+    early: int
     taken: int
     came: tuple[str | None, ...]
     orphans: int
@@ -69,7 +84,7 @@ class Scene:
     :param site: Airflow.
     :param engine: the engine that the case's runs talk to.
     :param name: unique, used in names of runs and models.
-    :param mode: ``sync`` or ``deferrable``.
+    :param mode: ``sync`` or ``deferrable``, or one of the sensor's.
     :param conn_id: the connection to the engine.
     :param connection: what that connection is when the case begins.
     """
@@ -87,6 +102,8 @@ class Scene:
         self.models: list[Model] = [self.add_model(0)]
         self.runs: list[tuple[str, str]] = []
         self.trigger_rows: list[str] = []
+        #: What an injury does while the component that it concerns is away.
+        self.meanwhile: Callable[[], None] | None = None
         self._holds: list[str] = []
         self._workers: list[Worker] = []
 
@@ -97,13 +114,31 @@ class Scene:
         """The case's first model, mostly its only one."""
         return self.models[0]
 
+    @property
+    def is_sensor(self) -> bool:
+        """Whether the task is the sensor, which waits for a batch that somebody else has started."""
+        return self.mode in SENSOR_MODES
+
+    @property
+    def defers(self) -> bool:
+        """Whether the task waits in the triggerer."""
+        return self.mode.endswith("deferrable")
+
     def add_model(self, number: int) -> Model:
         """Deploy a model that no other case uses."""
         return self.control.add_model(CATALOG, f"{self.name}_{number}")
 
     def start_run(self, **conf: Any) -> None:
-        """Start a run that builds the case's model; or several mapped tasks, where ``models`` are given."""
-        dag_id = f"{'mapped' if 'models' in conf else 'one'}_{self.mode}"
+        """
+        Start a run that builds the case's model; or several mapped tasks, if ``models`` are given.
+
+        A sensor's run waits for a batch that was started just before.
+        """
+        if self.is_sensor:
+            dag_id = self.mode.replace(" ", "_")
+            conf = {"batch_id": self.control.start_batch(None, self.model.id).id, **conf}
+        else:
+            dag_id = f"{'mapped' if 'models' in conf else 'one'}_{self.mode}"
         run_id = f"{self.name}_{len(self.runs)}"
         self.runs.append((dag_id, run_id))
         basis = {"catalog": CATALOG, "model": self.model.name, "conn_id": self.conn_id}
@@ -111,7 +146,7 @@ class Scene:
 
     def tasks(self) -> list[dict[str, Any]]:
         """Return what the metadata database says about the build tasks of all runs."""
-        names = ("id", "run_id", "map_index", "state", "try_number", "pid", "trigger_id")
+        names = ("id", "run_id", "map_index", "state", "try_number", "pid", "trigger_id", "end_date")
         rows = []
         for dag_id, run_id in self.runs:
             # Read past the API server: a test that looks often must not be the load.
@@ -121,7 +156,7 @@ class Scene:
                 dag_id,
                 run_id,
             )
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [{**dict(zip(names, row, strict=True)), "id": str(row[0])} for row in rows]
 
     def states(self) -> list[str]:
         """Return the states of all build tasks."""
@@ -144,19 +179,24 @@ class Scene:
     def wait_waiting(self, batches: int = 1) -> None:
         """Wait until the tasks wait for their batches, on a worker or in the triggerer."""
         self.wait_batches(batches)
-        self.wait_state("deferred" if self.mode == "deferrable" else "running")
-        if self.mode == "deferrable":
+        self.wait_state(*self._waits_in())
+        if self.defers:
             self.wait_triggered()
         else:
             self.let_it_look()
 
+    def _waits_in(self) -> tuple[str, ...]:
+        """Return the states of a task that waits."""
+        if self.defers:
+            return ("deferred",)
+        return BETWEEN_POKES if self.mode == "sensor reschedule" else ("running",)
+
     def wait_try(self, number: int) -> None:
         """Wait until the tasks wait in this try, on a worker or in the triggerer."""
-        if self.mode == "deferrable":
-            self.wait_state("deferred", tries=number)
+        self.wait_state(*self._waits_in(), tries=number)
+        if self.defers:
             self.wait_triggered()
         else:
-            self.wait_state("running", tries=number)
             # An orphan of the try before may look, too.
             self.let_it_look(4)
 
@@ -177,7 +217,28 @@ class Scene:
         """Wait until the history of each model was read some times more."""
         for model in self.models:
             before = self.reads(model)
-            wait_for(lambda model=model, before=before: self.reads(model) >= before + times, "looks", SOON)
+            self._wait_while_running(
+                lambda model=model, before=before: self.reads(model) >= before + times, "looks", SOON
+            )
+
+    def _wait_while_running(self, look: Callable[[], bool], what: str, timeout: float) -> None:
+        """Wait for what only a run brings about, and not on when all runs are over."""
+        asked = time.monotonic()
+        was_over = False
+
+        def seen() -> bool:
+            nonlocal asked, was_over
+            if look():
+                return True
+            if time.monotonic() - asked > OVER_FOR:
+                # Twice in a row: a run that is over may be about to be cleared.
+                is_over, asked = self.is_over(), time.monotonic()
+                if is_over and was_over and not look():
+                    raise TookTooLongError(f"all runs are over, without {what}")
+                was_over = is_over
+            return False
+
+        wait_for(seen, what, timeout)
 
     def reads(self, model: Model) -> int:
         """Count the reads of a model's history that were answered."""
@@ -197,9 +258,10 @@ class Scene:
 
     # --- the batches ---
 
-    def batches(self, by: str = "api") -> list[BatchRecord]:
-        """Return the batches of the case's models, oldest first: the tasks', or somebody else's."""
+    def batches(self, by: str | None = None) -> list[BatchRecord]:
+        """Return the batches of the case's models, oldest first: those that the tasks wait for, or by whom."""
         ids = {model.id for model in self.models}
+        by = by or ("design center" if self.is_sensor else "api")
         return [batch for batch in self.control.batches if batch.model_id in ids and batch.by == by]
 
     def wait_posts(self, count: int) -> None:
@@ -216,13 +278,11 @@ class Scene:
         ]
 
     def wait_batches(self, count: int, timeout: float = SOON) -> None:
-        """Wait until the tasks have started so many batches."""
-        wait_for(
-            lambda: len(self.batches()) >= count, f"batch {count}; there are {len(self.batches())}", timeout
-        )
+        """Wait until there are so many batches of those that the tasks wait for."""
+        self._wait_while_running(lambda: len(self.batches()) >= count, f"batch {count}", timeout)
 
     def end_builds(self, count: int = 1, timeout: float = SOON) -> None:
-        """End all batches that run, as soon as the tasks have started so many."""
+        """End all batches that the tasks wait for, as soon as there are so many."""
         self.wait_batches(count, timeout)
         for batch in self.batches():
             if batch.ended is None:
@@ -269,7 +329,7 @@ class Scene:
             if task["id"].replace("-", "") not in title(pid).replace("-", ""):
                 return None
             supervisor = parent(pid)
-            return Worker(supervisor, pid) if "LocalExecutor" in title(supervisor) else None
+            return Worker(supervisor, pid) if self.site.supervisor_title in title(supervisor) else None
 
         found: Worker = wait_for(find, "the worker's processes", SOON)
         self._workers.append(found)
@@ -296,8 +356,14 @@ class Scene:
     def observe(self) -> Observed:
         """Say what has become of the case."""
         orphans = self._orphans()
-        batches = self.batches()
+        batches = self.batches("api")
+        ended = [batch.ended for batch in self.batches() if batch.ended is not None]
         tasks = self.tasks()
+        early = [
+            task
+            for task in tasks
+            if task["state"] == "success" and _epoch(task["end_date"]) < min(ended, default=inf)
+        ]
         taken = [self._taken(task) for task in tasks]
         texts = [text for run in self.runs for text in self.site.logs(*run).values()]
         return Observed(
@@ -306,6 +372,7 @@ class Scene:
             posts=len(self.posts()),
             states=tuple(str(task["state"]) for task in tasks),
             tries=tuple(int(task["try_number"]) - lost for task, lost in zip(tasks, taken, strict=True)),
+            early=len(early),
             taken=sum(taken),
             came=tuple(self._came(task) for task in tasks),
             orphans=orphans,
@@ -330,9 +397,11 @@ class Scene:
         return sum("[queued]" in extra and "finished with state success" in extra for (extra,) in rows)
 
     def _came(self, task: dict[str, Any]) -> str | None:
+        if task["map_index"] >= FEW:
+            return None
         dag_id = next(dag_id for dag_id, run_id in self.runs if run_id == task["run_id"])
         report = self.site.api.xcom(dag_id, task["run_id"], "batch_result", task["map_index"])
-        return report["start"] if report else None
+        return report["start"] if report and not self.is_sensor else None
 
     def _orphans(self) -> int:
         """Count the tasks' processes whose supervisor was killed and that do not end by themselves."""
@@ -351,3 +420,9 @@ class Scene:
         for worker in self._workers:
             if is_alive(worker.task) and "airflow worker" in title(worker.task):
                 kill(worker.task)
+
+
+def _epoch(value: Any) -> float:
+    """Return the seconds since the epoch of what a database gives as a time."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

@@ -26,17 +26,17 @@ from .processes import STOPPING, wait_for
 from .scene import Observed, Scene
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from .cases import Case
     from .plays import Injury
     from .processes import Stable
 
-#: Of the lanes; so many cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
+#: So many cases at a time. Most of a case is waiting, but starting a task costs a second of CPU.
+AT_ONCE = 8
+#: Of the lanes.
 EDITIONS = ("container",) * 6 + ("installer",) * 2
-#: From the end of the injuries to the end of the runs.
-TO_THE_END = 90.0
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,32 @@ class Stage:
     :param stable: who starts processes.
     :param home: Airflow's home.
     :param cases: the cases to play.
+    :param site: Airflow, if it is not the usual one.
+    :param editions: of the lanes.
     """
 
-    def __init__(self, stable: Stable, home: Path, cases: Iterable[Case]) -> None:
-        self.site = Site(stable, home)
+    def __init__(
+        self,
+        stable: Stable,
+        home: Path,
+        cases: Iterable[Case],
+        *,
+        site: Site | None = None,
+        editions: Sequence[str] = EDITIONS,
+    ) -> None:
+        self.site = site or Site(stable, home)
         self.scenes: list[Scene] = []
-        self.lanes = [Lane(stable, number, edition) for number, edition in enumerate(EDITIONS)]
-        self._free: dict[str, queue.SimpleQueue[Lane]] = {name: queue.SimpleQueue() for name in EDITIONS}
+        self.lanes = [Lane(stable, number, edition) for number, edition in enumerate(editions)]
+        self._free: dict[str, queue.SimpleQueue[Lane]] = {name: queue.SimpleQueue() for name in editions}
         self._futures: dict[str, Future[Outcome]] = {case.id: Future() for case in cases}
         self._cases = list(cases)
         self._director = threading.Thread(target=self._direct, name="director", daemon=True)
 
     def open(self) -> None:
         """Start everything, and begin to play."""
+        with ThreadPoolExecutor(len(self.lanes)) as pool:
+            list(pool.map(lambda lane: lane.engine.start(), self.lanes))
         for lane in self.lanes:
-            lane.engine.start()
             self._free[lane.engine.edition].put(lane)
         self.site.start()
         self._director.start()
@@ -144,6 +155,7 @@ class Stage:
         STOPPING.set()
         if self._director.is_alive():
             self._director.join(30)
+        self.site.close()
 
     # --- the order of play ---
 
@@ -160,12 +172,15 @@ class Stage:
         for case in self._cases:
             if case.injury is not None:
                 together[case.injury].append(case)
-        with ThreadPoolExecutor(len(self.lanes)) as pool:
+        with ThreadPoolExecutor(min(len(self.lanes), AT_ONCE)) as pool:
             # Longest first, so that no long one is the last to run alone.
             for case in sorted(alone, key=lambda case: -case.seconds):
                 pool.submit(self._play, case)
         for group in together.values():
+            if STOPPING.is_set():
+                break
             self._play_together(group)
+        self._give_up("the suite was stopped")
 
     def _give_up(self, why: str) -> None:
         for case in self._cases:
@@ -182,7 +197,7 @@ class Stage:
         try:
             scene = self._set(case, lane)
             case.play(scene)
-            observed = self._finish(scene)
+            observed = self._finish(case, scene)
         except Exception:
             trouble = traceback.format_exc(limit=-4)
             observed = self._look_again(scene)
@@ -202,7 +217,7 @@ class Stage:
             try:
                 next(plays[case.id], None)
                 if last:
-                    seen[case.id] = self._finish(scene)
+                    seen[case.id] = self._finish(case, scene)
             except Exception:
                 troubles[case.id] = traceback.format_exc(limit=-4)
                 after = self._look_again(scene)
@@ -239,8 +254,8 @@ class Stage:
         return scene
 
     @staticmethod
-    def _finish(scene: Scene) -> Observed:
-        wait_for(scene.is_over, "the end of the runs", TO_THE_END, 0.3)
+    def _finish(case: Case, scene: Scene) -> Observed:
+        wait_for(scene.is_over, "the end of the runs", case.to_the_end, 0.3)
         return scene.observe()
 
     @staticmethod

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 from airflow.sdk import DAG, task
 
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
+from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 
 ARGUMENTS = {
     "catalog": "{{ dag_run.conf['catalog'] }}",
@@ -14,10 +16,10 @@ ARGUMENTS = {
     "on_running": "{{ dag_run.conf.get('on_running', 'wait') }}",
     "timeout": "{{ dag_run.conf.get('timeout', 600) }}",
     "poll_interval": 2,
-    "retries": 2,
-    "retry_delay": timedelta(seconds=1),
+    "retries": int(os.environ.get("E2E_RETRIES", "2")),
+    "retry_delay": timedelta(seconds=float(os.environ.get("E2E_RETRY_DELAY", "1"))),
 }
-MANY = {"max_active_runs": 200, "max_active_tasks": 200}
+MANY = {"max_active_runs": 200, "max_active_tasks": 500}
 
 for mode, deferrable in (("sync", False), ("deferrable", True)):
     with DAG(f"one_{mode}", schedule=None, **MANY):
@@ -33,4 +35,23 @@ for mode, deferrable in (("sync", False), ("deferrable", True)):
 
         AtScaleAggregateBuildOperator.partial(task_id="build", deferrable=deferrable, **ARGUMENTS).expand(
             model=models()
+        )
+
+# The task has the operator's name, so the suite looks for one name only.
+for name, how in (
+    ("poke", {"mode": "poke", "poke_interval": 2}),
+    ("reschedule", {"mode": "reschedule", "poke_interval": 3}),
+    ("deferrable", {"deferrable": True, "poke_interval": 2}),
+):
+    with DAG(f"sensor_{name}", schedule=None, **MANY):
+        AtScaleBatchSensor(
+            task_id="build",
+            batch_id="{{ dag_run.conf['batch_id'] }}",
+            catalog=ARGUMENTS["catalog"],
+            model="{{ dag_run.conf['model'] }}",
+            atscale_conn_id=ARGUMENTS["atscale_conn_id"],
+            timeout=600,
+            retries=ARGUMENTS["retries"],
+            retry_delay=ARGUMENTS["retry_delay"],
+            **how,
         )
