@@ -93,6 +93,26 @@ def test_failed_aggregates(engine, logged, mode, choice, state):
 
 @whatever_the_edition
 @pytest.mark.parametrize(("choice", "state"), PARTIAL.items())
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_one_repaired_and_one_finally_failed_aggregate(engine, logged, mode, choice, state):
+    """AtScale retries an aggregate inside a batch; only one that failed in every attempt is missing."""
+    engine.settings(retry_rows="new", max_failures=None)
+    engine.fail_next("Internet Sales", "done", failed_aggregates=1, repaired_aggregates=1, message="disk quota")
+    task = build(failed_aggregates=choice, **mode)
+    assert task.state == state
+    assert ("is done, but not complete. 1 of 6 aggregates" in logged()) is (choice == "warn")
+    if state == "failed":
+        assert isinstance(task.error, AtScaleAggregatesFailedError)
+        assert "1 of 6 aggregates were not built" in str(task.error)
+    else:
+        report = task.xcoms["batch_result"]
+        assert (report["aggregates"], report["failed_aggregates"]) == (6, 1)
+        assert report["repaired_attempts"] >= 1
+        assert all(each["query_id"] for each in report["failures"])
+
+
+@whatever_the_edition
+@pytest.mark.parametrize(("choice", "state"), PARTIAL.items())
 @pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
 def test_failed_aggregates_of_a_batch_that_is_waited_for(engine, mode, choice, state):
     engine.fail_next("Internet Sales", "done", failed_aggregates=2)
@@ -106,6 +126,30 @@ def test_incomplete_batch_is_built_again_by_a_retry(engine, mode):
     task = build(failed_aggregates="fail", retries=1, **mode)
     assert (task.state, task.tries) == ("success", 2)
     assert len(engine.batches) == 2
+
+
+# --- settings of AtScale that are off by default ----------------------------------------------------------
+
+
+@whatever_the_edition
+def test_a_refused_incremental_start_names_the_settings(engine):
+    engine.settings(incremental_by_api="refused")
+    task = build()
+    assert task.state == "failed"
+    said = str(task.error)
+    assert "aggregate.batch.gracePeriodOverrides.enabled" in said
+    assert "aggregate.batch.cube.gracePeriodOverrides.enabled" in said
+    assert engine.batches == []
+
+
+@whatever_the_edition
+def test_a_full_batch_for_an_incremental_request_is_reported(engine, logged):
+    engine.settings(incremental_by_api="ignored")
+    task = build()
+    assert task.state == "success"
+    report = task.xcoms["batch_result"]
+    assert (report["kind"], report["requested_kind"]) == ("full", "incremental")
+    assert logged().count("AtScale reports the batch as full, but the task asked for incremental") == 1
 
 
 # --- what no retry can cure -------------------------------------------------------------------------------
