@@ -87,9 +87,11 @@ def parse_time(value: str) -> datetime | None:
 
     try:
         parsed = pendulum.parse(value, strict=True, tz="UTC")
+        if not isinstance(parsed, datetime):
+            return None
         # A plain datetime: pendulum's own loses its zone when a plain timedelta is subtracted.
         return usable_time(datetime.fromisoformat(parsed.isoformat()))
-    except (ValueError, OverflowError, TypeError, AttributeError):
+    except (ValueError, OverflowError, TypeError):
         return None
 
 
