@@ -138,16 +138,17 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": [f"{PACKAGE}.links.atscale.AtScaleBuildHistoryLink"],
         "config": {
             "atscale": {
-                "description": "How long the AtScale provider bears doubt. The defaults fit nearly everybody.",
+                "description": "How long the AtScale provider tolerates missing, unreadable or unknown batch "
+                "states. The defaults suit most installations.",
                 "options": {
-                    "missing_tolerance": _option("A started batch may be missing from the history.", "300"),
+                    "missing_tolerance": _option("a started batch may be missing from the history.", "300"),
                     "trouble_tolerance": _option("AtScale may be unreadable during a wait.", "1800"),
-                    "unknown_tolerance": _option("A batch may be in an unknown status.", "1800"),
+                    "unknown_tolerance": _option("a batch may be in an unknown status.", "1800"),
                     "settle_time": _option(
-                        "An end that only aggregate instances show must stay as it is.", "30"
+                        "an end that only the aggregate instances show must stay the same.", "30"
                     ),
                     "lost_reply_window": _option(
-                        "A batch may take to appear in the history after the reply to its start was lost.",
+                        "a batch may take to appear in the history after the reply to its start was lost.",
                         "120",
                     ),
                 },
@@ -158,7 +159,7 @@ def get_provider_info() -> dict[str, Any]:
 
 def _option(what: str, default: str) -> dict[str, Any]:
     return {
-        "description": f"Seconds that: {what}\n",
+        "description": f"Seconds that {what}\n",
         "version_added": "0.1.0",
         "type": "float",
         "example": None,

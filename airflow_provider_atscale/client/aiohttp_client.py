@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
-import os
+import ssl
+import time
+import zlib
 from collections import defaultdict
-from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+import aiohttp
 import tenacity
+from yarl import URL
 
 from airflow_provider_atscale.api.flow import Effect, Flow, MaskSecret, Pause, Request, Response, SingleFlight
+from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle, step
+from airflow_provider_atscale.client.body import READ_SIZE, Body
 from airflow_provider_atscale.client.editions import make_edition
+from airflow_provider_atscale.client.failures import FailureCache
+from airflow_provider_atscale.client.limiter import ConcurrencyLimiter
+from airflow_provider_atscale.client.retries import TRIES, retry_policy
+from airflow_provider_atscale.client.shared_tasks import SharedTasks
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConnectionError,
@@ -22,46 +29,14 @@ from airflow_provider_atscale.exceptions import (
 )
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    import aiohttp
-    from yarl import URL
-
     from airflow_provider_atscale.client.settings import Settings
-from airflow_provider_atscale.client.base import BaseClient, T, _step
-from airflow_provider_atscale.client.failures import FailureCache
-from airflow_provider_atscale.client.limiter import ConcurrencyLimiter
-from airflow_provider_atscale.client.retries import TRIES, _policy
 
-#: How long, in seconds, it stands for everybody that credentials were refused, or that no token was received
-#: for another reason. A thousand waiters that each try to log in on their own would have the user locked out.
+#: How long, in seconds, a failure to get a token is raised again instead of repeating the request: after
+#: refused credentials, and after anything else. A thousand waiters that log in each would lock the user out.
 REFUSED_FOR, NO_TOKEN_FOR = 30.0, 5.0
-
-
-def _connect_timeout() -> type[Exception]:
-    """Return aiohttp's error for a connection that took too long; older versions have none of its own."""
-    import aiohttp
-
-    found: type[Exception] = getattr(aiohttp, "ConnectionTimeoutError", aiohttp.ClientConnectorError)
-    return found
-
-
-@lru_cache(maxsize=4096)
-def _address(url: str, query: tuple[tuple[str, str], ...]) -> URL:
-    """Return an address with its query; the same ones are read again and again."""
-    from yarl import URL
-
-    return URL(url).with_query(query or None)
-
-
-class SharedTask:
-    """A task that several await, and how many do."""
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task = task
-        self.waiters = 0
 
 
 class AsyncAtScaleClient(BaseClient):
@@ -69,9 +44,9 @@ class AsyncAtScaleClient(BaseClient):
     Run flows side by side over aiohttp, on the event loop that first uses it.
 
     :param settings: The connection's settings.
-    :param mask: Hides a value from all logs.
+    :param mask: Masks a value in all logs.
     :param sleep: Lets time pass.
-    :param limiter: Limits the requests that are sent at once, and with them the TCP connections.
+    :param limiter: Limits the concurrent requests, and with them the TCP connections.
     """
 
     def __init__(
@@ -87,200 +62,152 @@ class AsyncAtScaleClient(BaseClient):
         self._sleep = sleep
         self._limiter = limiter or ConcurrencyLimiter()
         self._session: aiohttp.ClientSession | None = None
-        self._context: ssl.SSLContext | bool | None = None
-        self._proxies: dict[str, str | None] = {}
-        self._under_way: dict[str, SharedTask] = {}
+        self._tasks = SharedTasks()
         self._failures: defaultdict[str, FailureCache] = defaultdict(FailureCache)
 
-    async def preload_tls(self) -> None:
-        """Load, in a thread, what would hold up everything else on the event loop if the first request did."""
-        with contextlib.suppress(OSError):
-            self._context = await asyncio.to_thread(self._tls)
-
-    async def run(self, flow: Flow[T], tries: int = TRIES, *, bypass_limiter: bool = False) -> T:
+    async def run(
+        self,
+        flow: Flow[T],
+        tries: int = TRIES,
+        *,
+        until: float | None = None,
+        bypass_limiter: bool = False,
+    ) -> T:
         """
         Run a flow to its end.
 
         :param flow: The flow.
-        :param tries: How often a read is tried at the most.
-        :param past_gate: Whether its requests wait for no place: what everybody waits for must not queue.
+        :param tries: How often a read is tried.
+        :param until: Epoch seconds by which it must end: no request is sent later, and none lasts longer.
+        :param bypass_limiter: Send its requests at once: a token must not wait behind slow reads.
         """
         outcome: Any = None
         error: BaseException | None = None
         while True:
             try:
-                effect, value = _step(flow, outcome, error)
+                effect, value = step(flow, outcome, error)
             except AtScaleError as raised:
                 raise self._redact_error(raised) from raised.__cause__
             if effect is None:
                 return value  # type: ignore[return-value]
             outcome, error = None, None
             try:
-                outcome = await self._perform(effect, tries, bypass_limiter)
+                outcome = await self._perform(effect, tries, until, bypass_limiter)
             except AtScaleError as raised:
                 error = raised
 
-    async def _perform(self, effect: Effect, tries: int, bypass_limiter: bool) -> Any:
+    async def _perform(self, effect: Effect, tries: int, until: float | None, bypass_limiter: bool) -> Any:
         if isinstance(effect, Request):
             if tries <= 1 or not effect.repeatable:
-                return await self._send(effect, bypass_limiter)
-            retrying = tenacity.AsyncRetrying(sleep=self._sleep, **_policy(tries))
-            return await retrying(self._send, effect, bypass_limiter)
+                return await self._send(effect, until, bypass_limiter)
+            retrying = tenacity.AsyncRetrying(sleep=self._sleep, **retry_policy(tries, until))
+            return await retrying(self._send, effect, until, bypass_limiter)
         if isinstance(effect, Pause):
             return await self._sleep(effect.seconds)
         if isinstance(effect, MaskSecret):
-            return await self._mask(effect.value) if self._remember_token(effect.value) and self._mask else None
-        return await self._once(effect, tries)
+            is_masked = self._redactor.add_token(effect.value) and self._mask is not None
+            return await self._mask(effect.value) if is_masked and self._mask else None
+        return await self._run_once(effect, tries, until)
 
-    async def _once(self, effect: SingleFlight, tries: int) -> Any:
-        """Run a flow for all who want it now; its failure stands for those who want it a little later."""
-        self._failures[effect.key].check()
+    async def _run_once(self, effect: SingleFlight, tries: int, until: float | None) -> Any:
+        """Run a flow for all who want it now; raise its failure again for those who want it soon after."""
+        failure = self._failures[effect.key]
+        failure.check()
+        # It serves others too, so this caller's deadline ends only this caller's wait.
+        work = self._tasks.share(effect.key, lambda: self.run(effect.flow(), tries, bypass_limiter=True))
         try:
-            return await self.share(effect.key, lambda: self.run(effect.flow(), tries, bypass_limiter=True))
-        except AtScaleError as failure:
-            stands = REFUSED_FOR if isinstance(failure, AtScaleAuthenticationError) else NO_TOKEN_FOR
-            self._failures[effect.key].note(failure, stands)
+            return await asyncio.wait_for(work, None if until is None else until - time.time())
+        except asyncio.TimeoutError:
+            raise AtScaleConnectionError(
+                f"No {effect.key} was received from {self.settings.base_url} before the deadline of the wait.",
+                sent=False,
+            ) from None
+        except AtScaleError as error:
+            failure.store(error, REFUSED_FOR if isinstance(error, AtScaleAuthenticationError) else NO_TOKEN_FOR)
             raise
 
-    async def share(self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """
-        Await a piece of work that others may be awaiting already.
-
-        It is a task of its own, in an empty context (the log routing of whoever comes first would be
-        inherited otherwise), and goes on as long as anybody awaits it.
-
-        :param key: What makes two pieces of work the same.
-        :param make: Makes the work.
-        """
-        work = self._under_way.get(key)
-        if work is None:
-            # ensure_future copies the context of whoever calls it; this one is empty.
-            work = SharedTask(contextvars.Context().run(asyncio.ensure_future, make()))
-            self._under_way[key] = work
-            work.task.add_done_callback(lambda _: self._forget(key, work))
-        work.waiters += 1
+    async def _send(
+        self, request: Request, until: float | None = None, bypass_limiter: bool = False
+    ) -> Response:
+        headers, proxy = self._headers(request), self._proxy(request.url)
         try:
-            return await asyncio.shield(work.task)
-        finally:
-            work.waiters -= 1
-            if not work.waiters and not work.task.done():
-                self._forget(key, work)
-                work.task.cancel()
-
-    def _forget(self, key: str, work: SharedTask) -> None:
-        if self._under_way.get(key) is work:
-            del self._under_way[key]
-        if work.task.done() and not work.task.cancelled():
-            # Marks the error as seen: each waiter raises it, and the last may have gone.
-            work.task.exception()
-
-    async def _send(self, request: Request, bypass_limiter: bool = False) -> Response:
-        headers = self._headers(request)
-        address = _address(request.url, tuple(request.params.items()))
-        try:
-            session = self._open()
+            session: Any = self._session or await self._tasks.share("session", self._open_session)
         except OSError as error:
-            # A CA bundle that is not there or is none.
-            raise self._no_answer(request, error, sent=False) from None
+            # The CA bundle cannot be read.
+            raise self._no_response(request, error, sent=False) from None
         if bypass_limiter:
-            return await self._exchange(session, request, address, headers)
-        # Waiting for a slot is not the server's doing, so it does not count for the timeout of the answer.
-        await self._acquire(request)
+            return await self._exchange(session, request, headers, proxy, self._time_left(request, until))
+        # The wait for a slot does not count for the timeout of the answer.
+        await self._acquire(request, self._time_left(request, until))
         try:
-            return await self._exchange(session, request, address, headers)
+            return await self._exchange(session, request, headers, proxy, self._time_left(request, until))
         finally:
             self._limiter.release()
 
     async def _exchange(
-        self, session: aiohttp.ClientSession, request: Request, address: URL, headers: Mapping[str, str]
+        self,
+        session: aiohttp.ClientSession,
+        request: Request,
+        headers: dict[str, str],
+        proxy: str | None,
+        timeout: float,
     ) -> Response:
-        import aiohttp
-
+        progress = {"sent": False}
         try:
             async with session.request(
                 request.method,
-                address,
+                URL(request.url).with_query(dict(request.params) or None),
                 headers=headers,
                 json=request.json,
                 data=request.form,
                 allow_redirects=False,
-                proxy=self._proxy(request.url),
+                proxy=proxy,
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                trace_request_ctx=progress,
             ) as answer:
-                return self._response(request, answer.status, answer.headers, await answer.read())
-        except (aiohttp.ClientConnectorError, _connect_timeout()) as error:
-            raise self._no_answer(request, error, sent=False) from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise self._no_answer(request, error, sent=True) from None
+                body = Body(answer.headers.get("Content-Encoding"))
+                async for piece in answer.content.iter_chunked(READ_SIZE):
+                    body.add(piece)
+                    if body.is_too_large:
+                        break
+                    # Pieces that are there already are read without a pause for other tasks.
+                    await asyncio.sleep(0)
+                return self._response(request, answer.status, answer.headers, body)
+        except asyncio.TimeoutError:
+            late = TimeoutError(f"the answer was not complete after {timeout:.1f} s")
+            raise self._no_response(request, late, sent=progress["sent"]) from None
+        except (aiohttp.ClientError, OSError, zlib.error) as error:
+            raise self._no_response(request, error, sent=progress["sent"]) from None
 
-    async def _acquire(self, request: Request) -> None:
-        """Wait for a slot, at most as long as an answer may take: a wait has a deadline to keep."""
+    async def _acquire(self, request: Request, seconds: float) -> None:
+        """Wait for a slot, at most as long as for an answer."""
         try:
-            await self._limiter.acquire(self.settings.timeout)
+            await self._limiter.acquire(seconds)
         except asyncio.TimeoutError:
             raise AtScaleConnectionError(
                 f"{request.method} {request.url} was not sent: {self._limiter.limit} other requests to this "
-                f"server got no answer for {self.settings.timeout:.0f} s. AtScale answers too slowly: check "
-                "its load.",
+                f"server got no answer for {seconds:.0f} s. AtScale answers too slowly: check its load.",
                 sent=False,
             ) from None
 
-    def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None:
-            context = self._tls() if self._context is None else self._context
-            self._session = aiohttp.ClientSession(
-                # One more for requests that bypass the limiter.
-                connector=aiohttp.TCPConnector(limit=self._limiter.limit + 1, ssl=context),
-                # To connect gets a little less: that nothing was sent must be known before all is over.
-                timeout=aiohttp.ClientTimeout(
-                    total=self.settings.timeout, sock_connect=0.95 * self.settings.timeout
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
+    async def _open_session(self) -> aiohttp.ClientSession:
+        # In a thread, because reading the CA bundle blocks the event loop for long.
+        context = await asyncio.to_thread(make_ssl_context, self.settings.verify)
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_note_sent)
+        self._session = aiohttp.ClientSession(
+            # One more for requests that bypass the limiter.
+            connector=aiohttp.TCPConnector(limit=self._limiter.limit + 1, ssl=context),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # The body is decompressed with a size limit.
+            auto_decompress=False,
+            trace_configs=[trace],
+        )
         return self._session
 
-    def _proxy(self, url: str) -> str | None:
-        """Return the proxy that the environment names for an address, as requests reads it."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        if origin not in self._proxies:
-            # Not aiohttp's trust_env: it also reads .netrc, in a thread and for each request.
-            from requests.utils import get_environ_proxies, select_proxy
-
-            self._proxies[origin] = select_proxy(origin, get_environ_proxies(origin))
-        return self._proxies[origin]
-
-    def _tls(self) -> ssl.SSLContext | bool:
-        import ssl
-
-        # For prepare, because they take long to load.
-        import aiohttp  # noqa: F401
-        import requests.utils  # noqa: F401
-
-        verify = self.settings.verify
-        if verify is True:
-            # What requests trusts, so both drivers accept the same servers.
-            import certifi
-
-            named = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-            verify = named or certifi.where()
-        if verify is False:
-            return False
-        from pathlib import Path
-
-        bundle = str(verify)
-        if Path(bundle).is_dir():
-            return ssl.create_default_context(capath=bundle)
-        return ssl.create_default_context(cafile=bundle)
-
     async def close(self) -> None:
-        """Close the connections and end what is under way."""
-        tasks = [work.task for work in self._under_way.values()]
-        self._under_way.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Close the connections and cancel what is running."""
+        await self._tasks.close()
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
@@ -292,3 +219,22 @@ class AsyncAtScaleClient(BaseClient):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+async def _note_sent(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceRequestHeadersSentParams) -> None:
+    # Called right before the first byte is written, so before it nothing has reached AtScale.
+    context.trace_request_ctx["sent"] = True
+
+
+def make_ssl_context(verify: bool | str) -> ssl.SSLContext | bool:
+    """
+    Return what aiohttp is to trust: the same servers as requests.
+
+    :param verify: The connection's field.
+    """
+    bundle = ca_bundle(verify)
+    if bundle is False:
+        return False
+    if Path(str(bundle)).is_dir():
+        return ssl.create_default_context(capath=str(bundle))
+    return ssl.create_default_context(cafile=str(bundle))

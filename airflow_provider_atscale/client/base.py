@@ -1,17 +1,19 @@
-"""What both clients share: headers, secrets, errors."""
+"""What both clients share: headers, time limits, proxies, and errors without secrets."""
 
 from __future__ import annotations
 
-import html
-import itertools
-import json
-import re
-from collections import deque
+import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, quote_plus
 
+import certifi
+
+from airflow_provider_atscale.api.auth import basic_credentials
 from airflow_provider_atscale.api.flow import Effect, Flow, Request, Response
+from airflow_provider_atscale.client.body import ACCEPT_ENCODING, MAX_BODY, Body
+from airflow_provider_atscale.client.proxies import credentials_of, find_proxy
+from airflow_provider_atscale.client.secrets import Redactor
 from airflow_provider_atscale.exceptions import (
     AtScaleConfigurationError,
     AtScaleConnectionError,
@@ -20,67 +22,57 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.version import user_agent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_atscale.client.settings import Settings
 
-
 T = TypeVar("T")
-
-
-#: How many tokens of a process Airflow is told to hide in everybody's logs. It keeps each value for ever and
-#: compiles all of them into one expression whenever one is added: a triggerer that renews a token every few
-#: minutes would use up its memory within days, and before Airflow 3.1 get no token any more, because the
-#: expression is too large. Texts of ours show no token, however many there were.
-HIDDEN_BY_AIRFLOW = 32
-
-
-#: How many tokens a client takes out of texts; those before have long ended.
-REMEMBERED = 8
-
-
-_tokens_of_process = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
 class RedactingResponse(Response):
     """
-    An answer that shows no known secret, should a server have sent one back.
+    An answer whose excerpts show no known secret, in case the server sent one back.
 
-    :param hide: Takes known secrets out of a text.
+    :param redact: Replaces known secrets in a text.
+    :param is_too_large: Whether the body was larger than the limit, and so only its beginning is here.
     """
 
-    hide: Callable[[str], str] = str
+    redact: Callable[[str], str] = str
+    is_too_large: bool = False
 
     @property
     def excerpt(self) -> str:
-        """The first characters of the body; secrets are hidden first, or half of one might be left."""
-        return Response(self.status, self.headers, self.hide(self.text).encode(), self.url).excerpt
+        """The first characters of the body; secrets are replaced first, or half of one might be left."""
+        return Response(self.status, self.headers, self.redact(self.text).encode(), self.url).excerpt
+
+    def json(self) -> Any:
+        """Return the parsed body, or raise a typed error that shows what came instead."""
+        if self.is_too_large:
+            raise self.malformed(f"is larger than {MAX_BODY // 2**20} MiB")
+        return Response.json(self)
 
 
 class BaseClient:
-    """What both drivers share: the connection's settings and the secrets that were met."""
+    """
+    Base of both clients.
+
+    :param settings: The connection's settings.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._fixed = frozenset(value for value in settings.secrets if len(value) > 3)
-        self._tokens: deque[str] = deque(maxlen=REMEMBERED)
-        self._last_headers: tuple[object, dict[str, str]] = None, {}
+        self._redactor = Redactor(settings.secrets)
+        self._proxies: dict[str, str | None] = {}
 
     def _headers(self, request: Request) -> dict[str, str]:
-        """Return a request's headers: its own win over the connection's, however those are written."""
-        own = tuple(request.headers.items())
-        if own != self._last_headers[0]:
-            # Most requests carry the headers of the one before.
-            self._last_headers = own, self._merge_headers(request.headers)
-        return self._last_headers[1]
-
-    def _merge_headers(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Return a request's headers; they replace those of the connection, in whatever case."""
+        defaults = {"User-Agent": user_agent(), "Accept-Encoding": ACCEPT_ENCODING}
         merged: dict[str, tuple[str, str]] = {}
-        for source in ({"User-Agent": user_agent()}, self.settings.headers, own):
+        for source in (defaults, self.settings.headers, request.headers):
             merged.update({name.lower(): (name, value) for name, value in source.items()})
         for name, value in merged.values():
-            # The libraries' own errors about it show the value, which is a token as a rule.
+            # The errors of the libraries would show the value, which is usually a token.
             if not (value.isprintable() and _is_latin(value)):
                 raise AtScaleConfigurationError(
                     f"Connection {self.settings.conn_id!r}: the value of the header {name!r} has a character "
@@ -89,57 +81,59 @@ class BaseClient:
                 )
         return dict(merged.values())
 
+    def _proxy(self, url: str) -> str | None:
+        """Return the proxy for an address, and redact its credentials from now on."""
+        server = "/".join(url.split("/")[:3])
+        if server not in self._proxies:
+            proxy = find_proxy(url)
+            if proxy is not None:
+                login, password = credentials_of(proxy)
+                if password:
+                    self._redactor.add(password)
+                    self._redactor.add(basic_credentials(login, password))
+            self._proxies[server] = proxy
+        return self._proxies[server]
+
+    def _time_left(self, request: Request, until: float | None) -> float:
+        """Return the seconds that a request may take: the timeout, but not beyond a deadline."""
+        if until is None:
+            return self.settings.timeout
+        left = until - time.time()
+        if left <= 0:
+            raise AtScaleConnectionError(
+                f"{request.method} {request.url} was not sent: the deadline of the wait has passed.", sent=False
+            )
+        return min(self.settings.timeout, left)
+
     def _redact_error(self, error: AtScaleError) -> AtScaleError:
-        """Take known secrets out of an error's text, should a server have sent one back."""
-        text = str(error)
-        cleaned = self._redact(text)
-        if cleaned != text:
-            error.args = (cleaned, *error.args[1:])
+        """Replace known secrets in an error's text, in case the server sent one back."""
+        error.args = (self._redactor.redact(str(error)), *error.args[1:])
         return error
 
-    def _redact(self, text: str) -> str:
-        for spelling in self._encodings_of_secrets():
-            text = text.replace(spelling, "***")
-        return text
-
-    def _remember_token(self, token: str) -> bool:
-        """Remember a token that was received; return whether Airflow is to be told of it."""
-        self._tokens.append(token)
-        return next(_tokens_of_process) < HIDDEN_BY_AIRFLOW
-
-    def _encodings_of_secrets(self) -> Iterator[str]:
-        """Return the secrets as they are, and as servers that send them back write them in JSON, HTML, URLs."""
-        for secret in sorted(self._fixed.union(self._tokens), key=len, reverse=True):
-            yield from {
-                secret,
-                json.dumps(secret)[1:-1],
-                json.dumps(secret, ensure_ascii=False)[1:-1],
-                html.escape(secret),
-                quote(secret),
-                quote(secret, safe=""),
-                quote_plus(secret),
-            }
-
-    def _response(self, request: Request, status: int, headers: Mapping[str, str], body: bytes) -> Response:
+    def _response(self, request: Request, status: int, headers: Mapping[str, str], body: Body) -> Response:
         """Return an answer as a flow sees it."""
+        content = body.to_bytes()
         if status >= 300:
-            # Nothing but a text for people, and a message is shortened before an error shows it.
-            for spelling in self._encodings_of_secrets():
-                body = body.replace(spelling.encode(), b"***")
+            # Only people read it, and its message is shortened before an error shows it.
+            content = self._redactor.redact(content.decode("utf-8", "surrogateescape")).encode(
+                "utf-8", "surrogateescape"
+            )
         lowered = {name.lower(): value for name, value in headers.items()}
-        return RedactingResponse(status, lowered, body, request.url, self._redact)
+        return RedactingResponse(
+            status, lowered, content, request.url, self._redactor.redact, body.is_too_large
+        )
 
-    def _no_answer(self, request: Request, error: BaseException, *, sent: bool) -> AtScaleConnectionError:
-        # Errors of proxies show the whole address of the proxy, login and password included.
-        text = re.sub(r"(?<=://)[^/@\s]+@", "***@", str(error))
-        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    def _no_response(self, request: Request, error: Exception, *, sent: bool) -> AtScaleConnectionError:
+        """Return the error for a request without an answer."""
+        text = self._redactor.redact_error(error)
+        cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
         hint = (
             "Check the connection's host (https or http?) and port, its verify setting and the network"
             if request.repeatable or not sent
             else "The request may have reached AtScale"
         )
         return AtScaleConnectionError(
-            f"{request.method} {request.url} got no answer ({what}). {hint}.", sent=sent
+            f"{request.method} {request.url} got no answer ({cause}). {hint}.", sent=sent
         )
 
 
@@ -151,8 +145,19 @@ def _is_latin(text: str) -> bool:
     return True
 
 
-def _step(flow: Flow[T], outcome: Any, error: BaseException | None) -> tuple[Effect | None, T | None]:
-    """Give a flow the outcome of its last effect; return its next effect, or its value and None."""
+def ca_bundle(verify: bool | str) -> bool | str:
+    """
+    Return the path of the CA bundle that both clients trust; False if certificates are not checked.
+
+    :param verify: The connection's field.
+    """
+    if verify is True:
+        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    return verify
+
+
+def step(flow: Flow[T], outcome: Any, error: BaseException | None) -> tuple[Effect | None, T | None]:
+    """Give a flow the outcome of its last effect; return its next effect, or None and its value."""
     try:
         return (flow.throw(error) if error is not None else flow.send(outcome)), None
     except StopIteration as stop:

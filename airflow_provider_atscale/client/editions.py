@@ -13,7 +13,7 @@ from airflow_provider_atscale.api.installer import InstallerEdition
 from airflow_provider_atscale.client.settings import DESIGN_CENTER_PORT, ENGINE_PORT, at_port, wrong_field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from airflow_provider_atscale.api.edition import Edition
     from airflow_provider_atscale.client.settings import Settings
@@ -26,7 +26,7 @@ def make_edition(settings: Settings, now: Callable[[], float] = time.time) -> Ed
     :param settings: The connection's settings.
     :param now: Returns epoch seconds.
     """
-    return _BUILDERS[settings.edition](settings, now)
+    return _container(settings, now) if settings.edition == "container" else _installer(settings, now)
 
 
 def _container(settings: Settings, now: Callable[[], float]) -> Edition:
@@ -81,31 +81,20 @@ def _installer(settings: Settings, now: Callable[[], float]) -> Edition:
 
 
 def _installer_urls(settings: Settings) -> tuple[str, str]:
-    """
-    Return the addresses of the engine and of the Design Center.
-
-    Each is what its own field says, else the host at its usual port. A host with another port is taken for
-    the Design Center where the engine has a field of its own; else nobody knows which of the two it is.
-    """
-    port = urlsplit(settings.base_url).port
-    if port is not None:
-        if settings.engine_url is None:
-            raise wrong_field(
-                settings.conn_id,
-                "engine_url",
-                f"is empty, and the host's port {port} may be the engine's or the Design Center's: the "
-                f"installer edition has two addresses. Give the host without a port (the engine is then at "
-                f"port {ENGINE_PORT}, the Design Center at {DESIGN_CENTER_PORT}), or set engine_url, and "
-                "design_center_url where that is not the host",
-            )
-        return settings.engine_url, settings.design_center_url or settings.base_url
-    return (
-        settings.engine_url or at_port(settings.base_url, ENGINE_PORT),
-        settings.design_center_url or at_port(settings.base_url, DESIGN_CENTER_PORT),
-    )
-
-
-_BUILDERS: Mapping[str, Callable[[Settings, Callable[[], float]], Edition]] = {
-    "container": _container,
-    "installer": _installer,
-}
+    """Return the addresses of engine and Design Center: their fields, else the host at the usual ports."""
+    host = settings.base_url
+    port = urlsplit(host).port
+    if port is None:
+        engine, design_center = at_port(host, ENGINE_PORT), at_port(host, DESIGN_CENTER_PORT)
+        return settings.engine_url or engine, settings.design_center_url or design_center
+    if settings.engine_url is None:
+        raise wrong_field(
+            settings.conn_id,
+            "engine_url",
+            f"is empty, and the host's port {port} may be the engine's or the Design Center's: the "
+            f"installer edition has two addresses. Give the host without a port (the engine is then at "
+            f"port {ENGINE_PORT}, the Design Center at {DESIGN_CENTER_PORT}), or set engine_url, and "
+            "design_center_url if that is not the host",
+        )
+    # With an address for the engine, the host and its port are the Design Center's.
+    return settings.engine_url, settings.design_center_url or host

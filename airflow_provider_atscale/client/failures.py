@@ -1,4 +1,4 @@
-"""Remember a recent failure instead of repeating the request."""
+"""Raise a recent failure again instead of repeating the request."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.exceptions import (
-        AtScaleError,
-    )
+    from airflow_provider_atscale.exceptions import AtScaleError
 
 
 class FailureCache:
-    """A failure that stands for a while, so that not everybody brings it about again."""
+    """Keep a failure for some seconds, so that not every waiter repeats the request."""
 
     def __init__(self) -> None:
         self._error: AtScaleError | None = None
         self._until = 0.0
 
-    def note(self, error: AtScaleError, seconds: float) -> None:
-        """
-        Let a failure stand.
-
-        :param error: The failure.
-        :param seconds: For how long.
-        """
+    def store(self, error: AtScaleError, seconds: float) -> None:
+        """Raise an error in :meth:`check` for so many seconds."""
         self._error, self._until = error, time.monotonic() + seconds
 
     def check(self) -> None:
-        """Raise the failure while it stands."""
+        """Raise the stored error, if there is one."""
         if self._error is not None and time.monotonic() < self._until:
-            # Each raise would lengthen the traceback that it carries.
+            # Each raise would lengthen the traceback.
             raise self._error.with_traceback(None)

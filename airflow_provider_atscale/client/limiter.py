@@ -1,10 +1,10 @@
-"""Limit the requests that one server is sent at once."""
+"""Limit the concurrent requests to one server."""
 
 from __future__ import annotations
 
 import asyncio
 
-#: Requests that one triggerer sends to one server at once.
+#: How many requests one triggerer sends to one server at once.
 MAX_REQUESTS = 8
 
 

@@ -1,36 +1,51 @@
-"""Repeat reads after trouble that passes: one policy for both clients."""
+"""Retry reads after transient failures: one policy for both clients."""
 
 from __future__ import annotations
 
+import time
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import tenacity
 
-from airflow_provider_atscale.exceptions import (
-    AtScaleConnectionError,
-)
+from airflow_provider_atscale.exceptions import AtScaleConnectionError
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.api.flow import Response
 
-#: Answers that a read is repeated after.
+#: The statuses after which a read is retried.
 TRANSIENT = (429, 502, 503, 504)
-
-
 #: How often a read is tried.
 TRIES = 5
-
-
-#: The longest pause that a server's Retry-After is granted.
+#: The longest pause, in seconds, that a server's ``Retry-After`` can ask for.
 LONGEST_PAUSE = 60.0
-
 
 _BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=15.0) + tenacity.wait_random(0, 0.5)
 
 
+def retry_policy(tries: int, until: float | None) -> dict[str, Any]:
+    """
+    Return the arguments of tenacity's ``Retrying``.
+
+    :param tries: How often a read is tried.
+    :param until: Epoch seconds after which it is not tried again.
+    """
+
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        if state.attempt_number >= tries:
+            return True
+        return until is not None and time.time() + _pause(state) >= until
+
+    return {
+        "retry": _is_transient,
+        "wait": _pause,
+        "stop": is_over,
+        # The last answer is the outcome, not an error about retries.
+        "retry_error_callback": lambda state: state.outcome.result() if state.outcome else None,
+    }
+
+
 def _is_transient(state: tenacity.RetryCallState) -> bool:
-    """Whether an outcome is worth another try: the answer says so, or there was none."""
     outcome = state.outcome
     if outcome is None:
         return False
@@ -40,7 +55,7 @@ def _is_transient(state: tenacity.RetryCallState) -> bool:
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """Return the seconds until the next try: what the server asks for, else growing ones with jitter."""
+    """Return the seconds until the next try: those that the server asks for, else a growing number."""
     outcome = state.outcome
     if outcome is not None and not outcome.failed:
         asked = _retry_after(outcome.result())
@@ -55,18 +70,7 @@ def _retry_after(response: Response) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value)
     try:
-        # A date without a zone, which is no proper one, cannot be compared and is a TypeError too.
+        # A date without a zone cannot be compared, which is a TypeError.
         return max((parsedate_to_datetime(value) - response.date).total_seconds(), 0.0)  # type: ignore[operator]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-
-
-def _policy(tries: int) -> dict[str, Any]:
-    """Return the retry policy of reads: the same for both drivers."""
-    return {
-        "retry": _is_transient,
-        "wait": _pause,
-        "stop": tenacity.stop_after_attempt(tries),
-        # The last answer is the outcome, not an error about retries.
-        "retry_error_callback": lambda state: state.outcome.result() if state.outcome else None,
-    }

@@ -1,36 +1,39 @@
-"""
-What an Airflow connection of type ``atscale`` says, checked field by field before any request.
-
-Here, and in ``protocol/``, are the only places that know which edition a connection is for.
-"""
+"""Read an Airflow connection of type ``atscale``: check its fields before any request is sent."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from airflow_provider_atscale.api.auth import basic_credentials
+from airflow_provider_atscale.api.flow import shorten
 from airflow_provider_atscale.arguments import parse_bool
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 
+log = logging.getLogger(__name__)
+
 EDITIONS = ("container", "installer")
 AUTH_TYPES = ("auto", "api_token", "password", "client_api_key")
-#: The longest that the start may take: AtScale's own clients allow it a minute.
+#: The start may take as long as this: AtScale's own clients allow it a minute.
 DEFAULT_TIMEOUT = 60.0
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-#: Headers whose values are hidden from logs; hiding all would blacken words like "json" everywhere.
-_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|passw|credential", re.IGNORECASE)
 #: Where the installer edition listens by default.
 DESIGN_CENTER_PORT, ENGINE_PORT = 10500, 10502
-_INSTALLER_PORTS = (DESIGN_CENTER_PORT, ENGINE_PORT)
 _SCHEME_PORTS = {"https": 443, "http": 80}
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+#: Headers whose values are masked in logs; to mask all of them would mask words like "json" everywhere.
+_SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|passw|credential", re.IGNORECASE)
+#: Names that users may expect among the extras, and the fields that hold these values.
+_ELSEWHERE = {"host": "host", "port": "port", "login": "login", "username": "login", "password": "password",
+              "token": "password", "api_key": "password"}  # fmt: skip
+_warned: set[tuple[str, str]] = set()
 
 
 class ConnectionLike(Protocol):
@@ -44,71 +47,217 @@ class ConnectionLike(Protocol):
     extra: Any
 
 
+class _WrongValue(Exception):
+    """A field cannot be used; the text goes on after the field's name."""
+
+    def __init__(self, reason: str, name: str | None = None) -> None:
+        super().__init__(reason)
+        self.name = name
+
+
+# --- readers of single fields: each takes a value that is not empty ---
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongValue(f"must be a text, not {type(value).__name__}")
+    return value.strip()
+
+
+def _choice(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        text = _text(value).lower()
+        if text not in choices:
+            raise _WrongValue(f"is {value!r}; it must be one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _flag(value: Any) -> bool:
+    try:
+        return parse_bool(value, "")
+    except AtScaleConfigurationError:
+        raise _WrongValue(f"is {value!r}; it must be true or false") from None
+
+
+def _prefix(value: Any) -> str:
+    path = _text(value).strip("/")
+    return f"/{path}" if path else ""
+
+
+def _verify(value: Any) -> bool | str:
+    if not isinstance(value, (bool, str)):
+        raise _WrongValue(f"must be true, false or a path, not {type(value).__name__}")
+    try:
+        return parse_bool(value, "")
+    except AtScaleConfigurationError:
+        if _exists(value):
+            return value
+        raise _WrongValue(
+            f"is {value!r}; it must be true, false, or the path of an existing CA bundle"
+        ) from None
+
+
+def _exists(path: Any) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        # A text that cannot be a path at all.
+        return False
+
+
+def _timeout(value: Any) -> float:
+    try:
+        seconds = float(value) if not isinstance(value, bool) else -1.0
+    except (TypeError, ValueError, OverflowError):
+        seconds = -1.0
+    if not 0 < seconds <= 86400:
+        raise _WrongValue(f"is {value!r}; it must be a number of seconds greater than 0, at most 86400")
+    return seconds
+
+
+def _headers(value: Any) -> Mapping[str, str]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, Mapping):
+        raise _WrongValue('must be a JSON object, as in {"X-Team": "data"}')
+    headers = {}
+    for name, content in value.items():
+        if not isinstance(content, (str, int, float)) or isinstance(content, bool):
+            raise _WrongValue(f"has a value for {name!r} that is not a text")
+        text = str(content).strip()
+        if not _HEADER_NAME.fullmatch(name) or not (text.isprintable() and text.isascii()):
+            raise _WrongValue("has a name or value with characters that a header cannot have")
+        headers[name] = text
+    return headers
+
+
+def _url(value: Any) -> str:
+    text = _text(value)
+    if "://" not in text:
+        raise _WrongValue("must be a whole address with its scheme, as in 'https://atscale.example.com:10502'")
+    return _checked_url(text)
+
+
+def _page_url(value: Any) -> str:
+    # No request is sent there: it is a link for browsers.
+    text = _text(value)
+    if "://" not in text:
+        raise _WrongValue(
+            "must be a whole address with its scheme, as in 'https://atscale.example.com/history'"
+        )
+    if not text.lower().startswith(("http://", "https://")):
+        raise _WrongValue("must begin with http:// or https://")
+    return text
+
+
+def _checked_url(text: str, port: Any = None) -> str:
+    """Return an address in its usual form. No error shows any of it: a mistyped one may hold a password."""
+    if "@" in text:
+        raise _WrongValue("must not contain login or password; they have fields of their own")
+    try:
+        parts = urlsplit(text)
+        own_port, hostname = parts.port, parts.hostname or ""
+        hostname.encode("idna")
+    except ValueError:
+        raise _WrongValue("is not an address: its host name or port cannot exist") from None
+    if parts.scheme not in _SCHEME_PORTS:
+        raise _WrongValue("must begin with http:// or https://")
+    # "https//host" and "https:/host" are mistyped too, and would have a host called "https".
+    if hostname in ("", *_SCHEME_PORTS) or any(character.isspace() for character in text):
+        raise _WrongValue("is not an address")
+    if parts.query or parts.fragment:
+        raise _WrongValue("must not have a query or fragment")
+    if port not in (None, ""):
+        number = _port(port)
+        if own_port not in (None, number):
+            raise _WrongValue(f"is {number}, but the host has another port; set it in one place", "port")
+        own_port = number
+    return _build_url(parts.scheme, hostname, own_port, parts.path.rstrip("/"))
+
+
+def _port(port: Any) -> int:
+    try:
+        number = int(port)
+    except (TypeError, ValueError):
+        raise _WrongValue("must be a number", "port") from None
+    if not 0 < number < 65536:
+        raise _WrongValue(f"is {number}; it must be from 1 to 65535", "port")
+    return number
+
+
+def _build_url(scheme: str, hostname: str, port: int | None, path: str) -> str:
+    host = f"[{hostname}]" if ":" in hostname else hostname
+    return f"{scheme}://{host}{'' if port is None else f':{port}'}{path}"
+
+
+def at_port(url: str, port: int | None) -> str:
+    """Return an address with another port; None: without a port."""
+    parts = urlsplit(url)
+    return _build_url(parts.scheme, parts.hostname or "", port, parts.path)
+
+
+# --- the connection ---
+
+
+def _extra(read: Callable[[Any], Any], default: Any, *, is_secret: bool = False) -> Any:
+    return field(default=default, repr=not is_secret, metadata={"read": read})
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """
-    A connection's fields after checking. Nothing secret shows in its representation.
+    The checked fields of a connection. Its representation shows no secret.
+
+    Those declared with ``_extra`` come from the connection's extras; the form in ``get_provider_info.py``
+    describes them.
 
     :param conn_id: Id of the connection.
-    :param edition: ``container`` or ``installer``.
     :param base_url: Scheme, host, port and base path, without a slash at the end.
-    :param auth_type: ``api_token``, ``password`` or ``client_api_key``; ``auto`` is resolved.
     :param login: User name.
     :param password: Password, API token or client API key.
-    :param organization: Organization of the installer edition.
-    :param realm: Keycloak realm of the container edition.
-    :param client_id: Keycloak client of the password grant.
-    :param client_secret: Its secret, where it has one.
-    :param api_prefix: Where the container's public API begins.
-    :param engine_url: Address of the installer's engine.
-    :param design_center_url: Address of the installer's Design Center.
-    :param environment: Environment of the installer's old engines.
-    :param engine_choice: Whether an engine that knows no ``isFullBuild`` may choose the kind of build itself.
-    :param verify: Whether TLS certificates are checked, or the path of a CA bundle that they are checked with.
-    :param timeout: Seconds that one request may take.
-    :param headers: Further headers of every request.
-    :param build_history_url: Address of the build history page, for the link in Airflow.
     """
 
     conn_id: str
-    edition: str
     base_url: str
-    auth_type: str
     login: str | None = None
     password: str | None = field(default=None, repr=False)
-    organization: str = "default"
-    realm: str = "atscale"
-    client_id: str = "atscale-ai-link"
-    client_secret: str | None = field(default=None, repr=False)
-    api_prefix: str = "/v1"
-    engine_url: str | None = None
-    design_center_url: str | None = None
-    environment: str | None = None
-    engine_choice: bool = False
-    verify: bool | str = True
-    timeout: float = DEFAULT_TIMEOUT
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    build_history_url: str | None = None
+    edition: str = _extra(_choice(*EDITIONS), "container")
+    auth_type: str = _extra(_choice(*AUTH_TYPES), "auto")
+    organization: str = _extra(_text, "default")
+    realm: str = _extra(_text, "atscale")
+    client_id: str = _extra(_text, "atscale-ai-link")
+    client_secret: str | None = _extra(_text, None, is_secret=True)
+    api_prefix: str = _extra(_prefix, "/v1")
+    engine_url: str | None = _extra(_url, None)
+    design_center_url: str | None = _extra(_url, None)
+    environment: str | None = _extra(_text, None)
+    engine_choice: bool = _extra(_flag, False)
+    verify: bool | str = _extra(_verify, True)
+    timeout: float = _extra(_timeout, DEFAULT_TIMEOUT)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, metadata={"read": _headers})
+    build_history_url: str | None = _extra(_page_url, None)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The values that must never be seen."""
-        headers = (value for name, value in self.headers.items() if _SECRET_HEADER.search(name))
-        values = (self.password, self.client_secret, self._basic_credentials, *headers)
+        """The values that must never be shown."""
+        values = [value for name, value in self.headers.items() if _SECRET_HEADER.search(name)]
+        values += [self.password or "", self.client_secret or ""]
+        if self.edition == "installer" and self.auth_type == "password":
+            values.append(basic_credentials(self.login or "", self.password or ""))
         return tuple(value for value in values if value)
 
     @property
-    def _basic_credentials(self) -> str | None:
-        """Login and password in the form in which the installer edition is sent them."""
-        if self.edition != "installer" or self.auth_type != "password":
-            return None
-        return basic_credentials(self.login or "", self.password or "")
-
-    @property
     def fingerprint(self) -> str:
-        """A text that changes whenever any field does, without telling any of them."""
-        fields = repr((self, self.password, self.client_secret, sorted(self.headers.items())))
-        return hashlib.sha256(fields.encode()).hexdigest()
+        """A text that changes with each field and shows none of them."""
+        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()
+
+
+_READERS = {each.name: each.metadata["read"] for each in fields(Settings) if "read" in each.metadata}
 
 
 def parse_connection(conn: ConnectionLike) -> Settings:
@@ -118,46 +267,26 @@ def parse_connection(conn: ConnectionLike) -> Settings:
     :param conn: The Airflow connection.
     :raises AtScaleConfigurationError: If a field is missing or cannot be used.
     """
-    wrong = partial(wrong_field, conn.conn_id)
-    extra = _extra(conn, wrong)
-    edition = _choice(extra, "edition", EDITIONS, wrong)
-    base_url = _without_usual_port(_base_url(conn.host, conn.port, wrong), edition)
-    password = conn.password or None
-    login = conn.login or None
-    auth_type = _choice(extra, "auth_type", AUTH_TYPES, wrong)
-    if auth_type == "auto":
-        auth_type = "password" if login else "api_token"
-    if password and auth_type != "password":
-        password = _header_value(password, wrong)
-    if not password:
-        needed = {"password": "the password", "api_token": "the API token", "client_api_key": "the key"}
-        raise wrong("password", f"is empty, and auth_type {auth_type!r} needs {needed[auth_type]} there")
-    if auth_type == "password" and not login:
-        raise wrong("login", "is empty, and auth_type 'password' needs the user's name there")
-    if auth_type == "client_api_key" and edition == "container":
-        raise wrong("auth_type", "'client_api_key' exists only on the installer edition")
-    prefix = _text(extra, "api_prefix", "/v1", wrong)
-    return Settings(
-        conn_id=conn.conn_id,
-        edition=edition,
-        base_url=base_url,
-        auth_type=auth_type,
-        login=login,
-        password=password,
-        organization=_text(extra, "organization", "default", wrong),
-        realm=_text(extra, "realm", "atscale", wrong),
-        client_id=_text(extra, "client_id", "atscale-ai-link", wrong),
-        client_secret=_text(extra, "client_secret", "", wrong) or None,
-        api_prefix="/" + prefix.strip("/") if prefix.strip("/") else "",
-        engine_url=_url(extra, "engine_url", wrong),
-        design_center_url=_url(extra, "design_center_url", wrong),
-        environment=_text(extra, "environment", "", wrong) or None,
-        engine_choice=_flag(extra, "engine_choice", default=False, wrong=wrong),
-        verify=_verify(extra.get("verify"), wrong),
-        timeout=_timeout(extra.get("timeout"), wrong),
-        headers=_headers(extra.get("headers"), wrong),
-        build_history_url=_url(extra, "build_history_url", wrong),
-    )
+    name = ""
+    try:
+        name = "extra"
+        extra = _parse_extra(conn)
+        values: dict[str, Any] = {}
+        for name, read in _READERS.items():
+            value = extra.get(name)
+            if value is not None and (not isinstance(value, str) or _sendable(value).strip()):
+                values[name] = read(value)
+        for name in ("login", "password"):
+            values[name] = _sendable(getattr(conn, name) or "") or None
+        name = "host"
+        url = _base_url(conn.host, conn.port)
+    except _WrongValue as wrong:
+        raise wrong_field(conn.conn_id, wrong.name or name, str(wrong)) from None
+    _warn_of_what_is_ignored(conn, extra)
+    edition = values.get("edition", EDITIONS[0])
+    values["auth_type"] = _auth_type(values)
+    values["password"] = _credentials(conn.conn_id, edition, values)
+    return Settings(conn_id=conn.conn_id, base_url=_without_usual_port(url, edition), **values)
 
 
 def wrong_field(conn_id: str, name: str, reason: str) -> AtScaleConfigurationError:
@@ -165,181 +294,89 @@ def wrong_field(conn_id: str, name: str, reason: str) -> AtScaleConfigurationErr
     return AtScaleConfigurationError(f"Connection {conn_id!r}: the field {name!r} {reason}.")
 
 
-_Wrong = Callable[[str, str], AtScaleConfigurationError]
-
-
-def _extra(conn: ConnectionLike, wrong: _Wrong) -> Mapping[str, Any]:
-    # Not conn.extra_dejson: that masks its values with a blocking call, which must not happen in a triggerer.
+def _parse_extra(conn: ConnectionLike) -> Mapping[str, Any]:
+    # Not conn.extra_dejson: it masks its values with a blocking call, which must not happen in a triggerer.
     if not conn.extra:
         return {}
     try:
         extra = json.loads(conn.extra)
     except (ValueError, TypeError, RecursionError):
-        raise wrong("extra", "is not JSON") from None
+        raise _WrongValue("is not JSON") from None
     if not isinstance(extra, Mapping):
-        raise wrong("extra", "is not a JSON object")
-    # Fields that older Airflow versions wrote carry the type of the connection in their names.
+        raise _WrongValue("is not a JSON object")
+    # Older Airflow versions put the type of the connection before the names.
     return {name.removeprefix("extra__atscale__"): value for name, value in extra.items()}
 
 
-def _text(extra: Mapping[str, Any], name: str, default: str, wrong: _Wrong) -> str:
-    value = extra.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, str):
-        raise wrong(name, f"must be a text, not {type(value).__name__}")
-    return value.strip() or default
-
-
-def _choice(extra: Mapping[str, Any], name: str, choices: tuple[str, ...], wrong: _Wrong) -> str:
-    value = _text(extra, name, choices[0], wrong).lower()
-    if value not in choices:
-        raise wrong(name, f"is {value!r}; it must be one of {', '.join(choices)}")
-    return value
-
-
-def _flag(extra: Mapping[str, Any], name: str, *, default: bool, wrong: _Wrong) -> bool:
-    value = extra.get(name)
-    if value is None or value == "":
-        return default
+def _sendable(text: str) -> str:
     try:
-        return parse_bool(value, name)
-    except AtScaleConfigurationError:
-        raise wrong(name, f"is {value!r}; it must be true or false") from None
+        text.encode()
+    except UnicodeEncodeError:
+        raise _WrongValue("has a character that cannot be sent") from None
+    return text
 
 
-def _base_url(host: Any, port: Any, wrong: _Wrong) -> str:
+def _base_url(host: Any, port: Any) -> str:
     if not isinstance(host, str) or not host.strip():
-        raise wrong("host", "is empty; give AtScale's name or address, as in 'atscale.example.com'")
+        raise _WrongValue("is empty; give AtScale's name or address, as in 'atscale.example.com'")
     text = host.strip()
     if "://" not in text:
-        # Of an IPv6 address in a URI, Airflow keeps no brackets.
+        # Airflow removes the brackets of an IPv6 address in a URI.
         text = f"https://[{text}]" if text.count(":") > 1 and "[" not in text else f"https://{text}"
-    return _checked_url("host", text, wrong, port)
+    return _checked_url(text, port)
 
 
 def _without_usual_port(url: str, edition: str) -> str:
-    """Return an address in its one spelling: with another one a server would be taken for another server."""
+    """Return an address in its one form: in another one, a server would be taken for another server."""
     parts = urlsplit(url)
-    usual = _INSTALLER_PORTS if edition == "installer" else (_SCHEME_PORTS[parts.scheme],)
+    usual = (DESIGN_CENTER_PORT, ENGINE_PORT) if edition == "installer" else (_SCHEME_PORTS[parts.scheme],)
     return at_port(url, None) if parts.port in usual else url
 
 
-def _url(extra: Mapping[str, Any], name: str, wrong: _Wrong) -> str | None:
-    text = _text(extra, name, "", wrong)
-    if not text:
-        return None
-    if "://" not in text:
-        raise wrong(name, "must be a whole address with its scheme, as in 'https://atscale.example.com:10502'")
-    if name == "build_history_url":
-        # Nothing asks this address but the browser of whoever follows the link.
-        if not text.lower().startswith(("http://", "https://")):
-            raise wrong(name, "must begin with http:// or https://")
-        return text
-    return _checked_url(name, text, wrong)
+def _auth_type(values: Mapping[str, Any]) -> str:
+    chosen: str = values.get("auth_type", AUTH_TYPES[0])
+    if chosen != "auto":
+        return chosen
+    return "password" if values["login"] else "api_token"
 
 
-def _header_value(secret: str, wrong: _Wrong) -> str:
-    """Return a token or key without the line end that files and clipboards add to it."""
-    secret = secret.strip()
-    if not (secret.isprintable() and secret.isascii()):
-        raise wrong("password", "has characters that no token or key has, such as the end of a line inside it")
+def _credentials(conn_id: str, edition: str, values: Mapping[str, Any]) -> str:
+    """Return the password, token or key, checked."""
+    auth_type, secret = values["auth_type"], values["password"] or ""
+    if auth_type != "password":
+        # Files and clipboards add a line end.
+        secret = secret.strip()
+    if not secret:
+        needed = {"password": "the password", "api_token": "the API token", "client_api_key": "the key"}
+        reason = f"is empty, and auth_type {auth_type!r} needs {needed[auth_type]} there"
+        raise wrong_field(conn_id, "password", reason)
+    if auth_type != "password" and not (secret.isprintable() and secret.isascii()):
+        reason = "has characters that no token or key has, such as the end of a line inside it"
+        raise wrong_field(conn_id, "password", reason)
+    if auth_type == "password" and not values["login"]:
+        raise wrong_field(conn_id, "login", "is empty, and auth_type 'password' needs the user's name there")
+    if auth_type == "client_api_key" and edition == "container":
+        raise wrong_field(conn_id, "auth_type", "'client_api_key' exists only on the installer edition")
     return secret
 
 
-def _checked_url(name: str, text: str, wrong: _Wrong, port: Any = None) -> str:
-    try:
-        parts = urlsplit(text)
-        own_port, hostname = parts.port, parts.hostname
-    except ValueError as error:
-        raise wrong(name, f"is not an address ({error})") from None
-    if parts.scheme not in ("http", "https"):
-        raise wrong(name, f"has the scheme {parts.scheme!r}; it must be http or https")
-    try:
-        (hostname or "").encode("idna")
-    except UnicodeError:
-        raise wrong(name, "has a host name that cannot exist") from None
-    if not hostname or any(character.isspace() for character in text):
-        raise wrong(name, "is not an address")
-    if parts.username is not None or parts.password is not None:
-        raise wrong(name, "must not contain login or password; they have fields of their own")
-    if parts.query or parts.fragment:
-        raise wrong(name, "must not have a query or fragment")
-    if port not in (None, ""):
-        try:
-            number = int(port)
-        except (TypeError, ValueError):
-            raise wrong("port", f"is {port!r}; it must be a number") from None
-        if not 0 < number < 65536:
-            raise wrong("port", f"is {number}; it must be from 1 to 65535")
-        if own_port is not None and own_port != number:
-            raise wrong("port", f"is {number}, but the host already says {own_port}; give it in one place")
-        own_port = number
-    shown = f"[{hostname}]" if ":" in hostname else hostname
-    at_port = f":{own_port}" if own_port is not None else ""
-    return f"{parts.scheme}://{shown}{at_port}{parts.path.rstrip('/')}"
+def _warn_of_what_is_ignored(conn: ConnectionLike, extra: Mapping[str, Any]) -> None:
+    """Log once per process what a connection holds that has no effect."""
+    conn_type = getattr(conn, "conn_type", None) or "atscale"
+    if conn_type != "atscale":
+        _warn_once(
+            conn.conn_id,
+            f"it has the type {conn_type!r} and is used all the same; change the type to 'atscale' to get the "
+            "right form and the Test button",
+        )
+    for name in extra.keys() - _READERS.keys():
+        near = difflib.get_close_matches(name.lower(), [*_READERS, *_ELSEWHERE], n=1)
+        known = _ELSEWHERE.get(near[0], near[0]) if near else None
+        hint = f"did you mean {known!r}?" if known else f"known are {', '.join(_READERS)}"
+        _warn_once(conn.conn_id, f"the extra field {shorten(name, 40)!r} is not known and is ignored; {hint}")
 
 
-def _verify(value: Any, wrong: _Wrong) -> bool | str:
-    if value is None or value == "":
-        return True
-    if isinstance(value, str):
-        try:
-            return parse_bool(value, "verify")
-        except AtScaleConfigurationError:
-            if _exists(value):
-                return value
-            raise wrong(
-                "verify", f"is {value!r}; it must be true, false, or the path of an existing CA bundle"
-            ) from None
-    if isinstance(value, bool):
-        return value
-    raise wrong("verify", f"must be true, false or a path, not {type(value).__name__}")
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        # A text that cannot be a path at all.
-        return False
-
-
-def _timeout(value: Any, wrong: _Wrong) -> float:
-    if value is None or value == "":
-        return DEFAULT_TIMEOUT
-    try:
-        seconds = float(value) if not isinstance(value, bool) else -1.0
-    except (TypeError, ValueError, OverflowError):
-        seconds = -1.0
-    if not 0 < seconds <= 86400:
-        raise wrong("timeout", f"is {value!r}; it must be a number of seconds greater than 0, at most 86400")
-    return seconds
-
-
-def _headers(value: Any, wrong: _Wrong) -> Mapping[str, str]:
-    if value is None or value == "":
-        return {}
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise wrong("headers", 'must be a JSON object, as in {"X-Team": "data"}') from None
-    if not isinstance(value, Mapping):
-        raise wrong("headers", 'must be a JSON object, as in {"X-Team": "data"}')
-    headers = {}
-    for name, text in value.items():
-        if not isinstance(text, (str, int, float)) or isinstance(text, bool):
-            raise wrong("headers", f"has a value for {name!r} that is not a text")
-        value_text = str(text).strip()
-        if not _HEADER_NAME.fullmatch(name) or not (value_text.isprintable() and value_text.isascii()):
-            raise wrong("headers", "has a name or value with characters that a header cannot have")
-        headers[name] = value_text
-    return headers
-
-
-def at_port(url: str, port: int | None) -> str:
-    """Return the same address at another port; None: at none that is said."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path}"
+def _warn_once(conn_id: str, text: str) -> None:
+    if (conn_id, text) not in _warned:
+        _warned.add((conn_id, text))
+        log.warning("Connection %r: %s", conn_id, text)

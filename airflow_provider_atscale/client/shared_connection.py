@@ -21,19 +21,14 @@ from airflow_provider_atscale.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-
-#: A connection that was refused is looked up again at most this often, in seconds.
+#: After refused credentials, the connection is read again at most once in so many seconds.
 RELOAD_INTERVAL = 30.0
-
-
-#: How long, in seconds, it stands for all waiters that a connection cannot be read.
+#: How long, in seconds, the failure to read a connection is raised again for all waiters.
 UNREADABLE_FOR = 5.0
-
-
-#: How long, in seconds, a name stands for the model that it was found to be: many may wait for one model.
+#: How long, in seconds, a model that was found by its names is cached.
 FOUND_FOR = 60.0
 
 
@@ -58,12 +53,12 @@ async def load_settings(conn_id: str) -> Settings:
 
 class SharedConnection:
     """
-    One connection to AtScale that all waiters of an event loop share.
+    One connection to AtScale for all waiters of an event loop.
 
     :param conn_id: Id of the Airflow connection.
     :param load: Reads the connection.
     :param connect: Makes a client.
-    :param limiters: The limiters of the servers by their addresses, shared by all connections of an event loop.
+    :param limiters: The limiters of the servers by their addresses, for all connections of an event loop.
     """
 
     def __init__(
@@ -81,10 +76,10 @@ class SharedConnection:
         self._limiters = {} if limiters is None else limiters
         self._client: AsyncAtScaleClient | None = None
         self._opening: asyncio.Task[AsyncAtScaleClient] | None = None
-        self._looked_up = 0.0
+        self._loaded_at = 0.0
         self._unreadable = FailureCache()
         self._found: dict[tuple[str, str], tuple[ModelRef, float]] = {}
-        self._users: dict[AsyncAtScaleClient, int] = {}
+        self._running: dict[AsyncAtScaleClient, int] = {}
         self._retired: list[AsyncAtScaleClient] = []
 
     def _make_client(self, settings: Settings) -> AsyncAtScaleClient:
@@ -93,16 +88,14 @@ class SharedConnection:
 
     async def run(self, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
         """
-        Run a call; after refused credentials look the connection up again once, for a rotated token.
+        Run a call; after refused credentials read the connection again once, for a rotated token.
 
         :param call: Makes the flow from a client.
         """
-        opened = self._client or await self.client()
-        # It may have been replaced before this waiter's turn came.
-        client = self._client or opened
+        client = await self.client()
         try:
-            value = await self._use(client, call)
-            # A history that may not be read is no error: an operator goes on without one.
+            value = await self._run(client, call)
+            # An unavailable history is no error, because an operator can do without one.
             if not isinstance(value, HistoryUnavailable) or value.status != 401:
                 return value
             fresh = await self._reload(client)
@@ -112,17 +105,17 @@ class SharedConnection:
             fresh = await self._reload(client)
             if fresh is client:
                 raise
-        return await self._use(fresh, call)
+        return await self._run(fresh, call)
 
-    async def _use(self, client: AsyncAtScaleClient, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
-        """Run a call; whoever is the last to use a client that was replaced closes it."""
-        self._users[client] = self._users.get(client, 0) + 1
+    async def _run(self, client: AsyncAtScaleClient, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
+        """Run a call; close the client after it if it was replaced and no other call uses it."""
+        self._running[client] = self._running.get(client, 0) + 1
         try:
             return await client.run(call(client), tries=1)
         finally:
-            self._users[client] -= 1
-            if not self._users[client]:
-                del self._users[client]
+            self._running[client] -= 1
+            if not self._running[client]:
+                del self._running[client]
                 if client in self._retired:
                     self._retired.remove(client)
                     await client.close()
@@ -142,62 +135,53 @@ class SharedConnection:
         return ref
 
     async def client(self) -> AsyncAtScaleClient:
-        """Return the client; whoever asks first has the connection looked up."""
+        """Return the client; read the connection if this was not done yet."""
         if self._client is not None:
             return self._client
         if self._opening is None:
             self._unreadable.check()
-        return await asyncio.shield(self._opening or self._open_in_task(self._open()))
+        opened = await self._open(None)
+        # It may have been replaced before this waiter's turn.
+        return self._client or opened
 
-    def _open_in_task(self, work: Coroutine[Any, Any, AsyncAtScaleClient]) -> asyncio.Task[AsyncAtScaleClient]:
-        # ensure_future copies the context of whoever calls it; this one is empty.
-        task = contextvars.Context().run(asyncio.ensure_future, work)
-        # Marks the error as seen: each waiter raises it, and the last may have gone.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._opening = task
-        return task
+    async def _reload(self, client: AsyncAtScaleClient) -> AsyncAtScaleClient:
+        """Return a new client if the connection has changed, else the same one."""
+        if self._client is not None and self._client is not client:
+            return self._client
+        if self._opening is None and time.monotonic() - self._loaded_at < RELOAD_INTERVAL:
+            return client
+        return await self._open(client)
 
-    async def _open(self) -> AsyncAtScaleClient:
+    async def _open(self, old: AsyncAtScaleClient | None) -> AsyncAtScaleClient:
+        """Read the connection once for all waiters; the read goes on if one of them leaves."""
+        if self._opening is None:
+            self._loaded_at = time.monotonic()
+            # ensure_future copies the context of its caller; this one is empty.
+            self._opening = contextvars.Context().run(asyncio.ensure_future, self._load_client(old))
+            # Marks the error as seen: each waiter raises it, but the last one may have been cancelled.
+            self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(self._opening)
+
+    async def _load_client(self, old: AsyncAtScaleClient | None) -> AsyncAtScaleClient:
         try:
-            client = self._connect(await self._load(self.conn_id))
-            await client.preload_tls()
+            settings = await self._load(self.conn_id)
+            if old is not None and settings.fingerprint == old.settings.fingerprint:
+                return old
+            self._client = client = self._connect(settings)
+            self._found.clear()
+            if old in self._running:
+                # The last call that uses it closes it.
+                self._retired.append(old)
+            elif old is not None:
+                await old.close()
         except AtScaleError as error:
-            self._unreadable.note(error, UNREADABLE_FOR)
+            if old is None:
+                self._unreadable.store(error, UNREADABLE_FOR)
             raise
         else:
-            self._looked_up = time.monotonic()
-            self._client = client
             return client
         finally:
             self._opening = None
-
-    async def _reload(self, client: AsyncAtScaleClient) -> AsyncAtScaleClient:
-        if self._client is not None and self._client is not client:
-            return self._client
-        if self._opening is None:
-            if time.monotonic() - self._looked_up < RELOAD_INTERVAL:
-                return client
-            self._looked_up = time.monotonic()
-        return await asyncio.shield(self._opening or self._open_in_task(self._reopen(client)))
-
-    async def _reopen(self, client: AsyncAtScaleClient) -> AsyncAtScaleClient:
-        try:
-            settings = await self._load(self.conn_id)
-            if settings.fingerprint != client.settings.fingerprint:
-                fresh = self._connect(settings)
-                await fresh.preload_tls()
-                self._client = fresh
-                self._found.clear()
-                if client in self._users:
-                    # Others are still reading over it; the last of them closes it.
-                    self._retired.append(client)
-                else:
-                    await client.close()
-            return self._client or client
-        finally:
-            self._opening = None
-
-    # Entered by each waiter, and no object of its own for each: a triggerer may have thousands.
 
     async def __aenter__(self) -> SharedConnection:
         self.ref_count += 1
@@ -208,11 +192,11 @@ class SharedConnection:
     ) -> None:
         self.ref_count -= 1
         if not self.ref_count:
-            _forget(self)
+            _remove(self)
             await self.close()
 
     async def close(self) -> None:
-        """Close everything."""
+        """Close all clients."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -224,7 +208,7 @@ class SharedConnection:
 
 
 class LoopState:
-    """What the waiters of one event loop share: the lines by the ids of their connections, and the gates."""
+    """The shared connections of one event loop by their ids, and the limiters of the servers."""
 
     __slots__ = ("connections", "limiters")
 
@@ -238,29 +222,29 @@ _loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
 def shared_connection(conn_id: str) -> SharedConnection:
     """
-    Return the line of a connection on the running event loop, which is to be entered and left.
+    Return the shared connection of the running event loop; enter it with ``async with`` while you need it.
 
     :param conn_id: Id of the Airflow connection.
     """
     loop = asyncio.get_running_loop()
     if loop not in _loops:
-        # A loop that was closed without ending its tasks leaves its lines behind.
+        # A loop that was closed without ending its tasks leaves its connections behind.
         for each in list(_loops):
             if each.is_closed():
                 _loops.pop(each, None)
-    here = _loops.setdefault(loop, LoopState())
-    shared = here.connections.get(conn_id)
+    state = _loops.setdefault(loop, LoopState())
+    shared = state.connections.get(conn_id)
     if shared is None:
-        shared = here.connections[conn_id] = SharedConnection(conn_id, limiters=here.limiters)
+        shared = state.connections[conn_id] = SharedConnection(conn_id, limiters=state.limiters)
     return shared
 
 
-def _forget(left: SharedConnection) -> None:
+def _remove(shared: SharedConnection) -> None:
     loop = asyncio.get_running_loop()
-    here = _loops.get(loop)
-    if here is None:
+    state = _loops.get(loop)
+    if state is None:
         return
-    if here.connections.get(left.conn_id) is left:
-        del here.connections[left.conn_id]
-    if not here.connections:
+    if state.connections.get(shared.conn_id) is shared:
+        del state.connections[shared.conn_id]
+    if not state.connections:
         _loops.pop(loop, None)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_atscale.api.history import raise_errors
 from airflow_provider_atscale.api.observation import Observation, ReadFailed, observe_found
 from airflow_provider_atscale.client.requests_client import AtScaleClient
 from airflow_provider_atscale.client.retries import TRIES
 from airflow_provider_atscale.client.settings import Settings, parse_connection
+from airflow_provider_atscale.compat import mask_secret
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, Instances, ModelRef
     from airflow_provider_atscale.api.start import StartOutcome
 
-#: A connection that was refused is looked up again at most this often, in seconds.
+#: After refused credentials, the connection is read again at most once in so many seconds.
 RELOAD_INTERVAL = 30.0
 
 
@@ -56,7 +58,7 @@ class AtScaleHook(BaseHook):
         super().__init__()
         self.atscale_conn_id = atscale_conn_id
         self._client: AtScaleClient | None = None
-        self._looked_again: float | None = None
+        self._reloaded_at: float | None = None
 
     # --- the connection ---
 
@@ -101,8 +103,6 @@ class AtScaleHook(BaseHook):
         return self._client
 
     def _connect(self) -> AtScaleClient:
-        from airflow_provider_atscale.compat import mask_secret
-
         try:
             conn = self.get_connection(self.atscale_conn_id)
         except AirflowNotFoundException as error:
@@ -121,6 +121,17 @@ class AtScaleHook(BaseHook):
             mask_secret(secret)
         return AtScaleClient(settings, mask=mask_secret)
 
+    def _reconnect(self, refused: AtScaleAuthenticationError) -> bool:
+        """Read the connection again and make a new client; return whether the connection has changed."""
+        client = self.get_conn()
+        try:
+            self._client = self._connect()
+        except AtScaleError:
+            # AtScale's refusal says more than the trouble that Airflow has now.
+            raise refused from None
+        client.close()
+        return self._client.settings.fingerprint != client.settings.fingerprint
+
     @property
     def settings(self) -> Settings:
         """The connection's settings."""
@@ -131,32 +142,28 @@ class AtScaleHook(BaseHook):
         """The calls of the connection's edition."""
         return self.get_conn().edition
 
-    def run(self, call: Callable[[Edition], Flow[Any]], tries: int = TRIES) -> Any:
+    def run(
+        self, call: Callable[[Edition], Flow[Any]], tries: int = TRIES, *, until: float | None = None
+    ) -> Any:
         """
-        Run a call; after refused credentials look the connection up again once, for a rotated token.
+        Run a call; after refused credentials read the connection again once, for a rotated token.
 
         :param call: Makes the flow from an edition.
-        :param tries: How often a read is tried at the most.
+        :param tries: How often a read is tried.
+        :param until: Epoch seconds by which the call must end: no request is sent later, and none lasts longer.
         """
         client = self.get_conn()
         try:
-            return client.run(call(client.edition), tries)
+            return client.run(call(client.edition), tries, until=until)
         except AtScaleAuthenticationError as refused:
             now = time.monotonic()
-            if self._looked_again is not None and now - self._looked_again < RELOAD_INTERVAL:
+            if self._reloaded_at is not None and now - self._reloaded_at < RELOAD_INTERVAL:
                 raise
-            self._looked_again = now
-            try:
-                fresh = self._connect()
-            except AtScaleError:
-                # What ails Airflow just now says less than what AtScale has said.
-                raise refused from None
-            if fresh.settings.fingerprint == client.settings.fingerprint:
-                fresh.close()
+            self._reloaded_at = now
+            if not self._reconnect(refused):
                 raise
-            client.close()
-            self._client = fresh
-            return fresh.run(call(fresh.edition), tries)
+        client = self.get_conn()
+        return client.run(call(client.edition), tries, until=until)
 
     def close(self) -> None:
         """Close the connections to AtScale."""
@@ -188,48 +195,51 @@ class AtScaleHook(BaseHook):
 
     # --- catalogs and models ---
 
-    def resolve_model(self, catalog: str, model: str) -> ModelRef:
+    def resolve_model(self, catalog: str, model: str, *, until: float | None = None) -> ModelRef:
         """
         Find a deployed model.
 
         :param catalog: Id, name or caption of the catalog; on the installer edition of the project.
         :param model: Id, name or caption of the model; on the installer edition of the cube.
+        :param until: Epoch seconds by which the call must end.
         :raises AtScaleNotFoundError: If there is none, or more than one.
         """
-        ref: ModelRef = self.run(lambda edition: edition.resolve(catalog, model))
+        ref: ModelRef = self.run(lambda edition: edition.resolve(catalog, model), until=until)
         return ref
 
     def list_models(self, catalog: str | None = None) -> list[dict[str, str]]:
         """
-        List the deployed models, as arguments that an operator's ``expand_kwargs`` takes.
+        List the deployed models, as arguments for an operator's ``expand_kwargs``.
 
-        :param catalog: Id, name or caption of the catalog to list; all where it is left out.
+        :param catalog: Id, name or caption of the catalog to list; all catalogs if it is left out.
         """
         refs: list[ModelRef] = self.run(lambda edition: edition.models(catalog))
         return [{"catalog": ref.catalog, "model": ref.model} for ref in refs]
 
     # --- batches ---
 
-    def get_history(self, ref: ModelRef) -> History | HistoryUnavailable:
+    def get_history(self, ref: ModelRef, *, until: float | None = None) -> History | HistoryUnavailable:
         """
-        Read a model's newest batches; return the reason as text where the history may not be read.
+        Read a model's newest batches, or return why the history cannot be read.
 
         :param ref: The model.
+        :param until: Epoch seconds by which the call must end.
         """
-        history: History | HistoryUnavailable = self.run(lambda edition: edition.history(ref))
+        history: History | HistoryUnavailable = self.run(lambda edition: edition.history(ref), until=until)
         return history
 
-    def get_batches(self, ref: ModelRef, wanted: Collection[str], tries: int = TRIES) -> dict[str, Batch]:
+    def get_batches(
+        self, ref: ModelRef, wanted: Collection[str], tries: int = TRIES, *, until: float | None = None
+    ) -> dict[str, Batch]:
         """
-        Look for batches of a model by their ids; those not listed are not in the answer.
+        Find batches of a model by their ids; those not listed are not in the answer.
 
         :param ref: The model.
         :param wanted: Ids of the batches.
-        :param tries: How often a read is tried at the most.
+        :param tries: How often a read is tried.
+        :param until: Epoch seconds by which the call must end.
         """
-        from airflow_provider_atscale.api.history import raise_errors
-
-        found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries)
+        found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries, until=until)
         raise_errors(found)
         return found
 
@@ -245,14 +255,17 @@ class AtScaleHook(BaseHook):
         except AtScaleError as error:
             return ReadFailed(str(error))
 
-    def get_instances(self, batch_id: str, ref: ModelRef | None = None) -> Instances:
+    def get_instances(
+        self, batch_id: str, ref: ModelRef | None = None, *, until: float | None = None
+    ) -> Instances:
         """
-        Read all aggregate instances of a batch; ``is_cut`` says that the server may not have listed all.
+        Read all aggregate instances of a batch; the result says if the server may not have listed all.
 
         :param batch_id: The batch.
-        :param ref: Its model, where it is known.
+        :param ref: Its model, if it is known.
+        :param until: Epoch seconds by which the call must end.
         """
-        rows: Instances = self.run(lambda edition: edition.instances(batch_id))
+        rows: Instances = self.run(lambda edition: edition.instances(batch_id), until=until)
         return rows
 
     def locate_batch(self, batch_id: str) -> ModelRef | None:
@@ -273,26 +286,46 @@ class AtScaleHook(BaseHook):
         before_post: Callable[[bool], None] = lambda sends_kind: None,
     ) -> StartOutcome:
         """
-        Start a batch with one POST, which is never repeated.
+        Start a batch.
 
-        The outcome says whether AtScale started it, refused it, or did not say: after a lost reply the
-        caller must look into the history before it posts again, as the operator does.
+        The POST is not retried if AtScale may have got it. The outcome says whether AtScale started the batch,
+        refused it, or did not say: after a lost reply you must look into the history before you start again, as
+        the operator does. Only if the credentials were refused, so that nothing was started, the connection is
+        read again, a new token is fetched and the POST is sent once more.
 
         :param ref: The model.
-        :param is_full_build: Whether everything is built anew.
+        :param is_full_build: Whether everything is rebuilt.
         :param grace_period_overrides: Dataset names and numbers, for incremental builds.
         :param before_post: Called right before each POST, with whether the call says which kind to build;
             nothing is sent if it raises.
         """
-        client = self.get_conn()
-        return client.run(
-            client.edition.start(
-                ref,
-                is_full_build=is_full_build,
-                grace_period_overrides=grace_period_overrides or {},
-                before_post=before_post,
+        posts = 0
+
+        def note_post(sends_kind: bool) -> None:
+            nonlocal posts
+            before_post(sends_kind)
+            posts += 1
+
+        def start() -> StartOutcome:
+            client = self.get_conn()
+            return client.run(
+                client.edition.start(
+                    ref,
+                    is_full_build=is_full_build,
+                    grace_period_overrides=grace_period_overrides or {},
+                    before_post=note_post,
+                )
             )
-        )
+
+        try:
+            return start()
+        except AtScaleAuthenticationError as refused:
+            has_changed = self._reconnect(refused)
+            # The new client logs in anew; a login that was itself refused is not repeated, to lock nobody out.
+            has_expired = posts > 0 and self.settings.auth_type == "password"
+            if not has_changed and not has_expired:
+                raise
+        return start()
 
     def history_url(self, ref: ModelRef | None = None, batch_id: str | None = None) -> str:
         """

@@ -122,22 +122,18 @@ class World:
             fields = {"host": "https://atscale.invalid", "port": None, "login": None, "password": "api-token"}
             return parse_connection(SimpleNamespace(conn_id=conn_id, extra="", **fields))
 
-        async def send(client: AsyncAtScaleClient, request: Request, bypass_limiter: bool) -> Response:
+        async def send(client: AsyncAtScaleClient, request: Request, *_: Any) -> Response:
             del client
             return await self.server.send(request)
 
         async def mask(secret: str) -> None:
             """No log is written."""
 
-        async def preload_tls(client: AsyncAtScaleClient) -> None:
-            """No socket is opened."""
-
         monkeypatch.setattr(shared_module, "load_settings", load)
         # On some versions of Airflow it uses a thread, and a jumping clock does not wait for threads.
         monkeypatch.setattr(shared_module, "amask_secret", mask)
         monkeypatch.setattr(shared_module.SharedConnection.__init__, "__defaults__", (load, None, None))
         monkeypatch.setattr(AsyncAtScaleClient, "_send", send)
-        monkeypatch.setattr(AsyncAtScaleClient, "preload_tls", preload_tls)
 
     def now(self) -> float:
         return BEGIN + self.loop.time()

@@ -8,17 +8,24 @@ drivers are given a sleep that only notes how long it was to be.
 from __future__ import annotations
 
 import asyncio
+import datetime
+import ipaddress
 import itertools
 import json
+import ssl
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from airflow_provider_atscale.api import installer_start
 from airflow_provider_atscale.api.models import ModelRef
-from airflow_provider_atscale.client import aiohttp_client, base
+from airflow_provider_atscale.client import aiohttp_client, secrets
 from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
 from airflow_provider_atscale.client.requests_client import AtScaleClient
 from airflow_provider_atscale.client.retries import TRIES
@@ -27,6 +34,7 @@ from airflow_provider_atscale.testing import AtScaleEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from airflow_provider_atscale.api.edition import Edition
     from airflow_provider_atscale.api.flow import Flow
@@ -99,9 +107,9 @@ class Caller:
     def edition(self) -> Edition:
         return self.client.edition
 
-    def run(self, call: Callable[[Any], Flow[Any]], tries: int = TRIES) -> Any:
+    def run(self, call: Callable[[Any], Flow[Any]], tries: int = TRIES, *, until: float | None = None) -> Any:
         """Run the flow that a call of the edition is."""
-        outcome = self.client.run(call(self.edition), tries)
+        outcome = self.client.run(call(self.edition), tries, until=until)
         return outcome if self._loop is None else self._loop.run_until_complete(outcome)
 
     def start(self, ref: ModelRef, **arguments: Any) -> Any:
@@ -161,7 +169,7 @@ def make_caller(driver: str, engine: AtScaleEngine, new_process: None) -> Iterat
 @pytest.fixture
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget that other tests of this process have received tokens, and known an engine, before."""
-    monkeypatch.setattr(base, "_tokens_of_process", itertools.count())
+    monkeypatch.setattr(secrets, "_tokens_of_process", itertools.count())
     monkeypatch.setattr(installer_start, "_known_variants", {})
 
 
@@ -193,3 +201,67 @@ async def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         await asyncio.sleep(0.01)
+
+
+# --- TLS --------------------------------------------------------------------------------------------------
+
+
+def _certificate(subject, issuer, key, signer, *extensions):
+    name = {who: x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, who)]) for who in (subject, issuer)}
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name[subject])
+        .issuer_name(name[issuer])
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+    )
+    for extension, is_critical in extensions:
+        builder = builder.add_extension(extension, critical=is_critical)
+    return builder.sign(signer, hashes.SHA256())
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """Make a certificate authority, and a certificate of it for this machine."""
+    folder = tmp_path_factory.mktemp("tls")
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    ca = _certificate(
+        "Test CA",
+        "Test CA",
+        ca_key,
+        ca_key,
+        (x509.BasicConstraints(ca=True, path_length=0), True),
+        (usage, True),
+        (x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), False),
+    )
+    here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    known_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    certificate = _certificate("Test server", "Test CA", key, ca_key, (here, False), (known_by, False))
+    pem = serialization.Encoding.PEM
+    (folder / "ca.pem").write_bytes(ca.public_bytes(pem))
+    (folder / "server.pem").write_bytes(
+        certificate.public_bytes(pem)
+        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder
+
+
+def server_context(authority: Path) -> ssl.SSLContext:
+    """Return what a server of this machine needs for TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority / "server.pem")
+    return context

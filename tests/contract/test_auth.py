@@ -7,8 +7,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from airflow_provider_atscale.api.models import History
-from airflow_provider_atscale.client.base import HIDDEN_BY_AIRFLOW
 from airflow_provider_atscale.client.editions import make_edition
+from airflow_provider_atscale.client.secrets import MAX_MASKED_TOKENS
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
@@ -70,11 +70,11 @@ def test_token_is_hidden_before_it_is_used(engine, caller, history):
 
 def test_a_process_that_runs_for_months_does_not_fill_airflows_masker(engine, caller, history):
     """Airflow keeps each value for ever, and pays for all of them at each; our own texts hide the rest."""
-    for _ in range(HIDDEN_BY_AIRFLOW + 10):
+    for _ in range(MAX_MASKED_TOKENS + 10):
         engine.expire_tokens()
         history()
-    assert engine.stats.token_exchanges == HIDDEN_BY_AIRFLOW + 10
-    assert len(set(caller.masked)) == HIDDEN_BY_AIRFLOW
+    assert engine.stats.token_exchanges == MAX_MASKED_TOKENS + 10
+    assert len(set(caller.masked)) == MAX_MASKED_TOKENS
     last = engine.requests[-1].headers["Authorization"].removeprefix("Bearer ")
     assert last not in caller.masked
     engine.fault(500, route="history", body={"message": f"you sent {last}"})
@@ -114,7 +114,7 @@ def test_refused_token_is_renewed_and_the_read_repeated(engine, history, token_r
 
 def test_refused_token_is_renewed_once_only(engine, caller, history, token_route):
     engine.fault(401, route="history", times=None)
-    assert "HTTP 401" in history()
+    assert "HTTP 401" in str(history())
     assert routes(engine) == [token_route, "history", token_route, "history"]
     assert caller.naps == []
 
@@ -208,7 +208,7 @@ class TestApiToken:
     @pytest.mark.usefixtures("a_while_later")
     def test_an_exchange_that_comes_back_is_found(self, engine, history):
         engine.settings(exchanges_tokens=False)
-        assert "HTTP 401" in history()
+        assert "HTTP 401" in str(history())
         engine.settings(exchanges_tokens=True)
         assert isinstance(history(), History)
 

@@ -122,7 +122,7 @@ def test_wrong_field_is_named_before_any_request(engine, hook, connect):
 @pytest.mark.usefixtures("new_process")
 def test_tokens_are_hidden(engine, hook, ref, monkeypatch):
     hidden = []
-    monkeypatch.setattr("airflow_provider_atscale.compat.mask_secret", hidden.append)
+    monkeypatch.setattr("airflow_provider_atscale.hooks.atscale.mask_secret", hidden.append)
     hook.get_history(ref)
     used = engine.requests[-1].headers["Authorization"].removeprefix("Bearer ")
     assert {engine.connection()["password"], used} <= set(hidden)
@@ -149,13 +149,68 @@ class TestRotatedToken:
             hook.list_models()
         assert routes(engine) == ["catalogs"]
 
-    def test_start_is_never_sent_again(self, engine, hook, connect, ref):
+    def test_start_is_sent_once_more(self, engine, hook, connect, ref):
+        """The refused POST has started nothing; the intent is stored before each POST."""
         hook.get_history(ref)
         engine.rotate_api_token()
         connect("api_token")
+        before = []
+        outcome = hook.start_batch(
+            ref, is_full_build=True, before_post=lambda _: before.append(len(posts(engine)))
+        )
+        assert isinstance(outcome, Started)
+        assert [post.status for post in posts(engine)] == [401, 201]
+        assert before == [0, 1]
+        assert len(engine.batches) == 1
+
+    def test_start_is_sent_once_if_nobody_entered_it(self, engine, hook, ref):
+        hook.get_history(ref)
+        engine.rotate_api_token()
         with pytest.raises(AtScaleAuthenticationError):
             hook.start_batch(ref, is_full_build=True)
         assert len(posts(engine)) == 1
+
+    def test_start_is_sent_twice_at_most(self, engine, hook, connect, ref):
+        hook.get_history(ref)
+        engine.rotate_api_token()
+        connect("api_token")
+        engine.fault(401, route="start", times=None)
+        with pytest.raises(AtScaleAuthenticationError):
+            hook.start_batch(ref, is_full_build=True)
+        assert len(posts(engine)) == 2
+
+
+def test_a_login_that_expired_is_renewed_for_the_start(engine, hook, connect, ref):
+    connect("password")
+    hook.list_models()
+    engine.expire_tokens()
+    assert isinstance(hook.start_batch(ref, is_full_build=True), Started)
+    assert [post.status for post in posts(engine)] == [401, 201]
+
+
+def test_a_login_that_is_refused_is_not_repeated_for_the_start(engine, edition, hook, connect, ref):
+    connect("password")
+    engine.fault(401, route="login", times=None)
+    with pytest.raises(AtScaleAuthenticationError):
+        hook.start_batch(ref, is_full_build=True)
+    assert routes(engine) == ["login"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda hook, ref: hook.run(lambda edition: edition.models(), until=1.0),
+        lambda hook, ref: hook.resolve_model("c", "m", until=1.0),
+        lambda hook, ref: hook.get_history(ref, until=1.0),
+        lambda hook, ref: hook.get_batches(ref, ["b"], until=1.0),
+        lambda hook, ref: hook.get_instances("b", until=1.0),
+    ],
+    ids=["run", "resolve_model", "get_history", "get_batches", "get_instances"],
+)
+def test_no_call_goes_beyond_its_deadline(engine, hook, ref, call):
+    with pytest.raises(AtScaleConnectionError, match="deadline"):
+        call(hook, ref)
+    assert engine.requests == []
 
 
 @pytest.mark.parametrize(

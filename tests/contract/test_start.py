@@ -151,7 +151,7 @@ def test_server_message_reaches_the_reader(engine, caller, ref):
         caller.start(ref)
 
 
-def test_nothing_is_sent_where_the_fence_does_not_open(engine, caller, ref):
+def test_nothing_is_sent_if_before_post_raises(engine, caller, ref):
     def fence(_):
         raise RuntimeError("the store is away")
 
@@ -205,8 +205,8 @@ def deaf():
 
 @whatever_the_edition
 def test_connection_that_never_comes_about_has_sent_nothing(make_caller, ref, deaf):
-    # The time to connect is a twentieth shorter than that of the request, which must not shrink to nothing.
-    caller = make_caller(host=deaf, timeout=0.6)
+    # It is known whether anything was sent, so it does not matter which timeout is over first.
+    caller = make_caller(host=deaf, timeout=0.2)
     with pytest.raises(AtScaleConnectionError) as caught:
         caller.start(ref)
     assert caught.value.sent is False

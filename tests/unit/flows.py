@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow_provider_atscale.api.flow import MaskSecret, Pause, Request, Response, SingleFlight
 from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.client.body import Body
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.requests_client import AtScaleClient
 from airflow_provider_atscale.client.settings import Settings, parse_connection
@@ -159,12 +160,14 @@ class ScriptedClient(AtScaleClient):
         super().__init__(settings, sleep=lambda _: None)
         self._server = server
 
-    def _send(self, request: Request) -> Response:
+    def _send(self, request: Request, until: float | None = None) -> Response:
         answer = self._server(request)
         if isinstance(answer, Exception):
             raise answer
         headers = dict(answer.headers)
-        return self._response(request, answer.status, headers, answer.body)
+        body = Body(None)
+        body.add(answer.body)
+        return self._response(request, answer.status, headers, body)
 
 
 # --- connections ------------------------------------------------------------------------------------------

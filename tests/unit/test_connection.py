@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_atscale.api.auth import ApiTokenAuth, PasswordAuth
 from airflow_provider_atscale.api.container import ContainerEdition
+from airflow_provider_atscale.client import settings as settings_module
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.settings import DEFAULT_TIMEOUT, Settings, parse_connection
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
@@ -105,16 +106,25 @@ def test_a_connection_makes_its_editions_calls(fields, auth):
     [
         ({"host": None}, "host", "is empty"),
         ({"host": "  "}, "host", "is empty"),
-        ({"host": "ftp://x"}, "host", "must be http or https"),
+        ({"host": "ftp://x"}, "host", "must begin with http:// or https://"),
         ({"host": "http://"}, "host", "is not an address"),
         ({"host": "a b"}, "host", "is not an address"),
         ({"host": "https://x:99999"}, "host", "is not an address"),
         ({"host": "https://x?a=b"}, "host", "must not have a query"),
         ({"host": "https://etl:geheim@x"}, "host", "must not contain login or password"),
+        ({"host": "etl:geheim@x"}, "host", "must not contain login or password"),
+        ({"host": "https://etl:ge/heim-geheim@x"}, "host", "must not contain login or password"),
+        ({"host": "https://etl:12/geheim@x"}, "host", "must not contain login or password"),
+        ({"host": "https//etl:geheim"}, "host", "is not an address"),
+        ({"host": "https://etl:geheim"}, "host", "is not an address"),
+        ({"host": "etl-geheim://x"}, "host", "must begin with http:// or https://"),
+        ({"host": "https://geheim..x"}, "host", "is not an address"),
+        ({"engine_url": "https://etl:geheim@x"}, "engine_url", "must not contain login or password"),
+        ({"password": "geheim\ud800", "login": "etl"}, "password", "has a character that cannot be sent"),
         ({"port": "http"}, "port", "must be a number"),
         ({"port": 0}, "port", "from 1 to 65535"),
         ({"port": 70_000}, "port", "from 1 to 65535"),
-        ({"host": "https://x:1", "port": 2}, "port", "the host already says 1"),
+        ({"host": "https://x:1", "port": 2}, "port", "the host has another port"),
         ({"password": None}, "password", "auth_type 'api_token' needs the API token there"),
         ({"password": ""}, "password", "is empty"),
         ({"password": " \n"}, "password", "is empty"),
@@ -149,7 +159,7 @@ def test_a_connection_makes_its_editions_calls(fields, auth):
         ({"headers": {"X": "a\r\nY: b"}}, "headers", "characters that a header cannot have"),
         ({"headers": {"X": "日本"}}, "headers", "characters that a header cannot have"),
         ({"engine_url": "engine:10502"}, "engine_url", "must be a whole address with its scheme"),
-        ({"design_center_url": "ftp://x"}, "design_center_url", "must be http or https"),
+        ({"design_center_url": "ftp://x"}, "design_center_url", "must begin with http:// or https://"),
         ({"build_history_url": "/history"}, "build_history_url", "must be a whole address with its scheme"),
         ({"build_history_url": "javascript://x"}, "build_history_url", "must begin with http"),
         ({"engine_choice": "maybe"}, "engine_choice", "must be true or false"),
@@ -240,6 +250,40 @@ def test_no_connection_whatever_is_more_than_a_configuration_error(host, port, l
         assert settings.password
     # A password of a few letters is part of many words.
     assert not password or len(password) < 12 or password not in said
+
+
+# --- what has no effect -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ({"time_out": 7}, "'time_out' is not known and is ignored; did you mean 'timeout'?"),
+        ({"tokn": "geheim"}, "'tokn' is not known and is ignored; did you mean 'password'?"),
+        ({"orgnization": "x"}, "'orgnization' is not known and is ignored; did you mean 'organization'?"),
+        ({"colour": "red"}, "'colour' is not known and is ignored; known are edition, auth_type,"),
+        ({"extra__atscale__realm": "other", "edition": "container"}, None),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_unknown_extra_is_told_once(caplog, monkeypatch, extra, said):
+    monkeypatch.setattr(settings_module, "_warned", set())
+    for _ in range(3):
+        parsed(**extra)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (said is not None)
+    assert said is None or said in told[0]
+    assert "geheim" not in caplog.text
+
+
+@pytest.mark.parametrize(("conn_type", "count"), [("http", 1), ("atscale", 0), (None, 0), ("", 0)])
+def test_a_connection_of_another_type_is_told_once(caplog, monkeypatch, conn_type, count):
+    monkeypatch.setattr(settings_module, "_warned", set())
+    conn = connection()
+    conn.conn_type = conn_type
+    for _ in range(3):
+        parse_connection(conn)
+    assert caplog.text.count("it has the type 'http' and is used all the same") == count
 
 
 # --- secrets ----------------------------------------------------------------------------------------------
