@@ -86,10 +86,13 @@ def parse_time(value: str) -> datetime | None:
     import pendulum
 
     try:
-        moment = pendulum.parse(value, strict=True, tz="UTC")
+        parsed = pendulum.parse(value, strict=True, tz="UTC")
+        if not isinstance(parsed, datetime):
+            return None
+        # A plain datetime: pendulum's own loses its zone when a plain timedelta is subtracted.
+        return usable_time(datetime.fromisoformat(parsed.isoformat()))
     except (ValueError, OverflowError, TypeError):
         return None
-    return usable_time(moment) if isinstance(moment, datetime) else None
 
 
 def usable_time(moment: datetime) -> datetime | None:

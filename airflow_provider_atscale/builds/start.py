@@ -103,6 +103,7 @@ class BuildStarter:
     :param log: The task's logger.
     :param is_stopped: Returns whether the task was stopped.
     :param lost_reply_window: Seconds that a batch may take to appear in the history.
+    :param until: Epoch seconds after which no build is started; the search for a lost one may take longer.
     :param clock: Returns epoch seconds.
     :param sleep: Waits for some seconds.
     """
@@ -117,6 +118,7 @@ class BuildStarter:
         *,
         is_stopped: Callable[[], bool] = lambda: False,
         lost_reply_window: float = 120.0,
+        until: float | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -130,6 +132,7 @@ class BuildStarter:
         self._log = log
         self._is_stopped = is_stopped
         self._window = lost_reply_window
+        self._until = until
         self._clock = clock
         self._sleep = sleep
 
@@ -261,7 +264,7 @@ class BuildStarter:
     # --- a new batch ---
 
     def _start(self) -> Step:
-        history = self._read_history()
+        history = self._read_history(until=self._until)
         step = self._apply_on_running(history)
         if step is not None:
             return step
@@ -342,8 +345,8 @@ class BuildStarter:
             self._log.warning("The build history could not be read: %s", error)
             return None
 
-    def _read_history(self) -> History | None:
-        history = self._hook.get_history(self._ref)
+    def _read_history(self, until: float | None = None) -> History | None:
+        history = self._hook.get_history(self._ref, until=until)
         if isinstance(history, HistoryUnavailable):
             self._log.warning(
                 "No permission to read the build history (%s). So this task cannot see whether a build of %s "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -117,7 +118,9 @@ class RunningTask:
         ref = plan.ref if plan.ref.catalog_id else None
 
         def read_instances() -> Instances:
-            listed = hook.get_instances(str(batch_id), ref)
+            # At least one request, should the batch have ended at the deadline.
+            until = max(plan.deadline.at if plan.deadline else math.inf, time.time() + hook.settings.timeout)
+            listed = hook.get_instances(str(batch_id), ref, until=until)
             instances.extend(listed)
             return listed
 

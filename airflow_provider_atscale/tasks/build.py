@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ from airflow_provider_atscale.exceptions import (
     AtScaleBatchFailedError,
     AtScaleBatchNotFoundError,
     AtScaleBatchSupersededError,
+    AtScaleConnectionError,
     AtScaleError,
     AtScaleEventError,
     AtScaleTimeoutError,
@@ -53,9 +54,11 @@ from airflow_provider_atscale.waiting.progress import Progress
 from airflow_provider_atscale.waiting.tolerance import load_tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_atscale.waiting.deadline import Deadline
 
 
 class BuildTask(RunningTask):
@@ -149,12 +152,15 @@ class BuildTask(RunningTask):
         timeout = optional_seconds(given.timeout, "timeout")
         catalog, model = parse_name(given.catalog, "catalog"), parse_name(given.model, "model")
         now = time.time()
+        deadline = self.deadline(timeout, now)
+        with _before(deadline, f"a build of {model!r}"):
+            ref = hook.resolve_model(catalog, model, until=deadline.at if deadline else None)
         plan = TaskPlan(
             conn_id=hook.atscale_conn_id,
-            ref=hook.resolve_model(catalog, model),
+            ref=ref,
             began=now,
             poll_interval=poll_interval,
-            deadline=self.deadline(timeout, now),
+            deadline=deadline,
             failed_aggregates=failed_aggregates,
             try_number=self.try_number,
             build=request,
@@ -227,6 +233,7 @@ class BuildTask(RunningTask):
             self.log,
             is_stopped=self._is_stopped,
             lost_reply_window=conf.getfloat("atscale", "lost_reply_window", fallback=120.0),
+            until=plan.deadline.at if plan.deadline else None,
         )
         step = self._obtain_batch(hook, plan, self._starter)
         plan = plan.with_origin(step.origin)
@@ -245,7 +252,8 @@ class BuildTask(RunningTask):
     ) -> OwnBatch | FinishedBatch:
         while True:
             try:
-                step = starter.obtain_batch()
+                with _before(plan.deadline, f"a build of {plan.ref}"):
+                    step = starter.obtain_batch()
             except Skip as skip:
                 raise AirflowSkipException(str(skip)) from None
             if not isinstance(step, RunningOther):
@@ -352,6 +360,20 @@ class BuildTask(RunningTask):
             f", AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
             hook.history_url(plan.ref, step.batch_id),
         )
+
+
+@contextmanager
+def _before(deadline: Deadline | None, what: str) -> Iterator[None]:
+    """Raise a timeout if the deadline passes while AtScale does not answer, before anything is started."""
+    try:
+        yield
+    except AtScaleConnectionError as error:
+        if deadline is None or time.time() < deadline.at:
+            raise
+        raise AtScaleTimeoutError(
+            f"Nothing was started: {deadline.limit} passed before {what} could be started. {error} A retry of the "
+            "task has a timeout of its own."
+        ) from error
 
 
 def _request_of(plan: TaskPlan) -> BuildRequest:

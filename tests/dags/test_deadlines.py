@@ -164,3 +164,15 @@ def test_poke_interval_does_not_draw_out_the_timeout(engine):
     task = run_task(AtScaleBatchSensor, **MODEL, batch_id=batch.id, timeout=0.5, poke_interval=600)
     assert type(task.error) is AtScaleSensorTimeoutError
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("route", ["catalogs", "history"])
+def test_a_timeout_bounds_the_reads_before_the_start(engine, route):
+    """They are retried, and would else go on for many seconds after the timeout."""
+    engine.fault(503, route=route, times=None)
+    began = time.monotonic()
+    task = run_task(AtScaleAggregateBuildOperator, **MODEL, timeout=1.0)
+    assert task.state == "failed"
+    assert "503" in str(task.error)
+    assert time.monotonic() - began < 8, "five tries alone pause for more than seven seconds"
+    assert engine.batches == []

@@ -104,7 +104,7 @@ def test_after_a_death_before_the_id_was_stored(engine, logged, mode):
     task = build(LosesTheId, **mode)
     assert_one_build_or_one_after_the_other(engine, task)
     assert task.xcoms["batch_result"]["start"] == "adopted"
-    assert "did not learn its id: looking for the batch" in logged()
+    assert "its id is not known: searching the build history" in logged()
 
 
 @pytest.mark.skipif(not HAS_TASK_STATE, reason="Airflow before 3.3 has no task state store")

@@ -52,8 +52,10 @@ def value(written: str | None) -> Any:
 
 def spoken(meaning: str) -> list[Any]:
     """Return the defaults that a docstring speaks of."""
-    found: list[Any] = [ast.literal_eval(word) for word in re.findall(r"\b(True|False), the default", meaning)]
-    found += re.findall(r"`(\w+)`, the default", meaning)
+    found: list[Any] = [
+        ast.literal_eval(word) for word in re.findall(r"\b(True|False)(?:, the default| \(default\))", meaning)
+    ]
+    found += re.findall(r"`(\w+)`(?:, the default| \(default\))", meaning)
     found += [float(number) for number in re.findall(r"Default: ([\d.]+)\.", meaning)]
     found += [timedelta(hours=float(number)) for number in re.findall(r"Default: ([\d.]+) hours", meaning)]
     return found
@@ -201,7 +203,7 @@ def test_a_message_that_nobody_says_is_noticed(message):
 #: What keeps each promise of the table "What happens when ...": tests by file, and cases of the e2e suite.
 KEPT = {
     "the start times out": (
-        "unit/test_build.py::test_lost_and_the_batch_appears",
+        "unit/test_build_start.py::test_lost_and_the_batch_appears",
         "e2e: reply to the POST cut",
     ),
     "the connection was refused": ("contract/test_start.py::test_refused_connection_is_an_error_in_the_end",),
@@ -211,7 +213,7 @@ KEPT = {
     "the worker dies between start and reply": ("e2e: between reply and store", "e2e: before the reply"),
     "the worker dies while waiting": (
         "e2e: while waiting",
-        "unit/test_build.py::test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one",
+        "unit/test_build_start.py::test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one",
     ),
     "the triggerer dies while waiting": ("e2e: triggerer killed",),
     "the scheduler dies while waiting": ("e2e: scheduler killed while waiting, and restarted",),
@@ -237,7 +239,7 @@ KEPT = {
     "the API token is revoked": ("e2e: token revoked while waiting, rotated in the connection",),
     "the batch is not in the history yet": (
         "dags/test_sensor.py::test_batch_that_never_shows",
-        "unit/test_build.py::test_a_batch_that_had_gone_missing_and_is_listed_by_now_is_attached_to",
+        "unit/test_build_start.py::test_a_batch_that_had_gone_missing_and_is_listed_by_now_is_attached_to",
     ),
     "AtScale shows a status": (
         "contract/test_trigger.py::test_status_that_nobody_knows",
@@ -248,8 +250,8 @@ KEPT = {
         "unit/test_wait_policy.py::test_once_the_history_has_listed_a_batch_only_the_history_ends_it",
     ),
     "AtScale answers 500": (
-        "unit/test_build.py::test_a_500_after_which_there_is_a_batch_all_the_same_is_adopted_by_a_retry",
-        "unit/test_build.py::test_refused_asks_on_running_again",
+        "unit/test_build_start.py::test_a_500_after_which_there_is_a_batch_all_the_same_is_adopted_by_a_retry",
+        "unit/test_build_start.py::test_refused_asks_on_running_again",
     ),
     "some aggregates of a batch": ("dags/test_failures.py::test_failed_aggregates",),
     "the model has no aggregates": ("engine/test_container.py::test_model_without_aggregates_is_done_at_once",),
@@ -262,7 +264,7 @@ SHOWN = {
     "names of mapped tasks": ("dags/test_mapping.py::test_builds_are_called_by_catalog_and_model",),
     "a retry knows its own batch": (
         "dags/test_retries.py::test_after_a_death_before_the_id_was_stored",
-        "unit/test_build.py::test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one",
+        "unit/test_build_start.py::test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one",
     ),
     "an orphaned process": (
         "unit/test_build_crashes.py::test_without_the_fence_an_orphan_would_build_beside_the_retry",

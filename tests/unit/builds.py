@@ -59,6 +59,7 @@ class AtScale:
     posts: int = 0
     asked: list[dict[str, Any]] = field(default_factory=list)
     history_reads: int = 0
+    asked_until: list[float | None] = field(default_factory=list)
 
     def make(self, full: bool | None = False, status: str = "new", seconds: float = 0.0) -> Batch:
         """Make a batch, now or some seconds away from now."""
@@ -76,9 +77,10 @@ class AtScale:
     def edition(self) -> Any:
         return SimpleNamespace(view_right="the role aggregates_view")
 
-    def get_history(self, ref: Any) -> History | HistoryUnavailable:
+    def get_history(self, ref: Any, *, until: float | None = None) -> History | HistoryUnavailable:
         assert ref == REF
         self.history_reads += 1
+        self.asked_until.append(until)
         answer = self.reads.pop(0) if self.reads else None
         if isinstance(answer, Exception):
             raise answer

@@ -564,3 +564,21 @@ def test_a_judgement_that_cannot_be_stored_is_logged(store, log):
 def test_the_helper_shows_a_history_as_atscale_does(server):
     server.make()
     assert server.get_history(REF) == History((server.batches[0],), server.clock.moment)
+
+
+# --- the deadline -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("until", [None, NOW + 3.0])
+def test_the_read_before_the_start_ends_at_the_deadline(server, store, log, until):
+    builder(server, store, log, until=until).obtain_batch()
+    assert server.asked_until == [until]
+
+
+def test_the_search_for_a_lost_build_may_outlast_the_deadline(server, store, log):
+    """A build that may have been started must be found, whatever the deadline of the wait is."""
+    server.starts = [lost_after_start]
+    server.lag = 60.0
+    assert builder(server, store, log, until=NOW + 3.0).obtain_batch().origin == "adopted"
+    assert server.asked_until[0] == NOW + 3.0
+    assert set(server.asked_until[1:]) == {None}

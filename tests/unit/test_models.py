@@ -514,3 +514,9 @@ def test_half_a_character_is_no_id_and_can_be_sent_on(text):
         for value in asdict(parse_instance(instance(message=text, tableName=text, batch_id=text))).values()
         if isinstance(value, str)
     )
+
+
+def test_a_time_can_be_calculated_with():
+    """As a retry does that compares a batch with a stored intent."""
+    moment = parse_time("2026-11-24T19:21:38+02:00")
+    assert (moment - timedelta(seconds=1)).isoformat() == "2026-11-24T17:21:37+00:00"
