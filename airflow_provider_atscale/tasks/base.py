@@ -42,6 +42,8 @@ class RunningTask:
         self.log: logging.Logger = operator.log
         self.report: dict[str, Any] | None = None
         self.instances: Sequence[AggregateInstance] = ()
+        self.link: str | None = None
+        self.is_resumed = False
 
     @property
     def try_number(self) -> int:
@@ -146,7 +148,8 @@ class RunningTask:
 
     def publish_link(self, hook: AtScaleHook, ref: ModelRef, batch_id: str | None) -> None:
         """Push the address of the build history, for the task's link."""
-        self.context["ti"].xcom_push(key=XCOM_KEY, value=hook.history_url(ref, batch_id))
+        self.link = hook.history_url(ref, batch_id)
+        self.context["ti"].xcom_push(key=XCOM_KEY, value=self.link)
 
     def push(self, key: str, value: Any) -> None:
         """Push an XCom, unless the user has switched that off."""

@@ -98,6 +98,7 @@ class BuildTask(RunningTask):
 
         :param event: The trigger's event.
         """
+        self.is_resumed = True
         resumed = read_event(event)
         request = _request_of(resumed.plan)
         with closing(AtScaleHook(resumed.plan.conn_id)) as hook:
@@ -110,6 +111,7 @@ class BuildTask(RunningTask):
 
         :param event: The trigger's event.
         """
+        self.is_resumed = True
         resumed = read_event(event)
         request = _request_of(resumed.plan)
         self._batch_id = resumed.batch_id

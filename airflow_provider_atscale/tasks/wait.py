@@ -120,6 +120,7 @@ class WaitTask(RunningTask):
 
         :param event: The trigger's event.
         """
+        self.is_resumed = True
         resumed = read_event(event, needs_batch=False)
         self._hook = AtScaleHook(resumed.plan.conn_id)
         try:

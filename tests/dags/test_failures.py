@@ -241,3 +241,20 @@ def test_trouble_before_the_start_uses_a_retry(engine):
     assert (task.state, task.tries) == ("success", 2)
     assert type(task.error) is AtScaleApiError
     assert len(engine.batches) == 1
+
+
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_a_task_that_fails_before_its_link_is_known_logs_no_error_about_it(engine, capsys, mode):
+    """Airflow reads the link of each task that ends, and logs an error for an XCom that is not there."""
+    task = run_task(AtScaleAggregateBuildOperator, catalog="Sales Insights", model="No such model", **mode)
+    assert task.state == "failed"
+    captured = capsys.readouterr()
+    assert "XCom not found" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_the_link_stays_after_a_failed_build(engine, mode):
+    engine.fail_next("Internet Sales", "failed")
+    task = build(**mode)
+    assert task.state == "failed"
+    assert engine.batches[0].id in next(iter(task.links.values())) or "http" in next(iter(task.links.values()))
