@@ -58,13 +58,13 @@ def killed_workers() -> Iterable[Case]:
             "while waiting",
             plays.killed_while_waiting,
             "the id is stored, so the retry attaches",
-            {"says": ("Attaching to batch",)},
+            {"came": ("attached",), "says": ("Attaching to batch",)},
         ),
         (
             "while judging",
             plays.killed_while_judging,
             "the id is stored and nothing is judged yet: the retry attaches, sees the end and judges",
-            {"says": ("Attaching to batch",)},
+            {"came": ("attached",), "says": ("Attaching to batch",)},
         ),
     ]
     for (point, play, because, more), victims in itertools.product(points, ("supervisor", "task", "both")):
@@ -236,7 +236,7 @@ def people() -> Iterable[Case]:
         states=("failed",),
         came=(None,),
     )
-    on_kill = {SYNC: "The task ends; batch", DEFERRABLE: "This wait for batch"}
+    on_kill = {SYNC: "The task was stopped. Batch", DEFERRABLE: "This triggerer stopped waiting for batch"}
     for case in in_modes(marked):
         yield replace(case, says=(on_kill[case.mode],))
     yield from in_modes(
