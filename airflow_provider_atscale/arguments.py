@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,8 @@ from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 ON_RUNNING = ("wait", "attach", "skip", "fail")
 FAILED_AGGREGATES = ("warn", "fail", "ignore")
 
+#: A text that no template engine changes.
+_WORD = re.compile(r"[\w\s+-]*")
 _TRUE = ("true", "yes", "1")
 _FALSE = ("false", "no", "0")
 
@@ -144,8 +147,9 @@ def check_literals(**arguments: tuple[Any, Callable[[Any, str], Any]]) -> None:
     :param arguments: By name: the value, and the function that parses it.
     """
     for name, (value, parse) in arguments.items():
-        is_template = isinstance(value, str) and ("{{" in value or "{%" in value)
-        if not is_template and isinstance(value, (bool, int, float, str, timedelta)):
+        # A DAG may have other marks of templates, and a subclass templates in files.
+        is_literal = bool(_WORD.fullmatch(value)) if isinstance(value, str) else True
+        if is_literal and isinstance(value, (bool, int, float, str, timedelta)):
             parse(value, name)
 
 

@@ -269,19 +269,26 @@ class BuildStarter:
         if step is not None:
             return step
         intent = StartIntent.after(history, self._clock())
+        posted = False
+
+        def before_post(sends_kind: bool) -> None:
+            nonlocal posted
+            self._store_intent_before_post(replace(intent, sends_kind=sends_kind))
+            posted = True
+
         try:
             outcome = self._hook.start_batch(
                 self._ref,
                 is_full_build=self._request.is_full_build,
                 grace_period_overrides=self._request.overrides,
-                before_post=lambda sends_kind: self._store_intent_before_post(
-                    replace(intent, sends_kind=sends_kind)
-                ),
+                before_post=before_post,
             )
         except (AtScaleApiError, AtScaleConfigurationError, AtScaleConnectionError):
-            # Refused, or no connection at all: nothing was started, so a retry has nothing to search for.
-            self.may_have_started = False
-            store_outcome(self._state, self._log, REFUSED)
+            # Refused, or no connection at all: nothing was started, so a retry has nothing to search for. Without
+            # a POST, what is stored belongs to an earlier try, and stays.
+            if posted:
+                self.may_have_started = False
+                store_outcome(self._state, self._log, REFUSED)
             raise
         if isinstance(outcome, Started):
             self._store_batch(outcome.batch.id, "started", intent)
@@ -311,7 +318,8 @@ class BuildStarter:
         found = self._search(intent, until=self._clock() + self._window)
         if not isinstance(found, _NotFound):
             return found
-        if intent.had_running:
+        # With skip and fail, the running batch may be this task's: neither a skip nor "nothing was started".
+        if intent.had_running and self._request.on_running not in ("skip", "fail"):
             step = self._apply_on_running(self._try_history())
             if step is not None:
                 return step

@@ -47,10 +47,12 @@ class Body:
             self._append(self._decoder.decompress(data, MAX_BODY + 1 - self._size))
             if not self._decoder.eof:
                 return
-            # The next member of the same gzip file.
             data = self._decoder.unused_data
-            if data:
-                self._decoder = _decoder()
+            if not data.startswith(b"\x1f"):
+                # Padding after the end, which is not part of the answer.
+                return
+            # The next member of the same gzip file.
+            self._decoder = _decoder()
 
     def _append(self, piece: bytes) -> None:
         self._pieces.append(piece)

@@ -180,44 +180,60 @@ class _TimeLimit:
     The timeout of requests limits each single read, so an answer that drips would never time out. Therefore
     a thread shuts the socket down when the time is over.
 
-    :param in_use: Holds the connection that the request uses.
+    :param in_use: Notes the connection that the request of this thread uses.
     :param seconds: The time that the request may take.
     """
 
-    def __init__(self, in_use: list[Any], seconds: float) -> None:
+    def __init__(self, in_use: _InUse, seconds: float) -> None:
         self.is_over = False
+        # A list for this request alone: other threads may use the same client, and a pool its connections again.
+        self._connections: list[Any] = []
         self._in_use = in_use
         self._seconds = seconds
         self._done = threading.Event()
+        self._lock = threading.Lock()
 
     def __enter__(self) -> None:
-        self._in_use.clear()
+        self._in_use.connections = self._connections
         threading.Thread(target=self._watch, daemon=True, name="atscale-timeout").start()
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
+        with self._lock:
+            self._done.set()
 
     def _watch(self) -> None:
         if self._done.wait(self._seconds):
             return
-        self.is_over = True
         while True:
-            for each in [sock for used in list(self._in_use) for sock in (used.sock, used.reading_from)]:
-                # TLS inside of TLS is not a socket but has one.
-                sock = getattr(each, "socket", each)
-                if isinstance(sock, socket.socket):
-                    with contextlib.suppress(OSError):
-                        # Not the method of SSLSocket: it also changes what the other thread reads from.
-                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            with self._lock:
+                if self._done.is_set():
+                    return
+                self.is_over = True
+                self._shut_down()
             if self._done.wait(_END_AGAIN):
                 return
+
+    def _shut_down(self) -> None:
+        for each in [sock for used in list(self._connections) for sock in (used.sock, used.reading_from)]:
+            # TLS inside of TLS is not a socket but has one.
+            sock = getattr(each, "socket", each)
+            if isinstance(sock, socket.socket):
+                with contextlib.suppress(OSError):
+                    # Not the method of SSLSocket: it also changes what the other thread reads from.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _InUse(threading.local):
+    """The connections that the request of a thread uses."""
+
+    connections: list[Any] = []
 
 
 class _Adapter(HTTPAdapter):
     """Know the connection that a request uses."""
 
     def __init__(self) -> None:
-        self.in_use: list[Any] = []
+        self.in_use = _InUse()
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -257,13 +273,13 @@ class _HttpsConnection(_KeepsSocket, HTTPSConnection): ...
 class _Tracking:
     """A connection pool that notes which connection it gives to a request."""
 
-    def __init__(self, in_use: list[Any], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, in_use: _InUse, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_use = in_use
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         connection = super()._get_conn(timeout)  # type: ignore[misc]
-        self._in_use[:] = [connection]
+        self._in_use.connections[:] = [connection]
         return connection
 
 

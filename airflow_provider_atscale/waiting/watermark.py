@@ -8,6 +8,7 @@ been in the history as running must still be reported when it ends.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_atscale.api.models import Batch, History, Phase
@@ -16,7 +17,6 @@ from airflow_provider_atscale.api.values import iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
 #: How many ids are remembered: several times what one read of the history lists, so an id is never forgotten
 #: while its batch can still be listed.

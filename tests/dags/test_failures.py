@@ -43,7 +43,7 @@ def test_failed_batch(engine, mode, status):
     assert f"Batch {batch.id} of model 'Internet Sales' of catalog 'Sales Insights'" in said
     assert f"ended as '{status}'" in said
     assert "2 of 6 aggregates were not built" in said
-    assert said.count("disk quota exceeded (failed)") == 2
+    assert said.count("disk quota exceeded (failed") == 2
     assert batch.id in said.partition("See ")[2]
     assert "batch_result" not in task.xcoms
     assert task.xcoms["batch"]["batch_id"] == batch.id

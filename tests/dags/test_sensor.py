@@ -138,7 +138,7 @@ def test_trouble_that_lasts(engine, monkeypatch, mode):
     said = str(task.error)
     assert "the last 3 answers were: " in said
     assert said.count("HTTP 500") == 3
-    assert "The build, if it runs, goes on in AtScale." in said
+    assert "If the build runs, it goes on in AtScale." in said
 
 
 @in_each_mode

@@ -169,7 +169,9 @@ def test_a_plain_value_that_is_wrong_fails_the_import_of_the_dag(cls, given, tex
         cls(**given)
 
 
-@pytest.mark.parametrize("value", ["{{ params.x }}", "{% if x %}skip{% endif %}"])
+@pytest.mark.parametrize(
+    "value", ["{{ params.x }}", "{% if x %}skip{% endif %}", "{# why #}wait", "[[ params.x ]]", "wait.txt"]
+)
 def test_a_template_is_checked_when_the_task_runs(value):
     with DAG("dag", schedule=None, start_date=datetime(2026, 1, 1)):
         task = AtScaleAggregateBuildOperator(**BUILD, on_running=value, timeout=value, poll_interval=value)

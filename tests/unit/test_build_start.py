@@ -582,3 +582,28 @@ def test_the_search_for_a_lost_build_may_outlast_the_deadline(server, store, log
     assert builder(server, store, log, until=NOW + 3.0).obtain_batch().origin == "adopted"
     assert server.asked_until[0] == NOW + 3.0
     assert set(server.asked_until[1:]) == {None}
+
+
+@pytest.mark.parametrize(
+    "stored_before", [{"batch_id": "b0", "outcome": LOST}, {}], ids=["a lost batch", "an intent"]
+)
+def test_a_start_that_never_reached_the_post_leaves_what_an_earlier_try_stored(
+    server, store, log, stored_before
+):
+    """A login that fails is no refused start: the next try must still search for the earlier batch."""
+    left(store, **stored_before)
+    before = stored(store)
+    server.clock.now += 300
+    server.start_batch = lambda *_, **__: (_ for _ in ()).throw(AtScaleApiError("no token: HTTP 503", 503))
+    with pytest.raises(AtScaleApiError):
+        builder(server, store, log).obtain_batch()
+    assert stored(store) == before
+
+
+@pytest.mark.parametrize("policy", ["skip", "fail"])
+def test_lost_with_an_unreadable_history_is_unknown_whatever_runs_then(server, store, log, policy):
+    """The batch that runs may be this task's: it must not be skipped, nor said not to be started."""
+    server.reads = [MAY_NOT]
+    server.starts = [lost_after_start]
+    with pytest.raises(AtScaleStartUnknownError, match="may or may not have started"):
+        builder(server, store, log, plan(on_running=policy)).obtain_batch()
