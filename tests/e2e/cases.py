@@ -326,6 +326,7 @@ def airflow_itself() -> Iterable[Case]:
         "the new scheduler runs the task again, and the try attaches; its orphan only reads",
         injury=SCHEDULER_KILLED,
         tries=(2,),
+        came=("attached",),
     )
 
 
