@@ -48,7 +48,7 @@ lint: $(READY) ## ruff, mypy, the layers of the package, spelling
 	@echo "==> mypy (strict)"
 	@$(RUN) -m mypy
 	@echo "==> import-linter"
-	@$(VENV)/bin/lint-imports --no-cache | tail -n 20
+	@$(VENV)/bin/lint-imports --no-cache
 	@$(RUN) scripts/layers.py --check
 	@echo "==> codespell"
 	@$(VENV)/bin/codespell airflow_provider_atscale docs example_dags scripts tests README.md CHANGELOG.md
