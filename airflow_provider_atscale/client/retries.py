@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 TRANSIENT = (429, 502, 503, 504)
 #: How often a read is tried.
 TRIES = 5
+#: After refused credentials, the connection is read again at most once in so many seconds.
+RELOAD_INTERVAL = 30.0
 #: The longest pause, in seconds, that a server's ``Retry-After`` can ask for.
 LONGEST_PAUSE = 60.0
 

@@ -12,6 +12,7 @@ from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.failures import FailureCache
 from airflow_provider_atscale.client.limiter import ConcurrencyLimiter
+from airflow_provider_atscale.client.retries import RELOAD_INTERVAL
 from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.compat import aget_connection, amask_secret
 from airflow_provider_atscale.exceptions import (
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-#: After refused credentials, the connection is read again at most once in so many seconds.
-RELOAD_INTERVAL = 30.0
 #: How long, in seconds, the failure to read a connection is raised again for all waiters.
 UNREADABLE_FOR = 5.0
 #: How long, in seconds, a model that was found by its names is cached.

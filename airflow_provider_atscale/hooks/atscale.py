@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_atscale.api.history import raise_errors
 from airflow_provider_atscale.api.observation import Observation, ReadFailed, observe_found
 from airflow_provider_atscale.client.requests_client import AtScaleClient
-from airflow_provider_atscale.client.retries import TRIES
+from airflow_provider_atscale.client.retries import RELOAD_INTERVAL, TRIES
 from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.compat import mask_secret
 from airflow_provider_atscale.exceptions import (
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.api.flow import Flow
     from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, Instances, ModelRef
     from airflow_provider_atscale.api.start import StartOutcome
-
-#: After refused credentials, the connection is read again at most once in so many seconds.
-RELOAD_INTERVAL = 30.0
 
 
 class AtScaleHook(BaseHook):

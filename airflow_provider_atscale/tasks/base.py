@@ -101,6 +101,29 @@ class RunningTask:
         )
         self.operator.defer(trigger=trigger, method_name=method_name, timeout=limit)
 
+    def wait_context(
+        self, hook: AtScaleHook, plan: TaskPlan, batch_id: str | None, next_step: str = ""
+    ) -> WaitContext:
+        """
+        Return what the task waited for.
+
+        :param hook: The hook.
+        :param plan: The plan.
+        :param batch_id: The batch; None if the newest was waited for and none was seen.
+        :param next_step: What to do about a wait that ended without the batch.
+        """
+        ref = plan.ref if plan.ref.catalog_id else None
+        return WaitContext(
+            server=hook.settings.base_url,
+            ref=ref,
+            batch_id=batch_id,
+            origin=plan.origin,
+            is_full_build=plan.build.is_full_build if plan.build else None,
+            failed_aggregates=plan.failed_aggregates,
+            next_step=next_step,
+            history_url=hook.history_url(ref, batch_id),
+        )
+
     def judge(
         self, hook: AtScaleHook, plan: TaskPlan, batch_id: str | None, result: WaitResult, next_step: str
     ) -> dict[str, Any]:
@@ -117,25 +140,15 @@ class RunningTask:
         if isinstance(result, Ended):
             batch_id = result.batch.id
             instances.extend(result.batch.instances or ())
-        ref = plan.ref if plan.ref.catalog_id else None
+        wait = self.wait_context(hook, plan, batch_id, next_step)
 
         def read_instances() -> Instances:
             # At least one request, should the batch have ended at the deadline.
             until = max(plan.deadline.at if plan.deadline else math.inf, time.time() + hook.settings.timeout)
-            listed = hook.get_instances(str(batch_id), ref, until=until)
+            listed = hook.get_instances(str(batch_id), wait.ref, until=until)
             instances.extend(listed)
             return listed
 
-        wait = WaitContext(
-            server=hook.settings.base_url,
-            ref=ref,
-            batch_id=batch_id,
-            origin=plan.origin,
-            is_full_build=plan.build.is_full_build if plan.build else None,
-            failed_aggregates=plan.failed_aggregates,
-            next_step=next_step,
-            history_url=hook.history_url(ref, batch_id),
-        )
         report = conclude(result, wait, read_instances)
         self.log.info("%s is %s: %s", wait, report["status"], summarize(report))
         self.report, self.instances = report, instances

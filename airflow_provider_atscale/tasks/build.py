@@ -331,10 +331,8 @@ class BuildTask(RunningTask):
         try:
             batch = hook.get_batches(plan.ref, (batch_id,)).get(batch_id)
             if batch is not None:
-                is_full_build = plan.build.is_full_build if plan.build else None
-                wait = WaitContext(hook.settings.base_url, plan.ref, batch_id, plan.origin, is_full_build)
                 self.instances = hook.get_instances(batch_id, plan.ref)
-                self.report = wait.report(batch, self.instances)
+                self.report = self.wait_context(hook, plan, batch_id).report(batch, self.instances)
                 self.publish_report(self.report)
         except AtScaleError as error:
             self.log.warning("The report of batch %s could not be read again: %s", batch_id, error)
@@ -360,7 +358,7 @@ class BuildTask(RunningTask):
             step.batch_id,
             step.origin,
             f", AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
-            hook.history_url(plan.ref, step.batch_id),
+            self.link,
         )
 
 
