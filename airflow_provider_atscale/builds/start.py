@@ -103,7 +103,6 @@ class BuildStarter:
     :param log: The task's logger.
     :param is_stopped: Returns whether the task was stopped.
     :param lost_reply_window: Seconds that a batch may take to appear in the history.
-    :param until: Epoch seconds after which no build is started; the search for a lost one may take longer.
     :param clock: Returns epoch seconds.
     :param sleep: Waits for some seconds.
     """
@@ -118,7 +117,6 @@ class BuildStarter:
         *,
         is_stopped: Callable[[], bool] = lambda: False,
         lost_reply_window: float = 120.0,
-        until: float | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -132,7 +130,6 @@ class BuildStarter:
         self._log = log
         self._is_stopped = is_stopped
         self._window = lost_reply_window
-        self._until = until
         self._clock = clock
         self._sleep = sleep
 
@@ -215,7 +212,9 @@ class BuildStarter:
         while True:
             failure: AtScaleError | None = None
             try:
-                history = self._hook.get_history(self._ref)
+                # A build that may have been started must be found, whatever the deadline of the wait is.
+                with self._hook.deadline(until), self._hook.one_request_more():
+                    history = self._hook.get_history(self._ref)
             except AtScaleError as error:
                 failure = error
             else:
@@ -264,7 +263,7 @@ class BuildStarter:
     # --- a new batch ---
 
     def _start(self) -> Step:
-        history = self._read_history(until=self._until)
+        history = self._read_history()
         step = self._apply_on_running(history)
         if step is not None:
             return step
@@ -353,8 +352,8 @@ class BuildStarter:
             self._log.warning("The build history could not be read: %s", error)
             return None
 
-    def _read_history(self, until: float | None = None) -> History | None:
-        history = self._hook.get_history(self._ref, until=until)
+    def _read_history(self) -> History | None:
+        history = self._hook.get_history(self._ref)
         if isinstance(history, HistoryUnavailable):
             self._log.warning(
                 "No permission to read the build history (%s). So this task cannot see whether a build of %s "

@@ -95,7 +95,7 @@ class BaseClient:
         return self._proxies[server]
 
     def _time_left(self, request: Request, until: float | None) -> float:
-        """Return the seconds that a request may take: the timeout, but not beyond a deadline."""
+        """Return the seconds that a request may take: the timeout and, for a read, no longer than a deadline."""
         if until is None:
             return self.settings.timeout
         left = until - time.time()
@@ -103,7 +103,8 @@ class BaseClient:
             raise AtScaleConnectionError(
                 f"{request.method} {request.url} was not sent: the deadline of the wait has passed.", sent=False
             )
-        return min(self.settings.timeout, left)
+        # To cut a start short would lose its reply, and to search for the batch takes longer.
+        return min(self.settings.timeout, left) if request.repeatable else self.settings.timeout
 
     def _redact_error(self, error: AtScaleError) -> AtScaleError:
         """Replace known secrets in an error's text, in case the server sent one back."""

@@ -19,6 +19,8 @@ TRANSIENT = (429, 502, 503, 504)
 TRIES = 5
 #: After refused credentials, the connection is read again at most once in so many seconds.
 RELOAD_INTERVAL = 30.0
+#: The last poll of a wait is made at its deadline. It may take so many seconds, if it gets no answer.
+LAST_POLL = 5.0
 #: The longest pause, in seconds, that a server's ``Retry-After`` can ask for.
 LONGEST_PAUSE = 60.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -10,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_atscale.api.history import raise_errors
 from airflow_provider_atscale.api.observation import Observation, ReadFailed, observe_found
 from airflow_provider_atscale.client.requests_client import AtScaleClient
-from airflow_provider_atscale.client.retries import RELOAD_INTERVAL, TRIES
+from airflow_provider_atscale.client.retries import LAST_POLL, RELOAD_INTERVAL, TRIES
 from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.compat import mask_secret
 from airflow_provider_atscale.exceptions import (
@@ -28,7 +29,7 @@ from airflow_provider_atscale.get_provider_info import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from airflow_provider_atscale.api.edition import Edition
     from airflow_provider_atscale.api.flow import Flow
@@ -54,6 +55,8 @@ class AtScaleHook(BaseHook):
     def __init__(self, atscale_conn_id: str = default_conn_name) -> None:
         super().__init__()
         self.atscale_conn_id = atscale_conn_id
+        #: Epoch seconds by which all calls must end: no request is sent later, and no read lasts longer.
+        self.until: float | None = None
         self._client: AtScaleClient | None = None
         self._reloaded_at: float | None = None
 
@@ -139,19 +142,42 @@ class AtScaleHook(BaseHook):
         """The calls of the connection's edition."""
         return self.get_conn().edition
 
-    def run(
-        self, call: Callable[[Edition], Flow[Any]], tries: int = TRIES, *, until: float | None = None
-    ) -> Any:
+    @contextmanager
+    def deadline(self, until: float | None) -> Iterator[None]:
+        """
+        Let calls end by another time than :attr:`until`.
+
+        :param until: Epoch seconds; None: without a deadline.
+        """
+        before, self.until = self.until, until
+        try:
+            yield
+        finally:
+            self.until = before
+
+    @contextmanager
+    def one_request_more(self) -> Iterator[None]:
+        """Give calls the time of one request, even if the deadline is earlier or has passed."""
+        enough = time.time() + self.settings.timeout
+        with self.deadline(None if self.until is None else max(self.until, enough)):
+            yield
+
+    @contextmanager
+    def poll(self) -> Iterator[None]:
+        """Give a poll some seconds, even beyond the deadline: a wait polls for the last time at its deadline."""
+        with self.deadline(None if self.until is None else max(self.until, time.time() + LAST_POLL)):
+            yield
+
+    def run(self, call: Callable[[Edition], Flow[Any]], tries: int = TRIES) -> Any:
         """
         Run a call; after refused credentials read the connection again once, for a rotated token.
 
         :param call: Makes the flow from an edition.
         :param tries: How often a read is tried.
-        :param until: Epoch seconds by which the call must end: no request is sent later, and none lasts longer.
         """
         client = self.get_conn()
         try:
-            return client.run(call(client.edition), tries, until=until)
+            return client.run(call(client.edition), tries, until=self.until)
         except AtScaleAuthenticationError as refused:
             now = time.monotonic()
             if self._reloaded_at is not None and now - self._reloaded_at < RELOAD_INTERVAL:
@@ -160,7 +186,7 @@ class AtScaleHook(BaseHook):
             if not self._reconnect(refused):
                 raise
         client = self.get_conn()
-        return client.run(call(client.edition), tries, until=until)
+        return client.run(call(client.edition), tries, until=self.until)
 
     def close(self) -> None:
         """Close the connections to AtScale."""
@@ -192,16 +218,15 @@ class AtScaleHook(BaseHook):
 
     # --- catalogs and models ---
 
-    def resolve_model(self, catalog: str, model: str, *, until: float | None = None) -> ModelRef:
+    def resolve_model(self, catalog: str, model: str) -> ModelRef:
         """
         Find a deployed model.
 
         :param catalog: Id, name or caption of the catalog; on the installer edition of the project.
         :param model: Id, name or caption of the model; on the installer edition of the cube.
-        :param until: Epoch seconds by which the call must end.
         :raises AtScaleNotFoundError: If there is none, or more than one.
         """
-        ref: ModelRef = self.run(lambda edition: edition.resolve(catalog, model), until=until)
+        ref: ModelRef = self.run(lambda edition: edition.resolve(catalog, model))
         return ref
 
     def list_models(self, catalog: str | None = None) -> list[dict[str, str]]:
@@ -215,28 +240,24 @@ class AtScaleHook(BaseHook):
 
     # --- batches ---
 
-    def get_history(self, ref: ModelRef, *, until: float | None = None) -> History | HistoryUnavailable:
+    def get_history(self, ref: ModelRef) -> History | HistoryUnavailable:
         """
         Read a model's newest batches, or return why the history cannot be read.
 
         :param ref: The model.
-        :param until: Epoch seconds by which the call must end.
         """
-        history: History | HistoryUnavailable = self.run(lambda edition: edition.history(ref), until=until)
+        history: History | HistoryUnavailable = self.run(lambda edition: edition.history(ref))
         return history
 
-    def get_batches(
-        self, ref: ModelRef, wanted: Collection[str], tries: int = TRIES, *, until: float | None = None
-    ) -> dict[str, Batch]:
+    def get_batches(self, ref: ModelRef, wanted: Collection[str], tries: int = TRIES) -> dict[str, Batch]:
         """
         Find batches of a model by their ids; those not listed are not in the answer.
 
         :param ref: The model.
         :param wanted: Ids of the batches.
         :param tries: How often a read is tried.
-        :param until: Epoch seconds by which the call must end.
         """
-        found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries, until=until)
+        found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries)
         raise_errors(found)
         return found
 
@@ -248,21 +269,18 @@ class AtScaleHook(BaseHook):
         :param batch_id: The batch.
         """
         try:
-            return observe_found(self.get_batches(ref, (batch_id,), tries=1), batch_id)
+            with self.poll():
+                return observe_found(self.get_batches(ref, (batch_id,), tries=1), batch_id)
         except AtScaleError as error:
             return ReadFailed(str(error))
 
-    def get_instances(
-        self, batch_id: str, ref: ModelRef | None = None, *, until: float | None = None
-    ) -> Instances:
+    def get_instances(self, batch_id: str) -> Instances:
         """
         Read all aggregate instances of a batch; the result says if the server may not have listed all.
 
         :param batch_id: The batch.
-        :param ref: Its model, if it is known.
-        :param until: Epoch seconds by which the call must end.
         """
-        rows: Instances = self.run(lambda edition: edition.instances(batch_id), until=until)
+        rows: Instances = self.run(lambda edition: edition.instances(batch_id))
         return rows
 
     def locate_batch(self, batch_id: str) -> ModelRef | None:
@@ -288,7 +306,8 @@ class AtScaleHook(BaseHook):
         The POST is not retried if AtScale may have got it. The outcome says whether AtScale started the batch,
         refused it, or did not say: after a lost reply you must look into the history before you start again, as
         the operator does. Only if the credentials were refused, so that nothing was started, the connection is
-        read again, a new token is fetched and the POST is sent once more.
+        read again, a new token is fetched and the POST is sent once more. After :attr:`until` nothing is posted,
+        but a POST that was sent has its whole request timeout, because its reply is worth the wait.
 
         :param ref: The model.
         :param is_full_build: Whether everything is rebuilt.
@@ -311,7 +330,8 @@ class AtScaleHook(BaseHook):
                     is_full_build=is_full_build,
                     grace_period_overrides=grace_period_overrides or {},
                     before_post=note_post,
-                )
+                ),
+                until=self.until,
             )
 
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -143,9 +142,9 @@ class RunningTask:
         wait = self.wait_context(hook, plan, batch_id, next_step)
 
         def read_instances() -> Instances:
-            # At least one request, should the batch have ended at the deadline.
-            until = max(plan.deadline.at if plan.deadline else math.inf, time.time() + hook.settings.timeout)
-            listed = hook.get_instances(str(batch_id), wait.ref, until=until)
+            # The batch may have ended at the deadline.
+            with hook.one_request_more():
+                listed = hook.get_instances(str(batch_id))
             instances.extend(listed)
             return listed
 

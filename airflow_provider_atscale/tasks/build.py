@@ -84,7 +84,8 @@ class BuildTask(RunningTask):
         with closing(AtScaleHook(parse_name(self.operator.atscale_conn_id, "atscale_conn_id"))) as hook:
             plan, request = self._make_plan(hook)
             if within is not None:
-                self._skip_if_fresh(hook, plan, request, within)
+                with _before(plan.deadline, f"a build of {plan.ref}"):
+                    self._skip_if_fresh(hook, plan, request, within)
             return self._build(hook, plan, request)
 
     def restart(self) -> str:
@@ -102,6 +103,7 @@ class BuildTask(RunningTask):
         resumed = read_event(event)
         request = _request_of(resumed.plan)
         with closing(AtScaleHook(resumed.plan.conn_id)) as hook:
+            hook.until = resumed.plan.until
             self._after_other_batch(hook, resumed.plan, str(resumed.batch_id), resumed.result)
             return self._build(hook, resumed.plan, request)
 
@@ -155,8 +157,9 @@ class BuildTask(RunningTask):
         catalog, model = parse_name(given.catalog, "catalog"), parse_name(given.model, "model")
         now = time.time()
         deadline = self.deadline(timeout, now)
+        hook.until = deadline.at if deadline else None
         with _before(deadline, f"a build of {model!r}"):
-            ref = hook.resolve_model(catalog, model, until=deadline.at if deadline else None)
+            ref = hook.resolve_model(catalog, model)
         plan = TaskPlan(
             conn_id=hook.atscale_conn_id,
             ref=ref,
@@ -211,7 +214,7 @@ class BuildTask(RunningTask):
         batch, age = fresh
         about = f"batch {batch.id} ({batch.kind}, {batch.status}) of {plan.ref} ended {iso(batch.ended)}"
         if plan.failed_aggregates == "fail":
-            listed = hook.get_instances(batch.id, plan.ref)
+            listed = hook.get_instances(batch.id)
             if listed.is_truncated or aggregates_of(listed).missing:
                 self.log.info(
                     'Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about
@@ -235,7 +238,6 @@ class BuildTask(RunningTask):
             self.log,
             is_stopped=self._is_stopped,
             lost_reply_window=conf.getfloat("atscale", "lost_reply_window", fallback=120.0),
-            until=plan.deadline.at if plan.deadline else None,
         )
         step = self._obtain_batch(hook, plan, self._starter)
         plan = plan.with_origin(step.origin)
@@ -331,7 +333,7 @@ class BuildTask(RunningTask):
         try:
             batch = hook.get_batches(plan.ref, (batch_id,)).get(batch_id)
             if batch is not None:
-                self.instances = hook.get_instances(batch_id, plan.ref)
+                self.instances = hook.get_instances(batch_id)
                 self.report = self.wait_context(hook, plan, batch_id).report(batch, self.instances)
                 self.publish_report(self.report)
         except AtScaleError as error:

@@ -45,6 +45,11 @@ class TaskPlan:
     try_number: int = 1
     build: BuildRequest | None = None
 
+    @property
+    def until(self) -> float | None:
+        """Epoch seconds at which the wait ends without the batch."""
+        return self.deadline.at if self.deadline else None
+
     def with_origin(self, origin: str) -> TaskPlan:
         """Return the plan of a task that obtained its batch in this way."""
         return replace(self, origin=origin)

@@ -123,6 +123,7 @@ class WaitTask(RunningTask):
         self.is_resumed = True
         resumed = read_event(event, needs_batch=False)
         self._hook = AtScaleHook(resumed.plan.conn_id)
+        self._hook.until = resumed.plan.until
         try:
             if resumed.plan.ref.catalog_id:
                 self.publish_link(self._hook, resumed.plan.ref, resumed.batch_id)
@@ -191,6 +192,9 @@ class WaitTask(RunningTask):
     def _poll(self, batch_id: str | None) -> WaitResult | None:
         """Poll once and apply the wait policy; None: continue to wait."""
         policy, progress = self._policy_and_progress(batch_id)
+        now = time.time()
+        deadline = self.deadline(policy.since + self.operator.timeout - now, now)
+        self.hook.until = deadline.at if deadline else None
         observation = self._observe(batch_id)
         now = time.time()
         decision = policy.observe(observation, now, random.random())  # noqa: S311
@@ -245,7 +249,8 @@ class WaitTask(RunningTask):
         """Read the batch; an error of the very first read is raised, any later one is an observation."""
         is_first = self._ref is None and self._delay is None and self._first_poke() is None
         try:
-            return self._read(batch_id)
+            with self.hook.poll():
+                return self._read(batch_id)
         except AtScaleError as error:
             if is_first and isinstance(error, AirflowFailException):
                 raise

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_atscale.api.models import ModelRef, batch_to_json
+from airflow_provider_atscale.api.observation import Observation, ReadFailed
+from airflow_provider_atscale.client.retries import LAST_POLL
 from airflow_provider_atscale.client.shared_connection import shared_connection
 from airflow_provider_atscale.waiting.deadline import parse_deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import JITTER, Ended, Wait, WaitPolicy, next_poll_delay
@@ -110,7 +112,7 @@ class AtScaleBatchTrigger(BaseTrigger):
             longest = next_poll_delay(max(time.time() - self.since, 0.0), self.poll_interval, 0.5)
             longest = max(longest, LEAST_SECONDS * (1 + JITTER))
             seconds = random.uniform(LEAST_SECONDS, longest)  # noqa: S311
-            observation = await subscription.next(min(seconds, until - time.time()))
+            observation = await _poll(subscription, seconds, until)
             subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
             watch = WaitPolicy(
                 self.since, self.poll_interval, load_tolerance(), subject, seen_in_history=self.seen_in_history
@@ -137,8 +139,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                         last_status=verdict.last_status,
                         last_answer=verdict.last_answer,
                     )
-                seconds = min(decision.seconds, until - time.time())
-                observation = await subscription.next(seconds)
+                observation = await _poll(subscription, decision.seconds, until)
 
     def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
         return {
@@ -169,6 +170,17 @@ class AtScaleBatchTrigger(BaseTrigger):
             self.model,
             self.catalog,
         )
+
+
+async def _poll(subscription: Subscription, seconds: float, until: float) -> Observation:
+    """Poll after some seconds, or at the deadline; a last poll without an answer ends soon after it."""
+    left = until - time.time()
+    try:
+        return await asyncio.wait_for(
+            subscription.next(min(seconds, left)), None if left == math.inf else max(left, 0.0) + LAST_POLL
+        )
+    except asyncio.TimeoutError:
+        return ReadFailed("AtScale gave no answer before the deadline of the wait")
 
 
 def _moment(deadline: dict[str, Any] | None) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from airflow_provider_atscale.api.models import History
+from airflow_provider_atscale.api.observation import Seen
 from airflow_provider_atscale.api.start import Started
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
@@ -55,7 +58,7 @@ def test_from_start_to_report(engine, hook, ref):
 
     engine.advance(61)
     assert hook.get_batches(ref, (batch_id,))[batch_id].status == "done"
-    assert [row.status for row in hook.get_instances(batch_id, ref)] == ["active"] * 6
+    assert [row.status for row in hook.get_instances(batch_id)] == ["active"] * 6
     assert len(posts(engine)) == 1
 
 
@@ -199,18 +202,48 @@ def test_a_login_that_is_refused_is_not_repeated_for_the_start(engine, edition, 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda hook, ref: hook.run(lambda edition: edition.models(), until=1.0),
-        lambda hook, ref: hook.resolve_model("c", "m", until=1.0),
-        lambda hook, ref: hook.get_history(ref, until=1.0),
-        lambda hook, ref: hook.get_batches(ref, ["b"], until=1.0),
-        lambda hook, ref: hook.get_instances("b", until=1.0),
+        lambda hook, ref: hook.run(lambda edition: edition.models()),
+        lambda hook, ref: hook.resolve_model("c", "m"),
+        lambda hook, ref: hook.list_models(),
+        lambda hook, ref: hook.get_history(ref),
+        lambda hook, ref: hook.get_batches(ref, ["b"]),
+        lambda hook, ref: hook.get_instances("b"),
+        lambda hook, ref: hook.locate_batch("b"),
+        lambda hook, ref: hook.start_batch(ref, is_full_build=True),
     ],
-    ids=["run", "resolve_model", "get_history", "get_batches", "get_instances"],
+    ids=[
+        "run",
+        "resolve_model",
+        "list_models",
+        "get_history",
+        "get_batches",
+        "get_instances",
+        "locate_batch",
+        "start_batch",
+    ],
 )
-def test_no_call_goes_beyond_its_deadline(engine, hook, ref, call):
+def test_no_call_is_sent_after_the_deadline(engine, hook, ref, call):
+    hook.until = 1.0
     with pytest.raises(AtScaleConnectionError, match="deadline"):
         call(hook, ref)
     assert engine.requests == []
+
+
+def test_the_last_poll_takes_one_request_more(engine, hook, ref):
+    """A wait polls for the last time at its deadline."""
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    hook.until = time.time()
+    assert isinstance(hook.observe_batch(ref, batch.id), Seen)
+    assert hook.until <= time.time()
+
+
+def test_a_start_has_its_whole_request_timeout(engine, hook, ref):
+    """To cut it at the deadline would lose its reply."""
+    hook.list_models()
+    engine.fault("delay", seconds=0.7, route="start")
+    hook.until = time.time() + 0.3
+    assert isinstance(hook.start_batch(ref, is_full_build=True), Started)
+    assert time.time() > hook.until
 
 
 @pytest.mark.parametrize(

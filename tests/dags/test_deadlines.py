@@ -9,8 +9,10 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_atscale.exceptions import AtScaleSensorTimeoutError, AtScaleTimeoutError
+from airflow_provider_atscale.hooks import atscale as hooks
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
+from airflow_provider_atscale.triggers import atscale as triggers
 
 from .conftest import GIVEN_BACK, MODEL, QUICK, SENSORS, WAITS, run_task
 from .runs import HAS_TASK_STATE
@@ -176,3 +178,49 @@ def test_a_timeout_bounds_the_reads_before_the_start(engine, route):
     assert "503" in str(task.error)
     assert time.monotonic() - began < 8, "five tries alone pause for more than seven seconds"
     assert engine.batches == []
+
+
+# --- a server that does not answer ------------------------------------------------------------------------
+
+BUILD = AtScaleAggregateBuildOperator
+#: The call that is not answered, and the task that makes it; each would take the connection's 60 s.
+UNANSWERED = {
+    "the model": ("catalogs", BUILD, {}),
+    "skip_if_built_within": ("history", BUILD, {"skip_if_built_within": 60}),
+    "the read before the start": ("history", BUILD, {}),
+    "a sensor's model": ("catalogs", AtScaleBatchSensor, {"poke_interval": 0.2}),
+    "a sensor's first poll": ("history", AtScaleBatchSensor, {"poke_interval": 0.2}),
+    "a sensor's first poll, deferrable": ("history", AtScaleBatchSensor, {"deferrable": True}),
+    "a sensor without a model": ("instances", AtScaleBatchSensor, {"catalog": None, "model": None}),
+}
+
+
+@pytest.fixture
+def last_poll(monkeypatch):
+    for module in (hooks, triggers):
+        monkeypatch.setattr(module, "LAST_POLL", 0.3)
+
+
+@pytest.mark.parametrize(("route", "kind", "arguments"), UNANSWERED.values(), ids=UNANSWERED)
+def test_a_server_that_does_not_answer_holds_no_task_beyond_its_timeout(
+    engine, route, kind, arguments, last_poll
+):
+    batch = engine.start_batch("Sales Insights", "Internet Sales")
+    given = {**MODEL, "timeout": 0.7, **({} if kind is BUILD else {"batch_id": batch.id}), **arguments}
+    hold = engine.hold("received", route=route, times=None)
+    began = time.monotonic()
+    task = run_task(kind, **given)
+    assert time.monotonic() - began < 10
+    engine.release(hold)
+    assert isinstance(task.error, AtScaleTimeoutError), task.error
+    assert len(engine.batches) == 1
+
+
+def test_a_server_that_stops_to_answer_holds_no_poll_beyond_the_timeout(engine, when, last_poll):
+    """Nor the poll by which a retry attaches to its batch."""
+    when(lambda: engine.batches, lambda: engine.hold("received", route="history", times=None))
+    began = time.monotonic()
+    task = run_task(BUILD, timeout=1.0, retries=1, **MODEL, **QUICK)
+    assert time.monotonic() - began < 20
+    assert isinstance(task.errors[-1], AtScaleTimeoutError), task.errors
+    assert (task.tries, len(engine.batches)) == (2, 1)

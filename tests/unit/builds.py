@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from airflow_provider_atscale.exceptions import AtScaleError
 from .flows import CATALOG_ID, HOST, MODEL_ID, REF, Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BUILD_KEY = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
 REQUEST = BuildRequest(is_full_build=False)
@@ -60,6 +61,7 @@ class AtScale:
     asked: list[dict[str, Any]] = field(default_factory=list)
     history_reads: int = 0
     asked_until: list[float | None] = field(default_factory=list)
+    until: float | None = None
 
     def make(self, full: bool | None = False, status: str = "new", seconds: float = 0.0) -> Batch:
         """Make a batch, now or some seconds away from now."""
@@ -77,10 +79,22 @@ class AtScale:
     def edition(self) -> Any:
         return SimpleNamespace(view_right="the role aggregates_view")
 
-    def get_history(self, ref: Any, *, until: float | None = None) -> History | HistoryUnavailable:
+    @contextmanager
+    def deadline(self, until: float | None) -> Iterator[None]:
+        before, self.until = self.until, until
+        yield
+        self.until = before
+
+    @contextmanager
+    def one_request_more(self) -> Iterator[None]:
+        assert self.until is not None
+        with self.deadline(max(self.until, self.clock() + 60.0)):
+            yield
+
+    def get_history(self, ref: Any) -> History | HistoryUnavailable:
         assert ref == REF
         self.history_reads += 1
-        self.asked_until.append(until)
+        self.asked_until.append(self.until)
         answer = self.reads.pop(0) if self.reads else None
         if isinstance(answer, Exception):
             raise answer

@@ -63,7 +63,7 @@ class MortalStore(Store):
 class MortalAtScale(AtScale):
     dice: Dice
 
-    def get_history(self, ref, *, until=None):
+    def get_history(self, ref):
         return self.dice.step(lambda: super(MortalAtScale, self).get_history(ref))
 
     def start_batch(self, ref, *, before_post, **options):
@@ -159,7 +159,7 @@ def test_without_the_fence_an_orphan_would_build_beside_the_retry():
     orphan = builder(server, store, log)
     retry = builder(server, store, Log())
 
-    def read_while_the_retry_starts(ref, *, until=None):
+    def read_while_the_retry_starts(ref):
         server.get_history = type(server).get_history.__get__(server)
         history = server.get_history(ref)
         assert retry.obtain_batch().batch_id == "b1"

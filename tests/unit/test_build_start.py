@@ -571,7 +571,8 @@ def test_the_helper_shows_a_history_as_atscale_does(server):
 
 @pytest.mark.parametrize("until", [None, NOW + 3.0])
 def test_the_read_before_the_start_ends_at_the_deadline(server, store, log, until):
-    builder(server, store, log, until=until).obtain_batch()
+    server.until = until
+    builder(server, store, log).obtain_batch()
     assert server.asked_until == [until]
 
 
@@ -579,9 +580,14 @@ def test_the_search_for_a_lost_build_may_outlast_the_deadline(server, store, log
     """A build that may have been started must be found, whatever the deadline of the wait is."""
     server.starts = [lost_after_start]
     server.lag = 60.0
-    assert builder(server, store, log, until=NOW + 3.0).obtain_batch().origin == "adopted"
-    assert server.asked_until[0] == NOW + 3.0
-    assert set(server.asked_until[1:]) == {None}
+    server.until = NOW + 3.0
+    assert builder(server, store, log, lost_reply_window=90.0).obtain_batch().origin == "adopted"
+    before, *search = server.asked_until
+    assert before == NOW + 3.0
+    # The whole window, and then the time of one request.
+    assert search[0] == NOW + 90.0
+    assert NOW + 90.0 <= search[-1] <= NOW + 90.0 + 60.0
+    assert server.until == NOW + 3.0
 
 
 @pytest.mark.parametrize(
