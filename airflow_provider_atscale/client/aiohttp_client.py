@@ -165,7 +165,7 @@ class AsyncAtScaleClient(BaseClient):
                 timeout=aiohttp.ClientTimeout(total=timeout),
                 trace_request_ctx=progress,
             ) as answer:
-                body = Body(answer.headers.get("Content-Encoding"))
+                body = Body(*answer.headers.getall("Content-Encoding", ()))
                 async for piece in answer.content.iter_chunked(READ_SIZE):
                     body.add(piece)
                     if body.is_too_large:

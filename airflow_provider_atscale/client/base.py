@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -133,9 +134,8 @@ class BaseClient:
             if request.repeatable or not sent
             else "The request may have reached AtScale"
         )
-        return AtScaleConnectionError(
-            f"{request.method} {request.url} got no answer ({cause}). {hint}.", sent=sent
-        )
+        got = "an answer that cannot be decompressed" if isinstance(error, zlib.error) else "no answer"
+        return AtScaleConnectionError(f"{request.method} {request.url} got {got} ({cause}). {hint}.", sent=sent)
 
 
 def _is_latin(text: str) -> bool:

@@ -18,14 +18,16 @@ class Body:
     """
     Collect the body of an answer.
 
-    :param encoding: The answer's header ``Content-Encoding``.
+    :param encodings: The values of the answer's headers ``Content-Encoding``.
     """
 
-    def __init__(self, encoding: str | None) -> None:
-        encoding = (encoding or "identity").strip().lower()
-        if encoding not in ("identity", "gzip", "x-gzip", "deflate"):
-            raise zlib.error(f"the answer has the encoding {encoding[:20]!r}, which was not asked for")
-        self._decoder = None if encoding == "identity" else _decoder()
+    def __init__(self, *encodings: str) -> None:
+        listed = [each.strip().lower() for each in ",".join(encodings).split(",")]
+        applied = [each for each in listed if each not in ("", "identity")]
+        if applied and applied not in (["gzip"], ["x-gzip"], ["deflate"]):
+            text = ", ".join(applied)[:40]
+            raise zlib.error(f"the answer has the encoding {text!r}, which was not asked for")
+        self._decoder = _decoder() if applied else None
         self._pieces: list[bytes] = []
         self._size = 0
 

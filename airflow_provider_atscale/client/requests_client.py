@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import ssl
-import threading
 import time
 import zlib
-from functools import partial
+from contextvars import ContextVar
+from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_atscale.client.settings import Settings
 
-#: How often, in seconds, a request that is over its time is ended again, should it still be connecting.
-_END_AGAIN = 0.1
+#: When the answer to the request must be complete, by the monotonic clock.
+_end: ContextVar[float] = ContextVar("_end")
 
 
 class AtScaleClient(BaseClient):
@@ -56,7 +57,6 @@ class AtScaleClient(BaseClient):
         self._mask = mask
         self._sleep = sleep
         self._session: requests.Session | None = None
-        self._adapter = _Adapter()
 
     def run(self, flow: Flow[T], tries: int = TRIES, *, until: float | None = None) -> T:
         """
@@ -95,43 +95,39 @@ class AtScaleClient(BaseClient):
     def _send(self, request: Request, until: float | None = None) -> Response:
         headers, proxy = self._headers(request), self._proxy(request.url)
         timeout = self._time_left(request, until)
-        limit = _TimeLimit(self._adapter.in_use, timeout)
+        end = time.monotonic() + timeout
+        token = _end.set(end)
         try:
-            with limit:
-                answer = self._get_session().request(
-                    request.method,
-                    request.url,
-                    params=dict(request.params) or None,
-                    headers=headers,
-                    json=request.json,
-                    data=dict(request.form) if request.form is not None else None,
-                    timeout=timeout,
-                    verify=ca_bundle(self.settings.verify),
-                    proxies={request.url.partition(":")[0]: proxy} if proxy else None,
-                    allow_redirects=False,
-                    stream=True,
-                )
-                with answer:
-                    body = Body(answer.headers.get("Content-Encoding"))
-                    for piece in answer.raw.stream(READ_SIZE, decode_content=False):
-                        body.add(piece)
-                        if body.is_too_large:
-                            break
-            if not limit.is_over:
-                return self._response(request, answer.status_code, answer.headers, body)
-            late: Exception = TimeoutError(f"the answer was not complete after {timeout:.1f} s")
-            sent = True
-        except (requests.exceptions.RequestException, HTTPError, zlib.error) as error:
-            sent = not _is_unsent(error)
-            late = (
-                TimeoutError(f"the answer was not complete after {timeout:.1f} s")
-                if limit.is_over and sent
-                else error
+            with self._get_session().request(
+                request.method,
+                request.url,
+                params=dict(request.params) or None,
+                headers=headers,
+                json=request.json,
+                data=dict(request.form) if request.form is not None else None,
+                timeout=timeout,
+                verify=ca_bundle(self.settings.verify),
+                proxies={request.url.partition(":")[0]: proxy} if proxy else None,
+                allow_redirects=False,
+                stream=True,
+            ) as answer:
+                body = Body(answer.headers.get("Content-Encoding", ""))
+                for piece in answer.raw.stream(READ_SIZE, decode_content=False):
+                    body.add(piece)
+                    if body.is_too_large:
+                        break
+            return self._response(request, answer.status_code, answer.headers, body)
+        except (requests.exceptions.RequestException, HTTPError, OSError, zlib.error) as error:
+            # The CA bundle cannot be read: all other errors of files and sockets are wrapped.
+            is_local = isinstance(error, OSError) and not isinstance(
+                error, (requests.exceptions.RequestException, TimeoutError)
             )
-        except OSError as error:
-            # The CA bundle cannot be read; errors of the network are wrapped.
-            late, sent = error, False
-        raise self._no_response(request, late, sent=sent) from None
+            sent = not (is_local or _is_unsent(error))
+            if sent and time.monotonic() >= end:
+                error = TimeoutError(f"the answer was not complete after {timeout:.1f} s")
+            raise self._no_response(request, error, sent=sent) from None
+        finally:
+            _end.reset(token)
 
     def _get_session(self) -> requests.Session:
         if self._session is None:
@@ -141,7 +137,7 @@ class AtScaleClient(BaseClient):
             # No cookie of an answer decides what a later request means.
             self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
             for scheme in ("http://", "https://"):
-                self._session.mount(scheme, self._adapter)
+                self._session.mount(scheme, _Adapter())
         return self._session
 
     def close(self) -> None:
@@ -173,119 +169,91 @@ def _is_unsent(error: Exception) -> bool:
     return isinstance(inner, ssl.SSLCertVerificationError)
 
 
-class _TimeLimit:
+def _seconds_left() -> float:
+    left = _end.get() - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the time of the request is over")
+    return left
+
+
+class _TimedReader(io.RawIOBase):
     """
-    End a request that takes too long, whatever it waits for.
+    Read from a socket until the time of the request is over.
 
-    The timeout of requests limits each single read, so an answer that drips would never time out. Therefore
-    a thread shuts the socket down when the time is over.
+    The timeout of requests limits each single read, so an answer that drips would never time out.
 
-    :param in_use: Notes the connection that the request of this thread uses.
-    :param seconds: The time that the request may take.
+    :param sock: The socket.
     """
 
-    def __init__(self, in_use: _InUse, seconds: float) -> None:
-        self.is_over = False
-        # A list for this request alone: other threads may use the same client, and a pool its connections again.
-        self._connections: list[Any] = []
-        self._in_use = in_use
-        self._seconds = seconds
-        self._done = threading.Event()
-        self._lock = threading.Lock()
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
 
-    def __enter__(self) -> None:
-        self._in_use.connections = self._connections
-        threading.Thread(target=self._watch, daemon=True, name="atscale-timeout").start()
+    def readable(self) -> bool:
+        return True
 
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._done.set()
+    def fileno(self) -> int:
+        return int(self._raw.fileno())
 
-    def _watch(self) -> None:
-        if self._done.wait(self._seconds):
-            return
-        while True:
-            with self._lock:
-                if self._done.is_set():
-                    return
-                self.is_over = True
-                self._shut_down()
-            if self._done.wait(_END_AGAIN):
-                return
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_seconds_left())
+        return self._raw.readinto(buffer)  # type: ignore[no-any-return]
 
-    def _shut_down(self) -> None:
-        for each in [sock for used in list(self._connections) for sock in (used.sock, used.reading_from)]:
-            # TLS inside of TLS is not a socket but has one.
-            sock = getattr(each, "socket", each)
-            if isinstance(sock, socket.socket):
-                with contextlib.suppress(OSError):
-                    # Not the method of SSLSocket: it also changes what the other thread reads from.
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
-class _InUse(threading.local):
-    """The connections that the request of a thread uses."""
-
-    connections: list[Any] = []
-
-
-class _Adapter(HTTPAdapter):
-    """Know the connection that a request uses."""
-
-    def __init__(self) -> None:
-        self.in_use = _InUse()
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self._track(self.poolmanager)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        self._track(manager)
-        return manager
-
-    def _track(self, manager: Any) -> None:
-        manager.pool_classes_by_scheme = {
-            "http": partial(_HttpPool, self.in_use),
-            "https": partial(_HttpsPool, self.in_use),
-        }
+class _TimedResponse(HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_TimedReader(sock))
 
 
-class _KeepsSocket:
-    """A connection that knows its socket even while the last answer is read from it."""
+class _Timed:
+    """A connection that is made, and answers, within the time of the request."""
 
-    sock: Any
-    reading_from: Any = None
+    response_class: Any = _TimedResponse
+    host: str
+    port: int
+    timeout: Any
 
-    def getresponse(self) -> Any:
-        # If the server will close the connection, http.client removes the socket before the body is read.
-        self.reading_from = self.sock
-        return super().getresponse()  # type: ignore[misc]
-
-
-class _HttpConnection(_KeepsSocket, HTTPConnection): ...
-
-
-class _HttpsConnection(_KeepsSocket, HTTPSConnection): ...
-
-
-class _Tracking:
-    """A connection pool that notes which connection it gives to a request."""
-
-    def __init__(self, in_use: _InUse, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._in_use = in_use
-
-    def _get_conn(self, timeout: float | None = None) -> Any:
-        connection = super()._get_conn(timeout)  # type: ignore[misc]
-        self._in_use.connections[:] = [connection]
-        return connection
+    def _new_conn(self) -> Any:
+        # The timeout is for each address of the host, one after the other. An error is raised by the base class.
+        with contextlib.suppress(OSError):
+            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            self.timeout = _seconds_left() / max(len(addresses), 1)
+        sock = super()._new_conn()  # type: ignore[misc]
+        sock.settimeout(_seconds_left())
+        return sock
 
 
-class _HttpPool(_Tracking, HTTPConnectionPool):
+class _HttpConnection(_Timed, HTTPConnection): ...
+
+
+class _HttpsConnection(_Timed, HTTPSConnection): ...
+
+
+class _HttpPool(HTTPConnectionPool):
     ConnectionCls = _HttpConnection
 
 
-class _HttpsPool(_Tracking, HTTPSConnectionPool):
+class _HttpsPool(HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Use connections that keep the time of a request."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+_POOLS = {"http": _HttpPool, "https": _HttpsPool}

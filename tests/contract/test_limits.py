@@ -155,10 +155,57 @@ def test_a_client_goes_on_after_a_timeout(engine, make_caller):
     with pytest.raises(AtScaleConnectionError):
         read(caller)
     assert len(caller.run(lambda edition: edition.models())) == 3
-    deadline = time.monotonic() + SOON
-    while any(thread.name == "atscale-timeout" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "a thread is left"
-        time.sleep(0.01)
+
+
+@pytest.fixture
+def host(monkeypatch, serve):
+    """Return the address of a host that has some silent addresses and, maybe, one that answers."""
+    opened: list[socket.socket] = []
+
+    def make(silent: int, answer=None) -> str:
+        url = serve(answer).url if answer else ""
+        port = int(url.rpartition(":")[2]) if url else 0
+        addresses = [f"127.0.0.{number}" for number in range(2, 2 + silent)]
+        for address in addresses:
+            # From a full queue on, to connect is to wait.
+            server = socket.create_server((address, port), backlog=0)
+            port = server.getsockname()[1]
+            opened.append(server)
+            for _ in range(3):
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex((address, port))
+                opened.append(client)
+        listed = [*addresses, *(["127.0.0.1"] if answer else [])]
+        resolve = socket.getaddrinfo
+
+        def getaddrinfo(name, *args, **kwargs):
+            if name != "atscale.test":
+                return resolve(name, *args, **kwargs)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in listed]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        return f"http://atscale.test:{port}"
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+@whatever_the_edition
+def test_a_host_of_silent_addresses_takes_the_timeout_once(make_caller, ref, host):
+    caller = make_caller(**at("container", host(3)), timeout=1.0)
+    began = time.monotonic()
+    with pytest.raises(AtScaleConnectionError) as caught:
+        read(caller)
+    assert time.monotonic() - began < 2.0
+    assert caught.value.sent is False
+
+
+@whatever_the_edition
+def test_a_silent_address_does_not_take_the_time_of_the_next_one(make_caller, ref, host):
+    caller = make_caller(**at("container", host(2, respond(ROWS))), timeout=4.0)
+    assert [ref.model for ref in read(caller)] == ["Sales"]
 
 
 # --- deadlines --------------------------------------------------------------------------------------------
@@ -237,7 +284,13 @@ GOOD = {
     "plain": respond(ROWS),
     "gzip": respond(gzip.compress(ROWS), GZIP),
     "gzip in two parts": respond(gzip.compress(ROWS[:30]) + gzip.compress(ROWS[30:]), GZIP),
+    "gzip in capitals": respond(gzip.compress(ROWS), b"content-encoding: GZIP"),
+    "x-gzip": respond(gzip.compress(ROWS), b"Content-Encoding: x-gzip"),
     "deflate": respond(zlib.compress(ROWS), b"Content-Encoding: deflate"),
+    "identity": respond(ROWS, b"Content-Encoding: identity"),
+    "an empty encoding": respond(ROWS, b"Content-Encoding: "),
+    "identity and gzip": respond(gzip.compress(ROWS), b"Content-Encoding: identity, gzip"),
+    "identity and gzip in two headers": respond(gzip.compress(ROWS), b"Content-Encoding: identity", GZIP),
     "as large as is allowed": respond(gzip.compress(ROWS + b" " * (MAX_BODY - len(ROWS)), 1), GZIP),
 }
 TOO_LARGE = {
@@ -248,8 +301,15 @@ TOO_LARGE = {
 UNREADABLE = {
     "not gzip": respond(ROWS, GZIP),
     "half of the gzip": respond(gzip.compress(ROWS)[:-20], GZIP),
-    "an encoding that nobody asked for": respond(ROWS, b"Content-Encoding: br"),
+    "plain text that is called gzip": respond(ROWS, b"Content-Encoding: x-gzip"),
+    "brotli": respond(b"\x0b\x01\x80[]\x03", b"Content-Encoding: br"),
+    "zstd": respond(ROWS, b"Content-Encoding: zstd"),
+    "compress": respond(ROWS, b"Content-Encoding: compress"),
+    "an unknown encoding": respond(ROWS, b"Content-Encoding: rot13"),
     "gzip inside of gzip": respond(gzip.compress(gzip.compress(ROWS)), b"Content-Encoding: gzip, gzip"),
+    "gzip twice in two headers": respond(gzip.compress(gzip.compress(ROWS)), GZIP, GZIP),
+    "gzip and br": respond(gzip.compress(ROWS), b"Content-Encoding: gzip, br"),
+    "a header without an end": respond(ROWS, b"Content-Encoding: " + b"gzip, " * 200),
 }
 
 
@@ -279,7 +339,7 @@ def test_an_answer_that_is_too_large(caller_of, ref, answer):
 @pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE)
 def test_an_answer_that_cannot_be_decompressed(caller_of, ref, answer):
     caller = caller_of(answer)
-    with pytest.raises(AtScaleConnectionError) as caught:
+    with pytest.raises(AtScaleConnectionError, match="got an answer that cannot be decompressed") as caught:
         read(caller)
     assert caught.value.sent is True
     assert isinstance(caller.start(ref), LostReply)

@@ -165,7 +165,7 @@ class ScriptedClient(AtScaleClient):
         if isinstance(answer, Exception):
             raise answer
         headers = dict(answer.headers)
-        body = Body(None)
+        body = Body()
         body.add(answer.body)
         return self._response(request, answer.status, headers, body)
 
