@@ -50,6 +50,7 @@ lint: $(READY) ## ruff, mypy, the layers of the package, spelling
 	@echo "==> import-linter"
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(RUN) scripts/layers.py --check
+	@$(RUN) scripts/api_calls.py --check
 	@echo "==> codespell"
 	@$(VENV)/bin/codespell airflow_provider_atscale docs example_dags scripts tests README.md CHANGELOG.md
 
