@@ -13,6 +13,7 @@ import certifi
 from airflow_provider_atscale.api.auth import basic_credentials
 from airflow_provider_atscale.api.flow import Effect, Flow, Request, Response
 from airflow_provider_atscale.client.body import ACCEPT_ENCODING, MAX_BODY, Body
+from airflow_provider_atscale.client.causes import cause_of
 from airflow_provider_atscale.client.proxies import credentials_of, find_proxy
 from airflow_provider_atscale.client.secrets import Redactor
 from airflow_provider_atscale.exceptions import (
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.client.settings import Settings
 
 T = TypeVar("T")
+
+_CHECK_NETWORK = "Check the connection's host (https or http?) and port, its verify setting and the network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +131,16 @@ class BaseClient:
     def _no_response(self, request: Request, error: Exception, *, sent: bool) -> AtScaleConnectionError:
         """Return the error for a request without an answer."""
         text = self._redactor.redact_error(error)
-        cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        hint = (
-            "Check the connection's host (https or http?) and port, its verify setting and the network"
-            if request.repeatable or not sent
-            else "The request may have reached AtScale"
-        )
+        said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        cause = cause_of(error, request.url, self._proxy(request.url))
+        advice = cause.advice if cause else _CHECK_NETWORK
+        if sent and not request.repeatable:
+            advice = "The request may have reached AtScale"
+        begin = f"{self._redactor.redact(cause.text)}. " if cause else ""
         got = "an answer that cannot be decompressed" if isinstance(error, zlib.error) else "no answer"
-        return AtScaleConnectionError(f"{request.method} {request.url} got {got} ({cause}). {hint}.", sent=sent)
+        return AtScaleConnectionError(
+            f"{begin}{request.method} {request.url} got {got} ({said}). {advice}.", sent=sent
+        )
 
 
 def _is_latin(text: str) -> bool:
