@@ -95,20 +95,26 @@ def _describe(failure: dict[str, Any]) -> str:
 
 
 def summarize(report: dict[str, Any]) -> str:
-    """Return the report as one line for the log."""
-    parts = [
-        f"{report['kind']} build",
-        f"{report['start']} by this task" if report["start"] == "started" else report["start"],
-    ]
-    if report["seconds"] is not None:
-        parts.append(format_duration(report["seconds"]))
-    if report["instances"] is not None:
-        counts = ", ".join(f"{count} {status}" for status, count in report["instances"].items()) or "none"
-        parts.append(f"aggregates: {counts}")
-        parts.append(f"{report['rows']} rows")
+    """Return the report of a batch that ended well as one line for the log."""
+    parts = []
+    if report["aggregates"] is not None:
+        total, failed = report["aggregates"], report["failed_aggregates"]
+        parts.append(f"{total - failed} of {total} aggregates" if failed else _many(total, "aggregate"))
+        parts.append(_many(report["rows"], "row"))
+    parts.append(report["kind"])
+    parts.append(f"{report['start']} by this task" if report["start"] == "started" else report["start"])
     if report["repaired_attempts"]:
-        parts.append(f"{report['repaired_attempts']} failed attempts were repaired by AtScale")
-    return "; ".join(parts)
+        parts.append(f"{_many(report['repaired_attempts'], 'failed attempt')} repaired by AtScale")
+    took = "" if report["seconds"] is None else f" in {format_duration(report['seconds'])}"
+    return f"Done{took}: {', '.join(parts)}"
+
+
+def _many(count: int, what: str) -> str:
+    """Return a number of things, a large one in few characters."""
+    for size, name in ((1e9, "G"), (1e6, "M")):
+        if count >= size:
+            return f"{count / size:.1f} {name} {what}s"
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:

@@ -149,7 +149,7 @@ class RunningTask:
             return listed
 
         report = conclude(result, wait, read_instances)
-        self.log.info("%s is %s: %s", wait, report["status"], summarize(report))
+        self.log.info("%s. %s", summarize(report), wait)
         self.report, self.instances = report, instances
         return report
 

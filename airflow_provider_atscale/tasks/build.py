@@ -353,13 +353,14 @@ class BuildTask(RunningTask):
             kind = step.batch.is_full_build
         estimate = step.batch.estimate_ms if step.batch else None
         self.log.info(
-            "%s build of %s at %s: batch %s (%s)%s. Build history: %s",
-            kind_of(kind).capitalize(),
-            plan.ref,
-            hook.edition.base_url,
+            "%s %s, %s%s. Batch %s (%s) at %s. Build history: %s",
+            "Building" if step.origin == "started" else "Waiting for a build of",
+            plan.ref.label,
+            kind_of(kind),
+            f"; AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
             step.batch_id,
             step.origin,
-            f", AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
+            hook.edition.base_url,
             self.link,
         )
 

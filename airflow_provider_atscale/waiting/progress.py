@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_atscale.api.models import Batch, Phase
+from airflow_provider_atscale.api.models import Batch, Phase, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
 
 if TYPE_CHECKING:
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which a wait logs that it still waits, even if nothing has changed.
 HEARTBEAT = 600.0
+#: AtScale's words for a batch that is being built; with the others of that phase it has not begun.
+_RUNNING = ("inprogress", "running")
 
 
 class Progress:
@@ -59,7 +61,7 @@ class Progress:
             level = self._log.warning if isinstance(observation, ReadFailed) else self._log.info
             level("Still waiting after %s: %s. %s", duration, policy.last_answer, self._subject)
         elif batch is not None:
-            self._log.info("Status %s after %s%s. %s", batch.status, duration, _details(batch), self._subject)
+            self._log.info("%s after %s%s. %s", _news(batch), duration, _details(batch), self._subject)
 
 
 def _duration(seconds: float) -> str:
@@ -67,6 +69,15 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _news(batch: Batch) -> str:
+    if batch.phase is Phase.WAITING:
+        return "Running" if normalize_status(batch.status) in _RUNNING else f"Not started yet ({batch.status})"
+    if batch.instances is not None:
+        # What instances alone show must be seen twice.
+        return f"Status {batch.status}"
+    return "Done" if batch.phase is Phase.SUCCEEDED else f"Ended as {batch.status}"
 
 
 def _details(batch: Batch) -> str:
