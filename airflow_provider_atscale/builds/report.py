@@ -33,6 +33,8 @@ def make_report(
     origin: str,
     is_full_build: bool | None = None,
     instances: Sequence[AggregateInstance] | None = None,
+    usual_seconds: float | None = None,
+    late: bool | None = None,
 ) -> dict[str, Any]:
     """
     Return the report of a batch as JSON values.
@@ -43,6 +45,8 @@ def make_report(
     :param origin: How the task obtained the batch.
     :param is_full_build: The kind that was asked for, if it is known.
     :param instances: The batch's aggregate instances; None if they could not be read.
+    :param usual_seconds: How long such a batch usually takes, if that is known.
+    :param late: Whether it took longer than it should; None if that is not known.
     """
     aggregates = None if instances is None else aggregates_of(instances)
     counts = Counter(normalize_status(each.status) for each in instances or ())
@@ -62,6 +66,8 @@ def make_report(
         "started": iso(batch.started),
         "ended": iso(batch.ended),
         "seconds": batch.seconds,
+        "usual_seconds": usual_seconds,
+        "late": late,
         "instances": None if instances is None else dict(sorted(counts.items())),
         "rows": None if instances is None else sum(each.rows or 0 for each in instances),
         "aggregates": aggregates.total if aggregates else None,

@@ -121,6 +121,7 @@ class RunningTask:
             failed_aggregates=plan.failed_aggregates,
             next_step=next_step,
             history_url=hook.history_url(ref, batch_id),
+            expectation=plan.expectation,
         )
 
     def judge(

@@ -34,6 +34,7 @@ from airflow_provider_atscale.builds.start import (
     store_outcome,
 )
 from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, BuildKey, BuildStateStore, StartNew
+from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.exceptions import (
     AtScaleBatchFailedError,
     AtScaleBatchNotFoundError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_atscale.api.observation import Observation
     from airflow_provider_atscale.waiting.deadline import Deadline
 
 
@@ -154,6 +156,7 @@ class BuildTask(RunningTask):
         failed_aggregates = parse_choice(given.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
         poll_interval = parse_seconds(given.poll_interval, "poll_interval")
         timeout = optional_seconds(given.timeout, "timeout")
+        warn_after = optional_seconds(given.warn_after, "warn_after")
         catalog, model = parse_name(given.catalog, "catalog"), parse_name(given.model, "model")
         now = time.time()
         deadline = self.deadline(timeout, now)
@@ -169,6 +172,7 @@ class BuildTask(RunningTask):
             failed_aggregates=failed_aggregates,
             try_number=self.try_number,
             build=request,
+            expectation=Expectation(warn_after),
         )
         return plan, request
 
@@ -240,15 +244,19 @@ class BuildTask(RunningTask):
             lost_reply_window=conf.getfloat("atscale", "lost_reply_window", fallback=120.0),
         )
         step = self._obtain_batch(hook, plan, self._starter)
-        plan = plan.with_origin(step.origin)
+        # A wait for another batch may have learnt how long builds of another kind take.
+        plan = replace(plan, origin=step.origin, expectation=Expectation(plan.expectation.warn_after))
         self._batch_id = step.batch_id
         self._publish_batch(hook, plan, step.batch_id)
         if isinstance(step, FinishedBatch):
             return self._report_again(hook, plan, step.batch_id)
+        first = hook.observe_batch(plan.ref, step.batch_id) if request.wait_for_completion else None
+        if first is not None:
+            plan.expectation.learn(first, request.is_full_build)
         self._log_start(hook, plan, request, step)
-        if not request.wait_for_completion:
+        if first is None:
             return step.batch_id
-        result = self._wait(hook, plan, step.batch_id, "execute_complete")
+        result = self._wait(hook, plan, step.batch_id, "execute_complete", first)
         return self._conclude(hook, plan, store, step.batch_id, result)
 
     def _obtain_batch(
@@ -265,20 +273,28 @@ class BuildTask(RunningTask):
             result = self._wait(hook, plan, step.batch.id, "execute_after_running")
             self._after_other_batch(hook, plan, step.batch.id, result)
 
-    def _wait(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str, method_name: str) -> WaitResult:
+    def _wait(
+        self,
+        hook: AtScaleHook,
+        plan: TaskPlan,
+        batch_id: str,
+        method_name: str,
+        first: Observation | None = None,
+    ) -> WaitResult:
         """Wait for a batch here, or defer; a batch that has ended never defers."""
         since = time.time()
+        seen = hook.observe_batch(plan.ref, batch_id) if first is None else first
         if self.operator.deferrable:
-            seen = hook.observe_batch(plan.ref, batch_id)
             is_listed = isinstance(seen, Seen) and seen.batch.instances is None
             if isinstance(seen, Seen) and is_listed and not seen.batch.is_running:
                 return Ended(seen.batch)
             self.defer(hook, plan, batch_id, method_name, since=since, seen_in_history=is_listed)
         subject = f"Batch {batch_id}"
+        polled = [seen]
         return wait_blocking(
-            lambda: hook.observe_batch(plan.ref, batch_id),
+            lambda: polled.pop() if polled else hook.observe_batch(plan.ref, batch_id),
             WaitPolicy(since, plan.poll_interval, load_tolerance(), subject),
-            Progress(self.log, f"{subject} of {plan.ref}", since),
+            Progress(self.log, f"{subject} of {plan.ref}", since, plan.expectation),
             plan.deadline,
             is_stopped=self._is_stopped,
         )
@@ -352,11 +368,14 @@ class BuildTask(RunningTask):
         if step.batch is not None and step.batch.is_full_build is not None:
             kind = step.batch.is_full_build
         estimate = step.batch.estimate_ms if step.batch else None
+        batch_began = (step.batch.started or step.batch.created) if step.batch else None
+        usual = plan.expectation.describe(batch_began.timestamp() if batch_began else time.time())
         self.log.info(
-            "%s %s, %s%s. Batch %s (%s) at %s. Build history: %s",
+            "%s %s, %s%s%s. Batch %s (%s) at %s. Build history: %s",
             "Building" if step.origin == "started" else "Waiting for a build of",
             plan.ref.label,
             kind_of(kind),
+            f"; {usual}" if usual else "",
             f"; AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
             step.batch_id,
             step.origin,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import AggregateInstance, Batch, Instances, ModelRef, Phase, kind_of
 from airflow_provider_atscale.builds.report import describe_failures, format_duration, make_report
+from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleBatchFailedError,
@@ -38,6 +39,7 @@ class WaitContext:
     :param failed_aggregates: What to do if a done batch lacks aggregates: warn, fail or ignore.
     :param next_step: What to do about a wait that ended without the batch.
     :param history_url: Address of the build history page.
+    :param expectation: How long the batch should take.
     """
 
     server: str
@@ -48,6 +50,7 @@ class WaitContext:
     failed_aggregates: str = "warn"
     next_step: str = ""
     history_url: str | None = None
+    expectation: Expectation = field(default_factory=Expectation)
 
     def __str__(self) -> str:
         batch = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
@@ -81,6 +84,8 @@ class WaitContext:
             origin=self.origin,
             is_full_build=self.is_full_build,
             instances=instances,
+            usual_seconds=self.expectation.usual.median if self.expectation.usual else None,
+            late=self.expectation.is_late(batch.seconds),
         )
 
 

@@ -12,6 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_atscale.api.models import ModelRef, batch_to_json
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
+from airflow_provider_atscale.builds.usual import parse_expectation
 from airflow_provider_atscale.client.retries import LAST_POLL
 from airflow_provider_atscale.client.shared_connection import shared_connection
 from airflow_provider_atscale.waiting.deadline import parse_deadline, timeout_result
@@ -46,6 +47,7 @@ class AtScaleBatchTrigger(BaseTrigger):
     :param poll_interval: The longest time between two polls, in seconds.
     :param seen_in_history: Whether the build history has listed the batch.
     :param deadline: When the wait ends without the batch: epoch seconds ``at``, and which ``limit`` it is.
+    :param expectation: How long the batch should take, as JSON values.
     :param payload: JSON values that the event gives back.
     """
 
@@ -62,6 +64,7 @@ class AtScaleBatchTrigger(BaseTrigger):
         poll_interval: float,
         seen_in_history: bool = False,
         deadline: dict[str, Any] | None = None,
+        expectation: dict[str, Any] | None = None,
         payload: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
@@ -75,6 +78,7 @@ class AtScaleBatchTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.seen_in_history = seen_in_history
         self.deadline = deadline
+        self.expectation = expectation
         self.payload = payload
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -92,6 +96,7 @@ class AtScaleBatchTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "seen_in_history": self.seen_in_history,
                 "deadline": self.deadline,
+                "expectation": self.expectation,
                 "payload": self.payload,
             },
         )
@@ -117,11 +122,15 @@ class AtScaleBatchTrigger(BaseTrigger):
             watch = WaitPolicy(
                 self.since, self.poll_interval, load_tolerance(), subject, seen_in_history=self.seen_in_history
             )
-            progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
+            expected = parse_expectation(self.expectation)
+            progress = Progress(
+                self.log, f"{subject} of {ref}" if self.model else subject, self.since, expected
+            )
             while True:
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
                 progress.log_observation(observation, watch, now)
+                self.expectation = expected.to_json()
                 if isinstance(decision, Ended):
                     batch = decision.batch
                     return self._event("ended", batch.id, subscription.ref, batch=batch_to_json(batch))
@@ -152,6 +161,7 @@ class AtScaleBatchTrigger(BaseTrigger):
             "model": ref.model,
             "poll_interval": self.poll_interval,
             "deadline": self.deadline,
+            "expectation": self.expectation,
             "payload": self.payload,
             **facts,
         }

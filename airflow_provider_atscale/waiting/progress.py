@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_atscale.api.models import Batch, Phase, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
@@ -16,6 +16,25 @@ HEARTBEAT = 600.0
 _RUNNING = ("inprogress", "running")
 
 
+class Expected(Protocol):
+    """How long a batch should take."""
+
+    is_warned: bool
+
+    @property
+    def late_after(self) -> float | None:
+        """Seconds after which the batch is late."""
+        ...
+
+    def learn(self, observation: Observation) -> None:
+        """Learn from what a poll has seen."""
+        ...
+
+    def describe(self, began: float) -> str:
+        """Return the usual duration and the expected end."""
+        ...
+
+
 class Progress:
     """
     Log each change that a wait observes, and a heartbeat while nothing changes.
@@ -25,12 +44,15 @@ class Progress:
     :param log: The logger.
     :param subject: What is waited for.
     :param since: Epoch seconds at which the wait began.
+    :param expected: How long the batch should take.
     """
 
-    def __init__(self, log: Any, subject: str, since: float) -> None:
+    def __init__(self, log: Any, subject: str, since: float, expected: Expected | None = None) -> None:
         self._log = log
         self._subject = subject
         self._since = since
+        self._expected = expected
+        self._told_usual = False
         self._logged: tuple[str, str] | None = None
         self._logged_at = 0.0
         self._warned_of_fallback = False
@@ -43,6 +65,9 @@ class Progress:
         :param policy: The wait policy, after it saw it.
         :param now: Epoch seconds.
         """
+        if self._expected is not None:
+            self._expected.learn(observation)
+            self._warn_if_late(self._expected, policy, now)
         batch: Batch | None = getattr(observation, "batch", None)
         if batch is not None and batch.instances is not None and not self._warned_of_fallback:
             self._warned_of_fallback = True
@@ -61,7 +86,21 @@ class Progress:
             level = self._log.warning if isinstance(observation, ReadFailed) else self._log.info
             level("Still waiting after %s: %s. %s", duration, policy.last_answer, self._subject)
         elif batch is not None:
-            self._log.info("%s after %s%s. %s", _news(batch), duration, _details(batch), self._subject)
+            details = _details(batch)
+            usual = self._expected.describe(policy.began) if self._expected else ""
+            if usual and batch.is_running and not self._told_usual:
+                self._told_usual = True
+                details += f"; {usual}"
+            self._log.info("%s after %s%s. %s", _news(batch), duration, details, self._subject)
+
+    def _warn_if_late(self, expected: Expected, policy: WaitPolicy, now: float) -> None:
+        if expected.is_warned or not policy.is_late(expected.late_after, now):
+            return
+        expected.is_warned = True
+        usual = expected.describe(policy.began) or f"warn_after is {_duration(expected.late_after or 0.0)}"
+        self._log.warning(
+            "Late: not done after %s, %s. %s", _duration(now - policy.began), usual, self._subject
+        )
 
 
 def _duration(seconds: float) -> str:

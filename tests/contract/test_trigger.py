@@ -10,6 +10,7 @@ import time
 import pytest
 
 from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.client import shared_connection as shared_module
 from airflow_provider_atscale.tasks.event import read_event
 from airflow_provider_atscale.tasks.plan import TaskPlan
@@ -320,5 +321,26 @@ def test_log_tells_changes_and_no_polls(engine, trigger, ref, logged):
     asyncio.run(main())
     said = [line for line in logged().splitlines() if f"Batch {batch.id}" in line]
     assert len(said) == 2
-    assert "inprogress after" in said[0]
-    assert "done after" in said[1]
+    assert "Running after" in said[0]
+    assert "Done after" in said[1]
+
+
+def test_log_and_event_tell_the_usual_duration_and_that_the_batch_is_late(engine, trigger, ref, logged):
+    for _ in range(5):
+        engine.end_batch(engine.start_batch(None, ref.model_id).id)
+    batch = engine.start_batch(None, ref.model_id)
+    expectation = Expectation(warn_after=0.001).to_json()
+
+    async def main():
+        waiting = trigger(batch.id, poll_interval=0.1, expectation=expectation)
+        task = asyncio.ensure_future(first_event(waiting))
+        await until(lambda: engine.stats.routes.get("history", 0) >= 8, 15)
+        engine.end_batch(batch.id)
+        return await task
+
+    event = asyncio.run(main())
+    assert (event["expectation"]["usual"]["count"], event["expectation"]["is_warned"]) == (5, True)
+    said = logged()
+    assert said.count("Late: not done after") == 1
+    assert said.count("usually 0") == 2
+    assert said.count("expected by") == 2

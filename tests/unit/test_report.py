@@ -24,6 +24,7 @@ from airflow_provider_atscale.builds.report import (
     describe_failures,
     summarize,
 )
+from airflow_provider_atscale.builds.usual import Expectation, Usual
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleApiError,
@@ -89,6 +90,8 @@ def test_a_batch_that_is_done_is_reported():
         "started": "2025-02-27T09:53:23.100000+00:00",
         "ended": "2025-02-27T09:54:23.100000+00:00",
         "seconds": 60.0,
+        "usual_seconds": None,
+        "late": None,
         "instances": {"active": 1, "deleted": 1, "failed": 1},
         "rows": 100,
         "aggregates": 3,
@@ -447,6 +450,26 @@ def test_which_aggregates_a_batch_that_is_done_lacks(status, missing):
 def test_the_kind_is_what_the_batch_says_or_else_what_was_asked_for(of_batch, asked, kind):
     batch = Batch(BATCH_ID, "done", is_full_build=of_batch)
     assert replace(SUBJECT, is_full_build=asked).report(batch, [])["kind"] == kind
+
+
+USUAL = Usual(median=41.0, low=35.0, high=52.0, count=9)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "usual", "late"),
+    [
+        (Expectation(), None, None),
+        (Expectation(usual=USUAL), 41.0, True),
+        (Expectation(usual=replace(USUAL, high=60.0)), 41.0, False),
+        (Expectation(warn_after=61.0, usual=USUAL), 41.0, False),
+        (Expectation(warn_after=59.0), None, True),
+    ],
+    ids=["nothing is known", "late", "in time", "the user waits longer", "the user waits shorter"],
+)
+def test_the_report_says_whether_the_batch_was_late(expectation, usual, late):
+    """It took 60 seconds."""
+    report = replace(SUBJECT, expectation=expectation).report(ended().batch, [])
+    assert (report["usual_seconds"], report["late"]) == (usual, late)
 
 
 @pytest.mark.parametrize(
