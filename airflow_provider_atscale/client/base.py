@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import certifi
 
+from airflow_provider_atscale import metrics
 from airflow_provider_atscale.api.auth import basic_credentials
 from airflow_provider_atscale.api.flow import Effect, Flow, Request, Response
 from airflow_provider_atscale.client.body import ACCEPT_ENCODING, MAX_BODY, Body
 from airflow_provider_atscale.client.causes import cause_of
 from airflow_provider_atscale.client.proxies import credentials_of, find_proxy
 from airflow_provider_atscale.client.secrets import Redactor
+from airflow_provider_atscale.client.traces import trace_headers
 from airflow_provider_atscale.exceptions import (
+    AtScaleAuthenticationError,
     AtScaleConfigurationError,
     AtScaleConnectionError,
     AtScaleError,
@@ -71,7 +74,7 @@ class BaseClient:
 
     def _headers(self, request: Request) -> dict[str, str]:
         """Return a request's headers; they replace those of the connection, in whatever case."""
-        defaults = {"User-Agent": user_agent(), "Accept-Encoding": ACCEPT_ENCODING}
+        defaults = {"User-Agent": user_agent(), "Accept-Encoding": ACCEPT_ENCODING, **trace_headers()}
         merged: dict[str, tuple[str, str]] = {}
         for source in (defaults, self.settings.headers, request.headers):
             merged.update({name.lower(): (name, value) for name, value in source.items()})
@@ -109,6 +112,13 @@ class BaseClient:
             )
         # To cut a start short would lose its reply, and to search for the batch takes longer.
         return min(self.settings.timeout, left) if request.repeatable else self.settings.timeout
+
+    def _count_token(self, error: AtScaleError | None) -> None:
+        """Count a token that was fetched, or a login that was refused."""
+        if error is None:
+            metrics.count("atscale.token.renewed")
+        elif isinstance(error, AtScaleAuthenticationError):
+            metrics.count("atscale.login.refused")
 
     def _redact_error(self, error: AtScaleError) -> AtScaleError:
         """Replace known secrets in an error's text, in case the server sent one back."""

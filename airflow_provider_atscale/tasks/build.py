@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 
+from airflow_provider_atscale import metrics
 from airflow_provider_atscale.api.models import HistoryUnavailable, aggregates_of, kind_of
 from airflow_provider_atscale.api.observation import Seen
 from airflow_provider_atscale.api.values import iso
@@ -247,6 +248,7 @@ class BuildTask(RunningTask):
         # A wait for another batch may have learnt how long builds of another kind take.
         plan = replace(plan, origin=step.origin, expectation=Expectation(plan.expectation.warn_after))
         self._batch_id = step.batch_id
+        self._count(plan, step.origin)
         self._publish_batch(hook, plan, step.batch_id)
         if isinstance(step, FinishedBatch):
             return self._report_again(hook, plan, step.batch_id)
@@ -335,11 +337,14 @@ class BuildTask(RunningTask):
         try:
             report = self.judge(hook, plan, batch_id, result, next_step)
         except (AtScaleBatchFailedError, AtScaleBatchSupersededError):
+            self._count(plan, "failed", result)
             store_outcome(store, self.log, FAILED, batch_id)
             raise
         except AtScaleBatchNotFoundError:
+            self._count(plan, "lost")
             store_outcome(store, self.log, LOST, batch_id)
             raise
+        self._count(plan, "done", result)
         store_outcome(store, self.log, DONE, batch_id)
         self.publish_report(report)
         return batch_id
@@ -357,6 +362,13 @@ class BuildTask(RunningTask):
         return batch_id
 
     # --- what others see ---
+
+    def _count(self, plan: TaskPlan, event: str, result: WaitResult | None = None) -> None:
+        """Emit metrics of a build: what happened to it and, at its end, how long it took."""
+        tags = metrics.build_tags(plan.ref, kind_of(plan.build.is_full_build if plan.build else None))
+        metrics.count(f"atscale.build.{event}", tags=tags)
+        if isinstance(result, Ended) and result.batch.seconds is not None:
+            metrics.time("atscale.build.duration", result.batch.seconds, tags={**tags, "outcome": event})
 
     def _publish_batch(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str) -> None:
         """Push the link and XCom ``batch`` before the wait."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_atscale import metrics
 from airflow_provider_atscale.api.models import Batch, Phase, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
 
@@ -97,6 +98,7 @@ class Progress:
         if expected.is_warned or not policy.is_late(expected.late_after, now):
             return
         expected.is_warned = True
+        metrics.count("atscale.build.late")
         usual = expected.describe(policy.began) or f"warn_after is {_duration(expected.late_after or 0.0)}"
         self._log.warning(
             "Late: not done after %s, %s. %s", _duration(now - policy.began), usual, self._subject
