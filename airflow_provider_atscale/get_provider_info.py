@@ -155,7 +155,7 @@ def get_provider_info() -> dict[str, Any]:
                         "Whether metrics of builds are tagged with catalog and model.", "False"
                     ),
                     "progress_xcom": _flag(
-                        "Whether a wait writes the XCom atscale_progress, at most once a minute.", "True"
+                        "Whether a wait writes the XCom progress, at most once a minute.", "True"
                     ),
                 },
             }

@@ -76,6 +76,11 @@ class Expectation:
     is_warned: bool = False
 
     @property
+    def usual_seconds(self) -> float | None:
+        """How long such a batch usually takes; None if that is not known."""
+        return self.usual.median if self.usual else None
+
+    @property
     def late_after(self) -> float | None:
         """Seconds after which the batch is late; None if that is not known."""
         if self.warn_after is not None:

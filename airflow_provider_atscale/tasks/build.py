@@ -296,7 +296,13 @@ class BuildTask(RunningTask):
         return wait_blocking(
             lambda: polled.pop() if polled else hook.observe_batch(plan.ref, batch_id),
             WaitPolicy(since, plan.poll_interval, load_tolerance(), subject),
-            Progress(self.log, f"{subject} of {plan.ref}", since, plan.expectation),
+            Progress(
+                self.log,
+                f"{subject} of {plan.ref}",
+                since,
+                plan.expectation,
+                self.progress_writer(plan.expectation),
+            ),
             plan.deadline,
             is_stopped=self._is_stopped,
         )

@@ -84,7 +84,7 @@ class WaitContext:
             origin=self.origin,
             is_full_build=self.is_full_build,
             instances=instances,
-            usual_seconds=self.expectation.usual.median if self.expectation.usual else None,
+            usual_seconds=self.expectation.usual_seconds,
             late=self.expectation.is_late(batch.seconds),
         )
 

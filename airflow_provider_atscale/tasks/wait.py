@@ -224,7 +224,9 @@ class WaitTask(RunningTask):
             subject = f"Batch {batch_id}" if batch_id else "The newest batch"
             self._policy = WaitPolicy(since, self.operator.poke_interval, load_tolerance(), subject)
             self._expectation = Expectation(optional_seconds(self.operator.warn_after, "warn_after"))
-            self._progress = Progress(self.log, subject, since, self._expectation)
+            elsewhere = self.operator.reschedule or self.operator.deferrable
+            writer = None if elsewhere else self.progress_writer(self._expectation)
+            self._progress = Progress(self.log, subject, since, self._expectation, writer)
             store: Any = self.context.get("task_state_store")
             if first is not None and store is not None:
                 stored = store.get(STATE_KEY)

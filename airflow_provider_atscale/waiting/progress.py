@@ -9,6 +9,8 @@ from airflow_provider_atscale.api.models import Batch, Phase, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_atscale.waiting.policy import WaitPolicy
 
 #: Seconds after which a wait logs that it still waits, even if nothing has changed.
@@ -21,6 +23,11 @@ class Expected(Protocol):
     """How long a batch should take."""
 
     is_warned: bool
+
+    @property
+    def usual_seconds(self) -> float | None:
+        """How long such a batch usually takes."""
+        ...
 
     @property
     def late_after(self) -> float | None:
@@ -46,14 +53,23 @@ class Progress:
     :param subject: What is waited for.
     :param since: Epoch seconds at which the wait began.
     :param expected: How long the batch should take.
+    :param write: Called after each observation with the policy and the time, to write the progress elsewhere.
     """
 
-    def __init__(self, log: Any, subject: str, since: float, expected: Expected | None = None) -> None:
+    def __init__(
+        self,
+        log: Any,
+        subject: str,
+        since: float,
+        expected: Expected | None = None,
+        write: Callable[[WaitPolicy, float], None] | None = None,
+    ) -> None:
         self._log = log
         self._subject = subject
         self._since = since
         self._expected = expected
         self._told_usual = False
+        self._write = write
         self._logged: tuple[str, str] | None = None
         self._logged_at = 0.0
         self._warned_of_fallback = False
@@ -69,6 +85,8 @@ class Progress:
         if self._expected is not None:
             self._expected.learn(observation)
             self._warn_if_late(self._expected, policy, now)
+        if self._write is not None:
+            self._write(policy, now)
         batch: Batch | None = getattr(observation, "batch", None)
         if batch is not None and batch.instances is not None and not self._warned_of_fallback:
             self._warned_of_fallback = True
