@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping
 
@@ -50,7 +49,7 @@ def _title_of_page(response: Response) -> str:
     if title is None or not _HTML.match(page):
         return ""
     server = response.headers.get("server") or ("nginx" if ">nginx<" in page else "")
-    return f"an HTML page '{html.unescape(title[1]).strip()}'{f' of {server}' if server else ''}"
+    return f"an HTML page '{title[1].strip()}'{f' of {server}' if server else ''}"
 
 
 def _message(value: object) -> str:
