@@ -75,6 +75,27 @@ async def aget_connection(conn_id: str) -> Connection:
     return found
 
 
+async def apush_xcom(ti: Any, key: str, value: Any) -> None:
+    """
+    Write an XCom of a deferred task, from its trigger.
+
+    :param ti: The trigger's task instance, which has no method for it on most versions.
+    :param key: The key.
+    :param value: The value.
+    """
+    from airflow.providers.common.compat.sdk import XCom
+
+    names = ("dag_id", "task_id", "run_id", "map_index")
+    where = {name: getattr(ti, name) for name in names}
+    if hasattr(XCom, "aset"):
+        await XCom.aset(key, value, **where)
+    else:
+        from asgiref.sync import sync_to_async
+
+        # Not asyncio.to_thread, as in amask_secret.
+        await sync_to_async(XCom.set)(key, value, **where)
+
+
 def first_reschedule_date(context: Context, retries: int | None) -> datetime | None:
     """
     Return when a rescheduled sensor poked for the first time in all its tries; None if it does now.

@@ -136,24 +136,44 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "extra-links": [f"{PACKAGE}.links.atscale.AtScaleBuildHistoryLink"],
-        "config": {
-            "atscale": {
-                "description": "How long the AtScale provider tolerates missing, unreadable or unknown batch "
-                "states. The defaults suit most installations.",
-                "options": {
-                    "missing_tolerance": _option("a started batch may be missing from the history.", "300"),
-                    "trouble_tolerance": _option("AtScale may be unreadable during a wait.", "1800"),
-                    "unknown_tolerance": _option("a batch may be in an unknown status.", "1800"),
-                    "settle_time": _option(
-                        "an end that only the aggregate instances show must stay the same.", "30"
-                    ),
-                    "lost_reply_window": _option(
-                        "a batch may take to appear in the history after the reply to its start was lost.",
-                        "120",
-                    ),
-                },
-            }
-        },
+        "config": _config(),
+    }
+
+
+def _config() -> dict[str, Any]:
+    return {
+        "atscale": {
+            "description": "How long the AtScale provider tolerates missing, unreadable or unknown batch "
+            "states, and what it reports. The defaults suit most installations.",
+            "options": {
+                "missing_tolerance": _option("a started batch may be missing from the history.", "300"),
+                "trouble_tolerance": _option("AtScale may be unreadable during a wait.", "1800"),
+                "unknown_tolerance": _option("a batch may be in an unknown status.", "1800"),
+                "settle_time": _option(
+                    "an end that only the aggregate instances show must stay the same.", "30"
+                ),
+                "lost_reply_window": _option(
+                    "a batch may take to appear in the history after the reply to its start was lost.",
+                    "120",
+                ),
+                "metrics_model_tags": _flag(
+                    "Whether metrics of builds are tagged with catalog and model.", "False"
+                ),
+                "progress_xcom": _flag(
+                    "Whether a wait writes the XCom progress, at most once a minute.", "True"
+                ),
+            },
+        }
+    }
+
+
+def _flag(what: str, default: str) -> dict[str, Any]:
+    return {
+        "description": f"{what}\n",
+        "version_added": "0.1.0",
+        "type": "boolean",
+        "example": None,
+        "default": default,
     }
 
 

@@ -44,6 +44,9 @@ from airflow_provider_atscale.exceptions import (
 #: Renew a token so many seconds before it expires, but at most a tenth of its lifetime.
 RENEW_EARLY = 60.0
 
+#: Many change from a password to an API token and leave the login behind.
+_MAYBE_TOKEN = "If the password is an API token, empty the connection's login."  # noqa: S105
+
 #: What a bearer header can carry (RFC 6750); pages and JSON bodies do not match it.
 _BEARER_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
@@ -216,8 +219,8 @@ class ApiTokenAuth(TokenAuth):
         )
         if response.status in (401, 403):
             raise AtScaleAuthenticationError(
-                f"{response.url} refuses the API token (HTTP {response.status}: {server_message(response)}): "
-                "it is wrong, older than 90 days, or replaced by a newer one of the same user. "
+                f"AtScale refuses the API token (HTTP {response.status}: {server_message(response)}; "
+                f"{response.url}): it is wrong, older than 90 days, or replaced by a newer one of the same user. "
                 f"{NEW_TOKEN} and put it into the connection's password.",
                 response.status,
             )
@@ -245,9 +248,9 @@ class PasswordAuth(TokenAuth):
         )
         if response.status in (400, 401, 403):
             raise AtScaleAuthenticationError(
-                f"{response.url} refuses the login (HTTP {response.status}: {_keycloak_error(response)}). "
-                "Check login, password, realm, client_id and client_secret of the connection; the client "
-                "must allow direct access grants, and SSO users must use an API token.",
+                f"AtScale refuses the login (HTTP {response.status}: {_keycloak_error(response)}; {response.url}). "
+                f"{_MAYBE_TOKEN} Check login, password, realm, client_id and client_secret of the connection; "
+                "the client must allow direct access grants, and SSO users must use an API token.",
                 response.status,
             )
         token = _token_in(response, "access_token")
@@ -334,9 +337,9 @@ class BasicAuth(TokenAuth):
         said = f"HTTP {response.status}: {server_message(response)}"
         if response.status in (401, 403):
             raise AtScaleAuthenticationError(
-                f"{response.url} refuses the login ({said}). {self.advice} SSO users have no password there: "
-                "open /jwt/get of the Design Center in a browser and put the token into the connection's "
-                "password, with auth_type api_token.",
+                f"AtScale refuses the login ({said}; {response.url}). {_MAYBE_TOKEN} {self.advice} SSO users have no "
+                "password there: open /jwt/get of the Design Center in a browser and put the token into the "
+                "connection's password, with auth_type api_token.",
                 response.status,
             )
         if response.status == 404:

@@ -16,6 +16,10 @@ from airflow_provider_atscale.exceptions import (
 
 #: How many characters of the server's message an error shows.
 MAX_SERVER_MESSAGE = 500
+#: How many characters of a page are searched for its title.
+MAX_PAGE = 4000
+_HTML = re.compile(r"\s*<(!doctype html|html)\b", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>([^<]+)</title>", re.IGNORECASE)
 #: Answers that say that a call is not allowed or does not exist.
 REFUSALS = (401, 403, 404)
 
@@ -34,8 +38,18 @@ def server_message(response: Response) -> str:
         places = (body, body.get("status"), body.get("response"))
         for place in (place for place in places if isinstance(place, Mapping)):
             found += [_message(place.get(name)) for name in ("message", "error", "error_description")]
-    said = ": ".join(filter(None, dict.fromkeys(found)))
+    said = ": ".join(filter(None, dict.fromkeys(found))) or _title_of_page(response)
     return shorten(said, MAX_SERVER_MESSAGE) or response.excerpt or "empty answer"
+
+
+def _title_of_page(response: Response) -> str:
+    """Return the title of an HTML page, such as nginx sends if AtScale behind it does not answer."""
+    page = response.text[:MAX_PAGE]
+    title = _TITLE.search(page)
+    if title is None or not _HTML.match(page):
+        return ""
+    server = response.headers.get("server") or ("nginx" if ">nginx<" in page else "")
+    return f"an HTML page '{title[1].strip()}'{f' of {server}' if server else ''}"
 
 
 def _message(value: object) -> str:
@@ -44,8 +58,8 @@ def _message(value: object) -> str:
 
 
 def answer_of(response: Response) -> str:
-    """Return who answered what, for an error."""
-    return f"{response.url} answered HTTP {response.status}: {server_message(response)}"
+    """Return what was answered and by whom, for an error."""
+    return f"HTTP {response.status}: {server_message(response)} ({response.url})"
 
 
 def check(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,6 +23,20 @@ MAX_PAGES = 50
 DEFAULT_PAGE_SIZE = 10
 #: A list of one of these lengths may have been cut by a server that cannot page.
 CUT_LENGTHS = (DEFAULT_PAGE_SIZE, PAGE_SIZE, 101)
+
+
+class FoundBatches(dict[str, Batch]):
+    """
+    Batches by their ids, and the newest rows of the history in which they were searched.
+
+    :param found: The batches.
+    :param rows: The rows as they came; a wait parses them once at most.
+    """
+
+    def __init__(self, found: Mapping[str, Batch], rows: Sequence[Any] = ()) -> None:
+        super().__init__(found)
+        self.rows = rows
+
 
 #: Batches by their ids; for a batch that cannot be judged, the error that says why.
 Found: TypeAlias = Mapping[str, "Batch | AtScaleError"]
@@ -53,7 +67,7 @@ class Page:
 ReadPage: TypeAlias = Callable[[int, int], "Flow[Page]"]
 
 
-def search_history(newest: Page, read: ReadPage, wanted: Collection[str]) -> Flow[dict[str, Batch]]:
+def search_history(newest: Page, read: ReadPage, wanted: Collection[str]) -> Flow[FoundBatches]:
     """
     Search batches by their ids among the newest, then page by page.
 
@@ -61,7 +75,7 @@ def search_history(newest: Page, read: ReadPage, wanted: Collection[str]) -> Flo
     :param read: Reads a page of :data:`PAGE_SIZE` rows.
     :param wanted: Ids of the batches.
     """
-    found = _pick(newest.rows, wanted)
+    found = FoundBatches(_pick(newest.rows, wanted), newest.rows)
     if len(found) == len(set(wanted)) or newest.is_last(0):
         return found
     # Rows can move between two reads, so the search starts again, with longer pages.

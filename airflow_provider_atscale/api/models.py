@@ -100,6 +100,11 @@ class ModelRef:
     def __str__(self) -> str:
         return f"model {self.model!r} of catalog {self.catalog!r}"
 
+    @property
+    def label(self) -> str:
+        """Model and catalog in few characters, for the beginning of a line."""
+        return f"{self.model} ({self.catalog})" if self.model else f"a model of {self.catalog}"
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,10 +80,19 @@ def match_exactly_one(kind: str, value: str, candidates: Sequence[AnyNamed], whe
     known = sorted(repr(each.display_name) for each in candidates)
     shown = ", ".join(known[:MAX_NAMES_SHOWN]) or "nothing"
     more = f" and {len(known) - MAX_NAMES_SHOWN} more" if len(known) > MAX_NAMES_SHOWN else ""
+    near = _nearest(value, candidates)
+    hint = f" (did you mean {near!r}?)" if near else ""
     raise AtScaleNotFoundError(
-        f"There is no {kind} {value!r} in {where}. Deployed there: {shown}{more}. "
+        f"There is no {kind} {value!r}{hint} in {where}. Deployed there: {shown}{more}. "
         "Use its id, its name or its caption, exactly as shown."
     )
+
+
+def _nearest(value: str, candidates: Sequence[Named]) -> str | None:
+    """Return the name or caption that a mistyped one most likely means."""
+    names = {name.lower(): name for each in candidates for name in (each.name, each.caption) if name}
+    found = difflib.get_close_matches(value.lower(), names, n=1)
+    return names[found[0]] if found else None
 
 
 def is_id(text: str) -> bool:

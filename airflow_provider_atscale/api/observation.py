@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable
 from airflow_provider_atscale.exceptions import AtScaleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The batch was found."""
+    """
+    The batch was found.
+
+    :param batch: The batch.
+    :param rows: The newest rows of its history as they came, if the history was read.
+    """
 
     batch: Batch
+    rows: Sequence[Any] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The history was read, and the batch is not in it."""
+    """
+    The history was read, and the batch is not in it.
+
+    :param rows: The newest rows of the history as they came.
+    """
+
+    rows: Sequence[Any] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,8 @@ def observe_found(found: Mapping[str, Batch | AtScaleError], batch_id: str) -> O
     batch = found.get(batch_id)
     if isinstance(batch, AtScaleError):
         return ReadFailed(str(batch))
-    return Missing() if batch is None or batch.id != batch_id else Seen(batch)
+    rows = getattr(found, "rows", ())
+    return Missing(rows) if batch is None or batch.id != batch_id else Seen(batch, rows)
 
 
 def observe_newest(history: History | HistoryUnavailable) -> Observation:

@@ -33,6 +33,8 @@ def make_report(
     origin: str,
     is_full_build: bool | None = None,
     instances: Sequence[AggregateInstance] | None = None,
+    usual_seconds: float | None = None,
+    late: bool | None = None,
 ) -> dict[str, Any]:
     """
     Return the report of a batch as JSON values.
@@ -43,6 +45,8 @@ def make_report(
     :param origin: How the task obtained the batch.
     :param is_full_build: The kind that was asked for, if it is known.
     :param instances: The batch's aggregate instances; None if they could not be read.
+    :param usual_seconds: How long such a batch usually takes, if that is known.
+    :param late: Whether it took longer than it should; None if that is not known.
     """
     aggregates = None if instances is None else aggregates_of(instances)
     counts = Counter(normalize_status(each.status) for each in instances or ())
@@ -62,6 +66,8 @@ def make_report(
         "started": iso(batch.started),
         "ended": iso(batch.ended),
         "seconds": batch.seconds,
+        "usual_seconds": usual_seconds,
+        "late": late,
         "instances": None if instances is None else dict(sorted(counts.items())),
         "rows": None if instances is None else sum(each.rows or 0 for each in instances),
         "aggregates": aggregates.total if aggregates else None,
@@ -95,20 +101,26 @@ def _describe(failure: dict[str, Any]) -> str:
 
 
 def summarize(report: dict[str, Any]) -> str:
-    """Return the report as one line for the log."""
-    parts = [
-        f"{report['kind']} build",
-        f"{report['start']} by this task" if report["start"] == "started" else report["start"],
-    ]
-    if report["seconds"] is not None:
-        parts.append(format_duration(report["seconds"]))
-    if report["instances"] is not None:
-        counts = ", ".join(f"{count} {status}" for status, count in report["instances"].items()) or "none"
-        parts.append(f"aggregates: {counts}")
-        parts.append(f"{report['rows']} rows")
+    """Return the report of a batch that ended well as one line for the log."""
+    parts = []
+    if report["aggregates"] is not None:
+        total, failed = report["aggregates"], report["failed_aggregates"]
+        parts.append(f"{total - failed} of {total} aggregates" if failed else _many(total, "aggregate"))
+        parts.append(_many(report["rows"], "row"))
+    parts.append(report["kind"])
+    parts.append(f"{report['start']} by this task" if report["start"] == "started" else report["start"])
     if report["repaired_attempts"]:
-        parts.append(f"{report['repaired_attempts']} failed attempts were repaired by AtScale")
-    return "; ".join(parts)
+        parts.append(f"{_many(report['repaired_attempts'], 'failed attempt')} repaired by AtScale")
+    took = "" if report["seconds"] is None else f" in {format_duration(report['seconds'])}"
+    return f"Done{took}: {', '.join(parts)}"
+
+
+def _many(count: int, what: str) -> str:
+    """Return a number of things, a large one in few characters."""
+    for size, name in ((1e9, "G"), (1e6, "M")):
+        if count >= size:
+            return f"{count / size:.1f} {name} {what}s"
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:

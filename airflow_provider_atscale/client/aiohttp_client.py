@@ -114,7 +114,7 @@ class AsyncAtScaleClient(BaseClient):
         failure = self._failures[effect.key]
         failure.check()
         # It serves others too, so this caller's deadline ends only this caller's wait.
-        work = self._tasks.share(effect.key, lambda: self.run(effect.flow(), tries, bypass_limiter=True))
+        work = self._tasks.share(effect.key, lambda: self._fetch(effect, tries))
         try:
             return await asyncio.wait_for(work, None if until is None else until - time.time())
         except asyncio.TimeoutError:
@@ -125,6 +125,15 @@ class AsyncAtScaleClient(BaseClient):
         except AtScaleError as error:
             failure.store(error, REFUSED_FOR if isinstance(error, AtScaleAuthenticationError) else NO_TOKEN_FOR)
             raise
+
+    async def _fetch(self, effect: SingleFlight, tries: int) -> Any:
+        try:
+            value = await self.run(effect.flow(), tries, bypass_limiter=True)
+        except AtScaleError as error:
+            self._count_token(error)
+            raise
+        self._count_token(None)
+        return value
 
     async def _send(
         self, request: Request, until: float | None = None, bypass_limiter: bool = False

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import certifi
 
+from airflow_provider_atscale import metrics
 from airflow_provider_atscale.api.auth import basic_credentials
 from airflow_provider_atscale.api.flow import Effect, Flow, Request, Response
 from airflow_provider_atscale.client.body import ACCEPT_ENCODING, MAX_BODY, Body
+from airflow_provider_atscale.client.causes import cause_of
 from airflow_provider_atscale.client.proxies import credentials_of, find_proxy
 from airflow_provider_atscale.client.secrets import Redactor
+from airflow_provider_atscale.client.traces import trace_headers
 from airflow_provider_atscale.exceptions import (
+    AtScaleAuthenticationError,
     AtScaleConfigurationError,
     AtScaleConnectionError,
     AtScaleError,
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.client.settings import Settings
 
 T = TypeVar("T")
+
+_CHECK_NETWORK = "Check the connection's host (https or http?) and port, its verify setting and the network"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,7 @@ class BaseClient:
 
     def _headers(self, request: Request) -> dict[str, str]:
         """Return a request's headers; they replace those of the connection, in whatever case."""
-        defaults = {"User-Agent": user_agent(), "Accept-Encoding": ACCEPT_ENCODING}
+        defaults = {"User-Agent": user_agent(), "Accept-Encoding": ACCEPT_ENCODING, **trace_headers()}
         merged: dict[str, tuple[str, str]] = {}
         for source in (defaults, self.settings.headers, request.headers):
             merged.update({name.lower(): (name, value) for name, value in source.items()})
@@ -107,6 +113,13 @@ class BaseClient:
         # To cut a start short would lose its reply, and to search for the batch takes longer.
         return min(self.settings.timeout, left) if request.repeatable else self.settings.timeout
 
+    def _count_token(self, error: AtScaleError | None) -> None:
+        """Count a token that was fetched, or a login that was refused."""
+        if error is None:
+            metrics.count("atscale.token.renewed")
+        elif isinstance(error, AtScaleAuthenticationError):
+            metrics.count("atscale.login.refused")
+
     def _redact_error(self, error: AtScaleError) -> AtScaleError:
         """Replace known secrets in an error's text, in case the server sent one back."""
         error.args = (self._redactor.redact(str(error)), *error.args[1:])
@@ -128,14 +141,16 @@ class BaseClient:
     def _no_response(self, request: Request, error: Exception, *, sent: bool) -> AtScaleConnectionError:
         """Return the error for a request without an answer."""
         text = self._redactor.redact_error(error)
-        cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
-        hint = (
-            "Check the connection's host (https or http?) and port, its verify setting and the network"
-            if request.repeatable or not sent
-            else "The request may have reached AtScale"
-        )
+        said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        cause = cause_of(error, request.url, self._proxy(request.url))
+        advice = cause.advice if cause else _CHECK_NETWORK
+        if sent and not request.repeatable:
+            advice = "The request may have reached AtScale"
+        begin = f"{self._redactor.redact(cause.text)}. " if cause else ""
         got = "an answer that cannot be decompressed" if isinstance(error, zlib.error) else "no answer"
-        return AtScaleConnectionError(f"{request.method} {request.url} got {got} ({cause}). {hint}.", sent=sent)
+        return AtScaleConnectionError(
+            f"{begin}{request.method} {request.url} got {got} ({said}). {advice}.", sent=sent
+        )
 
 
 def _is_latin(text: str) -> bool:

@@ -90,7 +90,13 @@ class AtScaleClient(BaseClient):
             return self._sleep(effect.seconds)
         if isinstance(effect, MaskSecret):
             return self._mask(effect.value) if self._redactor.add_token(effect.value) and self._mask else None
-        return self.run(effect.flow(), tries, until=until)
+        try:
+            value = self.run(effect.flow(), tries, until=until)
+        except AtScaleError as error:
+            self._count_token(error)
+            raise
+        self._count_token(None)
+        return value
 
     def _send(self, request: Request, until: float | None = None) -> Response:
         headers, proxy = self._headers(request), self._proxy(request.url)

@@ -68,6 +68,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param timeout: How long each try waits, as ``timedelta`` or seconds; None: without limit. The earlier of this
         and ``execution_timeout`` ends the wait, in deferrable mode too. The build goes on in AtScale, and on Airflow
         3.3+ a retry attaches to it. (templated)
+    :param warn_after: Log one warning if the build takes longer than this, as ``timedelta`` or seconds. None: longer
+        than nine of ten of the last good builds of its kind took, if the build history lists five. (templated)
     :param atscale_conn_id: The Airflow connection of type ``atscale``. (templated)
     :return: The id of the batch, in every mode. XCom ``batch`` has ``batch_id``, ``catalog`` and ``model``,
         which are the arguments of :class:`~airflow_provider_atscale.sensors.atscale.AtScaleBatchSensor`, and
@@ -96,6 +98,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         "wait_for_completion",
         "poll_interval",
         "timeout",
+        "warn_after",
         "atscale_conn_id",
     )
     operator_extra_links: Any = BuildHistoryLinks()
@@ -120,6 +123,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | timedelta | str = 60,
         timeout: timedelta | float | str | None = timedelta(hours=6),
+        warn_after: timedelta | float | str | None = None,
         atscale_conn_id: str = "atscale_default",
         **kwargs: Any,
     ) -> None:
@@ -135,6 +139,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.timeout = timeout
+        self.warn_after = warn_after
         self.atscale_conn_id = atscale_conn_id
         check_literals(
             catalog=(catalog, parse_name),
@@ -146,6 +151,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             wait_for_completion=(wait_for_completion, parse_bool),
             poll_interval=(poll_interval, parse_seconds),
             timeout=(timeout, optional_seconds),
+            warn_after=(warn_after, optional_seconds),
             atscale_conn_id=(atscale_conn_id, parse_name),
         )
 

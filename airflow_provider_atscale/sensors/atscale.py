@@ -6,12 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
-from airflow_provider_atscale.arguments import FAILED_AGGREGATES, check_literals, choice, parse_name
+from airflow_provider_atscale.arguments import (
+    FAILED_AGGREGATES,
+    check_literals,
+    choice,
+    optional_seconds,
+    parse_name,
+)
 from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.tasks.map_names import BATCH_NAME, NamedPartial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context, PokeReturnValue
 
@@ -36,6 +43,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
     :param model: Id, name or caption of the batch's model; on the installer edition of the cube. (templated)
     :param failed_aggregates: What to do if the batch is done and some aggregates were not built: ``warn``
         (default), ``fail`` or ``ignore``. (templated)
+    :param warn_after: Log one warning if the build takes longer than this, as ``timedelta`` or seconds. None: longer
+        than nine of ten of the last good builds of its kind took, if the build history lists five. (templated)
     :param atscale_conn_id: The Airflow connection of type ``atscale``. (templated)
     :param deferrable: Whether to wait in the triggerer, which holds no worker. Default: Airflow's
         ``[operators] default_deferrable``.
@@ -54,7 +63,14 @@ class AtScaleBatchSensor(BaseSensorOperator):
     :raises AtScaleWaitError: If AtScale could not be read for longer than tolerated.
     """
 
-    template_fields: Sequence[str] = ("batch_id", "catalog", "model", "failed_aggregates", "atscale_conn_id")
+    template_fields: Sequence[str] = (
+        "batch_id",
+        "catalog",
+        "model",
+        "failed_aggregates",
+        "warn_after",
+        "atscale_conn_id",
+    )
     operator_extra_links: Any = BuildHistoryLinks()
     ui_color = "#eaf2fa"
     if not TYPE_CHECKING:
@@ -69,6 +85,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
         catalog: str | None = None,
         model: str | None = None,
         failed_aggregates: str = "warn",
+        warn_after: timedelta | float | str | None = None,
         atscale_conn_id: str = "atscale_default",
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
@@ -78,6 +95,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
         self.catalog = catalog
         self.model = model
         self.failed_aggregates = failed_aggregates
+        self.warn_after = warn_after
         self.atscale_conn_id = atscale_conn_id
         self.deferrable = deferrable
         check_literals(
@@ -85,6 +103,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
             catalog=(catalog, parse_name),
             model=(model, parse_name),
             failed_aggregates=(failed_aggregates, choice(*FAILED_AGGREGATES)),
+            warn_after=(warn_after, optional_seconds),
             atscale_conn_id=(atscale_conn_id, parse_name),
         )
 

@@ -6,6 +6,8 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import conf
+
 from airflow_provider_atscale.assets.atscale import publish_report
 from airflow_provider_atscale.builds.report import summarize
 from airflow_provider_atscale.links.atscale import XCOM_KEY
@@ -14,15 +16,18 @@ from airflow_provider_atscale.tasks.event import is_event_of_other_try
 from airflow_provider_atscale.tasks.lineage import make_lineage
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
 from airflow_provider_atscale.waiting.deadline import Deadline, deferral_timeout
-from airflow_provider_atscale.waiting.policy import Ended, WaitResult
+from airflow_provider_atscale.waiting.policy import Ended, WaitPolicy, WaitResult
+from airflow_provider_atscale.waiting.progress_xcom import KEY as PROGRESS_KEY
+from airflow_provider_atscale.waiting.progress_xcom import ProgressXCom, ended_value
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_atscale.api.models import AggregateInstance, Instances, ModelRef
+    from airflow_provider_atscale.builds.usual import Expectation
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
     from airflow_provider_atscale.tasks.plan import TaskPlan
 
@@ -96,7 +101,11 @@ class RunningTask:
             left = max(plan.deadline.at - time.time(), 0.0)
             limit = deferral_timeout(left, plan.poll_interval, hook.settings.timeout)
         trigger = AtScaleBatchTrigger(
-            **plan.trigger_arguments(), batch_id=batch_id, since=since, seen_in_history=seen_in_history
+            **plan.trigger_arguments(),
+            batch_id=batch_id,
+            since=since,
+            seen_in_history=seen_in_history,
+            push_progress=self.pushes_progress,
         )
         self.operator.defer(trigger=trigger, method_name=method_name, timeout=limit)
 
@@ -121,6 +130,7 @@ class RunningTask:
             failed_aggregates=plan.failed_aggregates,
             next_step=next_step,
             history_url=hook.history_url(ref, batch_id),
+            expectation=plan.expectation,
         )
 
     def judge(
@@ -137,6 +147,8 @@ class RunningTask:
         """
         instances: list[AggregateInstance] = []
         if isinstance(result, Ended):
+            if self.pushes_progress:
+                self.push_progress(ended_value(result.batch, plan.expectation, time.time()))
             batch_id = result.batch.id
             instances.extend(result.batch.instances or ())
         wait = self.wait_context(hook, plan, batch_id, next_step)
@@ -149,7 +161,7 @@ class RunningTask:
             return listed
 
         report = conclude(result, wait, read_instances)
-        self.log.info("%s is %s: %s", wait, report["status"], summarize(report))
+        self.log.info("%s. %s", summarize(report), wait)
         self.report, self.instances = report, instances
         return report
 
@@ -167,6 +179,29 @@ class RunningTask:
         """Push an XCom, unless the user has switched that off."""
         if self.operator.do_xcom_push:
             self.context["ti"].xcom_push(key=key, value=value)
+
+    @property
+    def pushes_progress(self) -> bool:
+        """Whether the task writes the XCom ``progress``."""
+        return bool(self.operator.do_xcom_push) and conf.getboolean("atscale", "progress_xcom", fallback=True)
+
+    def push_progress(self, value: dict[str, Any] | None) -> None:
+        """Write the progress; a write that fails is logged and nothing more."""
+        if value is None:
+            return
+        try:
+            self.context["ti"].xcom_push(key=PROGRESS_KEY, value=value)
+        except Exception as error:
+            self.log.debug(
+                "The XCom %s could not be written (%s: %s)", PROGRESS_KEY, type(error).__name__, error
+            )
+
+    def progress_writer(self, expectation: Expectation) -> Callable[[WaitPolicy, float], None] | None:
+        """Return what writes the progress after each poll on a worker; None if it is not to be written."""
+        if not self.pushes_progress:
+            return None
+        xcom = ProgressXCom(expectation)
+        return lambda policy, now: self.push_progress(xcom.due(policy, now))
 
     def lineage(self) -> Any:
         """Return OpenLineage's facets of the batch."""

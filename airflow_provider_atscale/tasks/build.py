@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 
+from airflow_provider_atscale import metrics
 from airflow_provider_atscale.api.models import HistoryUnavailable, aggregates_of, kind_of
 from airflow_provider_atscale.api.observation import Seen
 from airflow_provider_atscale.api.values import iso
@@ -34,6 +35,7 @@ from airflow_provider_atscale.builds.start import (
     store_outcome,
 )
 from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, BuildKey, BuildStateStore, StartNew
+from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.exceptions import (
     AtScaleBatchFailedError,
     AtScaleBatchNotFoundError,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_atscale.api.observation import Observation
     from airflow_provider_atscale.waiting.deadline import Deadline
 
 
@@ -154,6 +157,7 @@ class BuildTask(RunningTask):
         failed_aggregates = parse_choice(given.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
         poll_interval = parse_seconds(given.poll_interval, "poll_interval")
         timeout = optional_seconds(given.timeout, "timeout")
+        warn_after = optional_seconds(given.warn_after, "warn_after")
         catalog, model = parse_name(given.catalog, "catalog"), parse_name(given.model, "model")
         now = time.time()
         deadline = self.deadline(timeout, now)
@@ -169,6 +173,7 @@ class BuildTask(RunningTask):
             failed_aggregates=failed_aggregates,
             try_number=self.try_number,
             build=request,
+            expectation=Expectation(warn_after),
         )
         return plan, request
 
@@ -240,15 +245,20 @@ class BuildTask(RunningTask):
             lost_reply_window=conf.getfloat("atscale", "lost_reply_window", fallback=120.0),
         )
         step = self._obtain_batch(hook, plan, self._starter)
-        plan = plan.with_origin(step.origin)
+        # A wait for another batch may have learnt how long builds of another kind take.
+        plan = replace(plan, origin=step.origin, expectation=Expectation(plan.expectation.warn_after))
         self._batch_id = step.batch_id
+        self._count(plan, step.origin)
         self._publish_batch(hook, plan, step.batch_id)
         if isinstance(step, FinishedBatch):
             return self._report_again(hook, plan, step.batch_id)
+        first = hook.observe_batch(plan.ref, step.batch_id) if request.wait_for_completion else None
+        if first is not None:
+            plan.expectation.learn(first, request.is_full_build)
         self._log_start(hook, plan, request, step)
-        if not request.wait_for_completion:
+        if first is None:
             return step.batch_id
-        result = self._wait(hook, plan, step.batch_id, "execute_complete")
+        result = self._wait(hook, plan, step.batch_id, "execute_complete", first)
         return self._conclude(hook, plan, store, step.batch_id, result)
 
     def _obtain_batch(
@@ -265,20 +275,34 @@ class BuildTask(RunningTask):
             result = self._wait(hook, plan, step.batch.id, "execute_after_running")
             self._after_other_batch(hook, plan, step.batch.id, result)
 
-    def _wait(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str, method_name: str) -> WaitResult:
+    def _wait(
+        self,
+        hook: AtScaleHook,
+        plan: TaskPlan,
+        batch_id: str,
+        method_name: str,
+        first: Observation | None = None,
+    ) -> WaitResult:
         """Wait for a batch here, or defer; a batch that has ended never defers."""
         since = time.time()
+        seen = hook.observe_batch(plan.ref, batch_id) if first is None else first
         if self.operator.deferrable:
-            seen = hook.observe_batch(plan.ref, batch_id)
             is_listed = isinstance(seen, Seen) and seen.batch.instances is None
             if isinstance(seen, Seen) and is_listed and not seen.batch.is_running:
                 return Ended(seen.batch)
             self.defer(hook, plan, batch_id, method_name, since=since, seen_in_history=is_listed)
         subject = f"Batch {batch_id}"
+        polled = [seen]
         return wait_blocking(
-            lambda: hook.observe_batch(plan.ref, batch_id),
+            lambda: polled.pop() if polled else hook.observe_batch(plan.ref, batch_id),
             WaitPolicy(since, plan.poll_interval, load_tolerance(), subject),
-            Progress(self.log, f"{subject} of {plan.ref}", since),
+            Progress(
+                self.log,
+                f"{subject} of {plan.ref}",
+                since,
+                plan.expectation,
+                self.progress_writer(plan.expectation),
+            ),
             plan.deadline,
             is_stopped=self._is_stopped,
         )
@@ -319,11 +343,14 @@ class BuildTask(RunningTask):
         try:
             report = self.judge(hook, plan, batch_id, result, next_step)
         except (AtScaleBatchFailedError, AtScaleBatchSupersededError):
+            self._count(plan, "failed", result)
             store_outcome(store, self.log, FAILED, batch_id)
             raise
         except AtScaleBatchNotFoundError:
+            self._count(plan, "lost")
             store_outcome(store, self.log, LOST, batch_id)
             raise
+        self._count(plan, "done", result)
         store_outcome(store, self.log, DONE, batch_id)
         self.publish_report(report)
         return batch_id
@@ -342,6 +369,13 @@ class BuildTask(RunningTask):
 
     # --- what others see ---
 
+    def _count(self, plan: TaskPlan, event: str, result: WaitResult | None = None) -> None:
+        """Emit metrics of a build: what happened to it and, at its end, how long it took."""
+        tags = metrics.build_tags(plan.ref, kind_of(plan.build.is_full_build if plan.build else None))
+        metrics.count(f"atscale.build.{event}", tags=tags)
+        if isinstance(result, Ended) and result.batch.seconds is not None:
+            metrics.time("atscale.build.duration", result.batch.seconds, tags={**tags, "outcome": event})
+
     def _publish_batch(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str) -> None:
         """Push the link and XCom ``batch`` before the wait."""
         self.publish_link(hook, plan.ref, batch_id)
@@ -352,14 +386,18 @@ class BuildTask(RunningTask):
         if step.batch is not None and step.batch.is_full_build is not None:
             kind = step.batch.is_full_build
         estimate = step.batch.estimate_ms if step.batch else None
+        batch_began = (step.batch.started or step.batch.created) if step.batch else None
+        usual = plan.expectation.describe(batch_began.timestamp() if batch_began else time.time())
         self.log.info(
-            "%s build of %s at %s: batch %s (%s)%s. Build history: %s",
-            kind_of(kind).capitalize(),
-            plan.ref,
-            hook.edition.base_url,
+            "%s %s, %s%s%s. Batch %s (%s) at %s. Build history: %s",
+            "Building" if step.origin == "started" else "Waiting for a build of",
+            plan.ref.label,
+            kind_of(kind),
+            f"; {usual}" if usual else "",
+            f"; AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
             step.batch_id,
             step.origin,
-            f", AtScale estimates {estimate / 1000:.0f} s" if estimate else "",
+            hook.edition.base_url,
             self.link,
         )
 

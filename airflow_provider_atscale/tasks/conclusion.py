@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import AggregateInstance, Batch, Instances, ModelRef, Phase, kind_of
 from airflow_provider_atscale.builds.report import describe_failures, format_duration, make_report
+from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleBatchFailedError,
@@ -38,6 +39,7 @@ class WaitContext:
     :param failed_aggregates: What to do if a done batch lacks aggregates: warn, fail or ignore.
     :param next_step: What to do about a wait that ended without the batch.
     :param history_url: Address of the build history page.
+    :param expectation: How long the batch should take.
     """
 
     server: str
@@ -48,11 +50,18 @@ class WaitContext:
     failed_aggregates: str = "warn"
     next_step: str = ""
     history_url: str | None = None
+    expectation: Expectation = field(default_factory=Expectation)
 
     def __str__(self) -> str:
         batch = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
         model = f" of {self.ref}" if self.ref else ""
         return f"{batch}{model} at {self.server}"
+
+    @property
+    def label(self) -> str:
+        """What was waited for, in few characters: for the beginning of a line."""
+        batch = f"batch {self.batch_id}" if self.batch_id else "the newest batch"
+        return self.ref.label if self.ref else batch
 
     @property
     def page(self) -> str:
@@ -75,6 +84,8 @@ class WaitContext:
             origin=self.origin,
             is_full_build=self.is_full_build,
             instances=instances,
+            usual_seconds=self.expectation.usual_seconds,
+            late=self.expectation.is_late(batch.seconds),
         )
 
 
@@ -105,28 +116,33 @@ def _timeout_error(result: TimedOut, wait: WaitContext) -> AtScaleTimeoutError:
     after = f"within {result.limit}, {format_duration(result.seconds)} after the wait began"
     answer = f" The last poll: {result.last_answer}." if result.last_answer else ""
     if result.last_status is None:
+        what = f"a batch of {wait.label}" if wait.ref else wait.label
+        step = wait.next_step
+        if wait.origin == "watched":
+            step = f"Check batch_id, catalog and model: the batch may belong to another one. See {wait.page}."
         return AtScaleTimeoutError(
-            f"{wait} was not seen {after}.{answer} If the build runs, it goes on in AtScale. {wait.next_step}"
+            f"Not found: {what} was not seen {after}.{answer} If the build runs, it goes on in AtScale. {step} "
+            f"{wait}."
         )
     return AtScaleTimeoutError(
-        f"{wait} did not end {after}. Its last status was {result.last_status!r}.{answer} The build goes on in "
-        f"AtScale. {wait.next_step}"
+        f"{_upper(wait.label)} did not end {after}. Its last status was {result.last_status!r}.{answer} The build "
+        f"goes on in AtScale. {wait.next_step} {wait}."
     )
 
 
 def _give_up_error(result: GaveUp, wait: WaitContext) -> AtScaleError:
     if result.kind != "missing":
         return AtScaleWaitError(
-            f"{wait}: {result.reason}. If the build runs, it goes on in AtScale. {wait.next_step}"
+            f"{result.reason}. If the build runs, it goes on in AtScale. {wait.next_step} {wait}."
         )
     if wait.ref is None:
         return AtScaleBatchNotFoundError(
-            f"{wait}: {result.reason}. Without catalog and model the sensor searches only the batch's aggregates, "
-            "and a batch may have none: give the sensor catalog and model."
+            f"{result.reason}. Without catalog and model the sensor searches only the batch's aggregates, "
+            f"and a batch may have none: give the sensor catalog and model. {wait}."
         )
     return AtScaleBatchNotFoundError(
-        f"{wait}: {result.reason}. Look for it at {wait.page}: it may belong to another model or server, or the "
-        "history may have dropped it."
+        f"{result.reason}. Look for it at {wait.page}: it may belong to another model or server, or the "
+        f"history may have dropped it. {wait}."
     )
 
 
@@ -135,10 +151,10 @@ def _judge(
 ) -> dict[str, Any]:
     if batch.phase is Phase.SUPERSEDED:
         raise AtScaleBatchSupersededError(
-            f"{wait} cannot be judged: all its aggregates are deleted, most likely because a later build has "
-            f"replaced them, and there is no permission to read the build history. Look for the later build at "
-            f"{wait.page}: if it ended well, mark the task as success; else {wait.rebuild}. To avoid this, let the "
-            "user of the connection read the build history."
+            f"A build of {wait.label} cannot be judged: all its aggregates are deleted, most likely because a "
+            "later build has replaced them, and there is no permission to read the build history. Look for the "
+            f"later build at {wait.page}: if it ended well, mark the task as success; else {wait.rebuild}. To avoid "
+            f"this, let the user of the connection read the build history. {wait}."
         )
     instances: Sequence[AggregateInstance] | None = batch.instances
     failure: AtScaleError | None = None
@@ -151,48 +167,55 @@ def _judge(
     missing = describe_failures(report)
     if batch.phase is not Phase.SUCCEEDED:
         detail = missing or (f"The reasons could not be read: {failure}" if failure else "AtScale names none.")
-        raise AtScaleBatchFailedError(
-            f"{wait} ended as {batch.status!r}. {detail} See {wait.page}; {wait.rebuild}."
-        )
+        after = "" if batch.seconds is None else f" after {format_duration(batch.seconds)}"
+        # In one of the first two places: which aggregate failed and why, which is news; the status often is not.
+        first = f"{detail} The build ended as {batch.status!r}."
+        if not missing:
+            first = f"{_upper(wait.label)} ended as {batch.status!r}. {detail}"
+        raise AtScaleBatchFailedError(f"Failed{after}: {first} See {wait.page}; {wait.rebuild}. {wait}.")
     if failure is not None:
-        _instances_unreadable(batch, wait, failure)
+        _instances_unreadable(wait, failure)
     if isinstance(instances, Instances) and instances.is_truncated and not missing:
-        _instances_truncated(batch, wait, len(instances))
+        _instances_truncated(wait, len(instances))
     if missing and wait.failed_aggregates == "fail":
         raise AtScaleAggregatesFailedError(
-            f'{wait} is {batch.status!r}, but not complete. {missing} failed_aggregates="fail" makes this an '
-            f"error. See {wait.page}; {wait.rebuild}."
+            f'Built, but not complete: {missing} failed_aggregates="fail" makes this an error. See {wait.page}; '
+            f"{wait.rebuild}. {wait}."
         )
     if None not in (wait.is_full_build, batch.is_full_build) and wait.is_full_build != batch.is_full_build:
         log.warning(
-            "%s: AtScale reports the batch as %s, but the task asked for %s",
-            wait,
+            "AtScale reports the batch as %s, but the task asked for %s. %s",
             batch.kind,
             kind_of(wait.is_full_build),
+            wait,
         )
     if missing and wait.failed_aggregates == "warn":
-        log.warning("%s is %s, but not complete. %s", wait, batch.status, missing)
+        log.warning("Done, but not complete: %s %s", missing, wait)
     return report
 
 
-def _instances_unreadable(batch: Batch, wait: WaitContext, failure: AtScaleError) -> None:
+def _instances_unreadable(wait: WaitContext, failure: AtScaleError) -> None:
     if wait.failed_aggregates == "fail":
         raise AtScaleWaitError(
-            f"{wait} is {batch.status!r}, but its aggregates could not be read, and "
-            f'failed_aggregates="fail" needs them: {failure} A retry of the task reads them again.'
+            f'Done, but its aggregates could not be read, and failed_aggregates="fail" needs them: {failure} A '
+            f"retry of the task reads them again. {wait}."
         ) from failure
-    log.warning("%s is %s; its aggregates could not be read: %s", wait, batch.status, failure)
+    log.warning("Done, but its aggregates could not be read: %s %s", failure, wait)
 
 
-def _instances_truncated(batch: Batch, wait: WaitContext, listed: int) -> None:
+def _instances_truncated(wait: WaitContext, listed: int) -> None:
     text = (
-        f"{wait} is {batch.status!r}. AtScale lists {listed} of its aggregates, all of them built, and cannot list "
+        f"Done, but maybe not complete: AtScale lists {listed} aggregates, all of them built, and cannot list "
         "whether there are more"
     )
     if wait.failed_aggregates == "fail":
         raise AtScaleWaitError(
             f'{text}; failed_aggregates="fail" needs the whole list. Look at {wait.page}, or set '
-            'failed_aggregates="warn" for this model.'
+            f'failed_aggregates="warn" for this model. {wait}.'
         )
     if wait.failed_aggregates == "warn":
-        log.warning("%s", text)
+        log.warning("%s. %s", text, wait)
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

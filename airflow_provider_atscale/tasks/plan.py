@@ -9,13 +9,14 @@ through the trigger as JSON, and is read back strictly.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.api.values import is_number
 from airflow_provider_atscale.arguments import FAILED_AGGREGATES, ON_RUNNING
 from airflow_provider_atscale.builds.request import BuildRequest
+from airflow_provider_atscale.builds.usual import Expectation, parse_expectation
 from airflow_provider_atscale.waiting.deadline import Deadline, parse_deadline
 
 
@@ -33,6 +34,7 @@ class TaskPlan:
     :param origin: How the task obtained its batch: started, attached, adopted or watched.
     :param try_number: Which try of the task it is.
     :param build: What to build; None for the sensor.
+    :param expectation: How long the batch should take.
     """
 
     conn_id: str
@@ -44,6 +46,7 @@ class TaskPlan:
     origin: str = "started"
     try_number: int = 1
     build: BuildRequest | None = None
+    expectation: Expectation = field(default_factory=Expectation)
 
     @property
     def until(self) -> float | None:
@@ -64,6 +67,7 @@ class TaskPlan:
             "model": self.ref.model,
             "poll_interval": self.poll_interval,
             "deadline": self.deadline.to_json() if self.deadline else None,
+            "expectation": self.expectation.to_json(),
             "payload": {
                 "began": self.began,
                 "failed_aggregates": self.failed_aggregates,
@@ -128,6 +132,7 @@ def parse_plan(event: Mapping[str, Any]) -> TaskPlan:
         ref=ModelRef(*(values[name] for name in ("catalog_id", "model_id", "catalog", "model"))),
         poll_interval=values["poll_interval"],
         deadline=parse_deadline(event.get("deadline")),
+        expectation=parse_expectation(event.get("expectation")),
         **{**rest, "build": build},
     )
 

@@ -22,7 +22,8 @@ from airflow_provider_atscale.api.observation import (
     observe_found,
     observe_newest,
 )
-from airflow_provider_atscale.arguments import FAILED_AGGREGATES, parse_choice, parse_name
+from airflow_provider_atscale.arguments import FAILED_AGGREGATES, optional_seconds, parse_choice, parse_name
+from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.client.retries import TRIES
 from airflow_provider_atscale.compat import first_reschedule_date
 from airflow_provider_atscale.exceptions import (
@@ -68,6 +69,7 @@ class WaitTask(RunningTask):
         self._progress: Progress | None = None
         #: Seconds until the next poll; None before the first.
         self._delay: float | None = None
+        self._expectation = Expectation()
 
     # --- entry points ---
 
@@ -155,6 +157,7 @@ class WaitTask(RunningTask):
         """Check the arguments before any request; return the batch to wait for, None for the newest."""
         catalog, model, batch_id = self.operator.catalog, self.operator.model, self.operator.batch_id
         parse_choice(self.operator.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
+        optional_seconds(self.operator.warn_after, "warn_after")
         if (catalog is None) != (model is None):
             raise AtScaleConfigurationError(
                 f"catalog is {catalog!r} and model is {model!r}: give both, or neither of them."
@@ -184,6 +187,7 @@ class WaitTask(RunningTask):
             deadline=self.deadline(self.operator.timeout, now),
             failed_aggregates=self.operator.failed_aggregates.strip().lower(),
             origin="watched",
+            expectation=self._expectation,
             try_number=self.try_number,
         )
 
@@ -219,12 +223,16 @@ class WaitTask(RunningTask):
             since = first.timestamp() if first else time.time()
             subject = f"Batch {batch_id}" if batch_id else "The newest batch"
             self._policy = WaitPolicy(since, self.operator.poke_interval, load_tolerance(), subject)
-            self._progress = Progress(self.log, subject, since)
+            self._expectation = Expectation(optional_seconds(self.operator.warn_after, "warn_after"))
+            elsewhere = self.operator.reschedule or self.operator.deferrable
+            writer = None if elsewhere else self.progress_writer(self._expectation)
+            self._progress = Progress(self.log, subject, since, self._expectation, writer)
             store: Any = self.context.get("task_state_store")
             if first is not None and store is not None:
                 stored = store.get(STATE_KEY)
                 if isinstance(stored, dict) and stored.get("since") == since:
                     self._policy.restore(stored)
+                    self._expectation.is_warned = stored.get("is_warned") is True
         return self._policy, self._progress
 
     def _first_poke(self) -> Any:
@@ -237,7 +245,8 @@ class WaitTask(RunningTask):
         if not self.operator.reschedule or store is None:
             return
         try:
-            store.set(STATE_KEY, {**policy.to_json(), "since": policy.since})
+            state = {**policy.to_json(), "since": policy.since, "is_warned": self._expectation.is_warned}
+            store.set(STATE_KEY, state)
         except Exception as error:
             self.log.warning(
                 "The state of this poke could not be written to Airflow's task state store (%s: %s)",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import logging
 import math
 import random
 import time
@@ -12,16 +15,22 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_atscale.api.models import ModelRef, batch_to_json
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
+from airflow_provider_atscale.builds.usual import parse_expectation
 from airflow_provider_atscale.client.retries import LAST_POLL
 from airflow_provider_atscale.client.shared_connection import shared_connection
+from airflow_provider_atscale.compat import apush_xcom
 from airflow_provider_atscale.waiting.deadline import parse_deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import JITTER, Ended, Wait, WaitPolicy, next_poll_delay
 from airflow_provider_atscale.waiting.progress import Progress
+from airflow_provider_atscale.waiting.progress_xcom import KEY as XCOM_KEY
+from airflow_provider_atscale.waiting.progress_xcom import ProgressXCom
 from airflow_provider_atscale.waiting.shared import Subscription
 from airflow_provider_atscale.waiting.tolerance import load_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+log = logging.getLogger(__name__)
 
 #: The shortest wait, in seconds. Airflow's scheduler learns once per loop that a task has deferred. A task that
 #: is queued again before that looks killed to the scheduler, which costs a try.
@@ -46,6 +55,8 @@ class AtScaleBatchTrigger(BaseTrigger):
     :param poll_interval: The longest time between two polls, in seconds.
     :param seen_in_history: Whether the build history has listed the batch.
     :param deadline: When the wait ends without the batch: epoch seconds ``at``, and which ``limit`` it is.
+    :param expectation: How long the batch should take, as JSON values.
+    :param push_progress: Whether to write the XCom ``progress``.
     :param payload: JSON values that the event gives back.
     """
 
@@ -62,6 +73,8 @@ class AtScaleBatchTrigger(BaseTrigger):
         poll_interval: float,
         seen_in_history: bool = False,
         deadline: dict[str, Any] | None = None,
+        expectation: dict[str, Any] | None = None,
+        push_progress: bool = False,
         payload: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
@@ -75,6 +88,8 @@ class AtScaleBatchTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.seen_in_history = seen_in_history
         self.deadline = deadline
+        self.expectation = expectation
+        self.push_progress = push_progress
         self.payload = payload
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -92,6 +107,8 @@ class AtScaleBatchTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "seen_in_history": self.seen_in_history,
                 "deadline": self.deadline,
+                "expectation": self.expectation,
+                "push_progress": self.push_progress,
                 "payload": self.payload,
             },
         )
@@ -117,11 +134,18 @@ class AtScaleBatchTrigger(BaseTrigger):
             watch = WaitPolicy(
                 self.since, self.poll_interval, load_tolerance(), subject, seen_in_history=self.seen_in_history
             )
-            progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since)
+            expected = parse_expectation(self.expectation)
+            progress = Progress(
+                self.log, f"{subject} of {ref}" if self.model else subject, self.since, expected
+            )
+            progress_xcom = ProgressXCom(expected)
             while True:
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
                 progress.log_observation(observation, watch, now)
+                self.expectation = expected.to_json()
+                if self.push_progress and isinstance(decision, Wait):
+                    await self._push(progress_xcom.due(watch, now))
                 if isinstance(decision, Ended):
                     batch = decision.batch
                     return self._event("ended", batch.id, subscription.ref, batch=batch_to_json(batch))
@@ -141,6 +165,20 @@ class AtScaleBatchTrigger(BaseTrigger):
                     )
                 observation = await _poll(subscription, decision.seconds, until)
 
+    async def _push(self, value: dict[str, Any] | None) -> None:
+        """Write the progress; a write that fails is logged and nothing more."""
+        if value is None or self.task_instance is None:
+            return
+        # Separate and shielded: if a cancelled trigger took its request to the supervisor with it, the reply would
+        # be read as that of another trigger's request.
+        write = contextvars.Context().run(
+            asyncio.ensure_future, apush_xcom(self.task_instance, XCOM_KEY, value)
+        )
+        _writes.add(write)
+        write.add_done_callback(_end_of_write)
+        with contextlib.suppress(Exception):
+            await asyncio.shield(write)
+
     def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
         return {
             "status": status,
@@ -152,6 +190,7 @@ class AtScaleBatchTrigger(BaseTrigger):
             "model": ref.model,
             "poll_interval": self.poll_interval,
             "deadline": self.deadline,
+            "expectation": self.expectation,
             "payload": self.payload,
             **facts,
         }
@@ -181,6 +220,16 @@ async def _poll(subscription: Subscription, seconds: float, until: float) -> Obs
         )
     except asyncio.TimeoutError:
         return ReadFailed("AtScale gave no answer before the deadline of the wait")
+
+
+#: The writes that are under way: the event loop keeps only weak references to them.
+_writes: set[asyncio.Task[None]] = set()
+
+
+def _end_of_write(write: asyncio.Task[None]) -> None:
+    _writes.discard(write)
+    if not write.cancelled() and (error := write.exception()) is not None:
+        log.debug("The XCom %s could not be written (%s: %s)", XCOM_KEY, type(error).__name__, error)
 
 
 def _moment(deadline: dict[str, Any] | None) -> float:

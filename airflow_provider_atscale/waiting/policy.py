@@ -227,6 +227,22 @@ class WaitPolicy:
         return Ended(batch)
 
     @property
+    def began(self) -> float:
+        """Epoch seconds at which the batch began, by the server's clock if it says so."""
+        began = (self.batch.started or self.batch.created) if self.batch else None
+        return began.timestamp() if began else self.since
+
+    def is_late(self, late_after: float | None, now: float) -> bool:
+        """
+        Return whether the batch runs for longer than it should.
+
+        :param late_after: Seconds that it should take at most; None: that is not known.
+        :param now: Epoch seconds.
+        """
+        is_running = self.batch is None or self.batch.is_running
+        return late_after is not None and is_running and now - self.began > late_after
+
+    @property
     def seen_in_history(self) -> bool:
         """Whether the history has listed the batch."""
         return self._state.seen_in_history

@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_atscale.api.models import Batch, Phase
+from airflow_provider_atscale import metrics
+from airflow_provider_atscale.api.models import Batch, Phase, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_atscale.waiting.policy import WaitPolicy
 
 #: Seconds after which a wait logs that it still waits, even if nothing has changed.
 HEARTBEAT = 600.0
+#: AtScale's words for a batch that is being built; with the others of that phase it has not begun.
+_RUNNING = ("inprogress", "running")
+
+
+class Expected(Protocol):
+    """How long a batch should take."""
+
+    is_warned: bool
+
+    @property
+    def usual_seconds(self) -> float | None:
+        """How long such a batch usually takes."""
+        ...
+
+    @property
+    def late_after(self) -> float | None:
+        """Seconds after which the batch is late."""
+        ...
+
+    def learn(self, observation: Observation) -> None:
+        """Learn from what a poll has seen."""
+        ...
+
+    def describe(self, began: float) -> str:
+        """Return the usual duration and the expected end."""
+        ...
 
 
 class Progress:
@@ -23,12 +52,24 @@ class Progress:
     :param log: The logger.
     :param subject: What is waited for.
     :param since: Epoch seconds at which the wait began.
+    :param expected: How long the batch should take.
+    :param write: Called after each observation with the policy and the time, to write the progress elsewhere.
     """
 
-    def __init__(self, log: Any, subject: str, since: float) -> None:
+    def __init__(
+        self,
+        log: Any,
+        subject: str,
+        since: float,
+        expected: Expected | None = None,
+        write: Callable[[WaitPolicy, float], None] | None = None,
+    ) -> None:
         self._log = log
         self._subject = subject
         self._since = since
+        self._expected = expected
+        self._told_usual = False
+        self._write = write
         self._logged: tuple[str, str] | None = None
         self._logged_at = 0.0
         self._warned_of_fallback = False
@@ -41,6 +82,11 @@ class Progress:
         :param policy: The wait policy, after it saw it.
         :param now: Epoch seconds.
         """
+        if self._expected is not None:
+            self._expected.learn(observation)
+            self._warn_if_late(self._expected, policy, now)
+        if self._write is not None:
+            self._write(policy, now)
         batch: Batch | None = getattr(observation, "batch", None)
         if batch is not None and batch.instances is not None and not self._warned_of_fallback:
             self._warned_of_fallback = True
@@ -59,7 +105,22 @@ class Progress:
             level = self._log.warning if isinstance(observation, ReadFailed) else self._log.info
             level("Still waiting after %s: %s. %s", duration, policy.last_answer, self._subject)
         elif batch is not None:
-            self._log.info("Status %s after %s%s. %s", batch.status, duration, _details(batch), self._subject)
+            details = _details(batch)
+            usual = self._expected.describe(policy.began) if self._expected else ""
+            if usual and batch.is_running and not self._told_usual:
+                self._told_usual = True
+                details += f"; {usual}"
+            self._log.info("%s after %s%s. %s", _news(batch), duration, details, self._subject)
+
+    def _warn_if_late(self, expected: Expected, policy: WaitPolicy, now: float) -> None:
+        if expected.is_warned or not policy.is_late(expected.late_after, now):
+            return
+        expected.is_warned = True
+        metrics.count("atscale.build.late")
+        usual = expected.describe(policy.began) or f"warn_after is {_duration(expected.late_after or 0.0)}"
+        self._log.warning(
+            "Late: not done after %s, %s. %s", _duration(now - policy.began), usual, self._subject
+        )
 
 
 def _duration(seconds: float) -> str:
@@ -67,6 +128,15 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _news(batch: Batch) -> str:
+    if batch.phase is Phase.WAITING:
+        return "Running" if normalize_status(batch.status) in _RUNNING else f"Not started yet ({batch.status})"
+    if batch.instances is not None:
+        # What instances alone show must be seen twice.
+        return f"Status {batch.status}"
+    return "Done" if batch.phase is Phase.SUCCEEDED else f"Ended as {batch.status}"
 
 
 def _details(batch: Batch) -> str:

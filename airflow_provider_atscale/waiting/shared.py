@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from airflow_provider_atscale import metrics
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.api.observation import (
     Missing,
@@ -33,6 +34,13 @@ _WAKE_AT_ONCE = 50
 _TIMER_PRECISION = 0.05
 
 _pollers: WeakKeyDictionary[SharedConnection, dict[tuple[str, str], ModelPoller]] = WeakKeyDictionary()
+
+
+_subscriptions: set[Subscription] = set()
+
+
+def _count_waiters() -> None:
+    metrics.gauge_of_host("atscale.triggerer.waiters", len(_subscriptions))
 
 
 async def or_read_failed(read: Awaitable[Any]) -> Any:
@@ -137,6 +145,10 @@ class ModelPoller:
                 history = await or_read_failed(
                     self._connection.run(lambda client: client.edition.history(self._ref))
                 )
+            metrics.count("atscale.triggerer.reads", bool(ids) + (None in asked))
+            shared = sum(batch_id in asked for batch_id, _ in self._waiting.values()) - 1
+            if shared > 0:
+                metrics.count("atscale.triggerer.shared_reads", shared)
             for number, (future, (batch_id, _)) in enumerate(list(self._waiting.items()), 1):
                 if number % _WAKE_AT_ONCE == 0:
                     # Each subscriber works on the answer; let other tasks of the event loop run, too.
@@ -182,11 +194,15 @@ class Subscription:
 
     async def __aenter__(self) -> Subscription:
         await self._connection.__aenter__()
+        _subscriptions.add(self)
+        _count_waiters()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _subscriptions.discard(self)
+        _count_waiters()
         try:
             if self._poller is not None:
                 await self._leave(self._poller)

@@ -35,6 +35,8 @@ def test_two_ids_cost_no_request(engine, caller, ref):
     [
         ("Sales", "Internet Sales", ["'Sales'", "'Finance', 'Sales Insights'"]),
         ("sales insights", "Internet Sales", ["'sales insights'", "exactly as shown"]),
+        ("Sales Insights", "Internet Slaes", ["'Internet Slaes' (did you mean 'Internet Sales'?) in "]),
+        ("Sales Insihgts", "Internet Sales", ["'Sales Insihgts' (did you mean 'Sales Insights'?) in "]),
         ("Sales Insights", "Nothing", ["'Nothing'", "'Internet Sales', 'Reseller Sales'"]),
         ("Sales Insights", "General Ledger", ["'General Ledger'", "'Sales Insights'"]),
     ],

@@ -6,13 +6,16 @@ import asyncio
 import importlib
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_provider_atscale.api.models import ModelRef
+from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.client import shared_connection as shared_module
 from airflow_provider_atscale.tasks.event import read_event
 from airflow_provider_atscale.tasks.plan import TaskPlan
+from airflow_provider_atscale.triggers import atscale as trigger_module
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
 from airflow_provider_atscale.waiting.deadline import Deadline
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut
@@ -320,5 +323,109 @@ def test_log_tells_changes_and_no_polls(engine, trigger, ref, logged):
     asyncio.run(main())
     said = [line for line in logged().splitlines() if f"Batch {batch.id}" in line]
     assert len(said) == 2
-    assert "inprogress after" in said[0]
-    assert "done after" in said[1]
+    assert "Running after" in said[0]
+    assert "Done after" in said[1]
+
+
+def test_log_and_event_tell_the_usual_duration_and_that_the_batch_is_late(engine, trigger, ref, logged):
+    for _ in range(5):
+        engine.end_batch(engine.start_batch(None, ref.model_id).id)
+    batch = engine.start_batch(None, ref.model_id)
+    expectation = Expectation(warn_after=0.001).to_json()
+
+    async def main():
+        waiting = trigger(batch.id, poll_interval=0.1, expectation=expectation)
+        task = asyncio.ensure_future(first_event(waiting))
+        await until(lambda: engine.stats.routes.get("history", 0) >= 8, 15)
+        engine.end_batch(batch.id)
+        return await task
+
+    event = asyncio.run(main())
+    assert (event["expectation"]["usual"]["count"], event["expectation"]["is_warned"]) == (5, True)
+    said = logged()
+    assert said.count("Late: not done after") == 1
+    assert said.count("usually 0") == 2
+    assert said.count("expected by") == 2
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """Collect what triggers write to XCom."""
+    kept = []
+
+    async def write(ti, key, value):
+        kept.append((ti, key, value))
+
+    monkeypatch.setattr(trigger_module, "apush_xcom", write)
+    return kept
+
+
+def wait_for(engine, batch, waiting):
+    """Wait with a trigger until it has polled some times and its batch has ended."""
+
+    async def main():
+        task = asyncio.ensure_future(first_event(waiting))
+        await until(lambda: engine.stats.routes.get("history", 0) >= 6, 15)
+        engine.end_batch(batch.id)
+        return await task
+
+    return asyncio.run(main())
+
+
+def test_progress_is_written_at_most_once_a_minute(engine, trigger, ref, written):
+    batch = engine.start_batch(None, ref.model_id)
+    waiting = trigger(batch.id, poll_interval=0.1, push_progress=True)
+    waiting.task_instance = ti = SimpleNamespace(task_id="task")
+    assert wait_for(engine, batch, waiting)["status"] == "ended"
+    [(of, key, value)] = written
+    assert (of, key, value["batch_id"], value["late"]) == (ti, "progress", batch.id, False)
+    json.dumps(value, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("push", "ti"), [(False, SimpleNamespace(task_id="task")), (True, None)], ids=["off", "no task instance"]
+)
+def test_no_progress_is_written(engine, trigger, ref, written, push, ti):
+    batch = engine.start_batch(None, ref.model_id)
+    waiting = trigger(batch.id, poll_interval=0.1, push_progress=push)
+    if ti is not None:
+        waiting.task_instance = ti
+    assert wait_for(engine, batch, waiting)["status"] == "ended"
+    assert written == []
+
+
+def test_a_write_that_fails_does_not_fail_the_wait(engine, trigger, ref, monkeypatch):
+    async def fail(*_):
+        raise RuntimeError("the supervisor is gone")
+
+    monkeypatch.setattr(trigger_module, "apush_xcom", fail)
+    batch = engine.start_batch(None, ref.model_id)
+    waiting = trigger(batch.id, poll_interval=0.1, push_progress=True)
+    waiting.task_instance = SimpleNamespace(task_id="task")
+    assert wait_for(engine, batch, waiting)["status"] == "ended"
+
+
+def test_a_cancelled_trigger_leaves_its_write_alone(engine, trigger, ref, monkeypatch):
+    """Its reply would otherwise be read as that of another trigger's request."""
+    steps = []
+
+    async def slow(*_):
+        steps.append("begun")
+        await asyncio.sleep(0.2)
+        steps.append("ended")
+
+    monkeypatch.setattr(trigger_module, "apush_xcom", slow)
+    batch = engine.start_batch(None, ref.model_id)
+    waiting = trigger(batch.id, poll_interval=0.1, push_progress=True)
+    waiting.task_instance = SimpleNamespace(task_id="task")
+
+    async def main():
+        task = asyncio.ensure_future(first_event(waiting))
+        await until(lambda: steps, 15)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert steps == ["begun"]
+        await asyncio.sleep(0.5)
+
+    asyncio.run(main())
+    assert steps == ["begun", "ended"]

@@ -122,7 +122,7 @@ def test_an_old_engine_tells_how_far_a_batch_is(engine, when, logged, mode):
     when(lambda: engine.batches and engine.stats.routes.get("latest", 0) > 1, go_on)
     task = run_task(AtScaleAggregateBuildOperator, **MODEL, **QUICK, **mode)
     assert task.state == "success", task.errors
-    assert "inprogress after" in (said := logged())
+    assert "Running after" in (said := logged())
     assert ", 50 % done" in said
 
 

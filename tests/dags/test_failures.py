@@ -80,7 +80,7 @@ def test_failed_aggregates(engine, logged, mode, choice, state):
     engine.fail_next("Internet Sales", "done", failed_aggregates=2, message="disk quota exceeded")
     task = build(failed_aggregates=choice, **mode)
     assert task.state == state
-    warned = "is done, but not complete" in logged()
+    warned = "Done, but not complete" in logged()
     assert warned is (choice == "warn")
     if state == "failed":
         assert isinstance(task.error, AtScaleAggregatesFailedError)
@@ -100,7 +100,7 @@ def test_one_repaired_and_one_finally_failed_aggregate(engine, logged, mode, cho
     engine.fail_next("Internet Sales", "done", failed_aggregates=1, repaired_aggregates=1, message="disk quota")
     task = build(failed_aggregates=choice, **mode)
     assert task.state == state
-    assert ("is done, but not complete. 1 of 6 aggregates" in logged()) is (choice == "warn")
+    assert ("Done, but not complete: 1 of 6 aggregates" in logged()) is (choice == "warn")
     if state == "failed":
         assert isinstance(task.error, AtScaleAggregatesFailedError)
         assert "1 of 6 aggregates were not built" in str(task.error)

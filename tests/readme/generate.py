@@ -159,9 +159,9 @@ def options() -> str:
     """Return the table of the section ``[atscale]`` of Airflow's configuration."""
     rows = []
     for name, option in provider_info()["info"]["config"]["atscale"]["options"].items():
-        meaning = option["description"].removeprefix("Seconds that: ").strip()
+        meaning = option["description"].strip()
         rows.append([f"`{name}`", option["default"], meaning])
-    return table(["option", "seconds", "for how long"], rows)
+    return table(["option", "default", "meaning"], rows)
 
 
 def errors() -> str:

@@ -18,6 +18,7 @@ from airflow_provider_atscale.exceptions import (
     AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
+from airflow_provider_atscale.testing.pages import gateway_page, login_page
 
 from .flows import (
     API_TOKEN,
@@ -153,7 +154,7 @@ def test_after_a_refusal_of_the_api_token_the_exchange_is_looked_for_again():
     [
         (refusal(401, "Invalid token format"), AtScaleAuthenticationError, "older than 90 days"),
         (refusal(403, "Forbidden"), AtScaleAuthenticationError, "Generate a new one in Design Center"),
-        (refusal(500, "Oops"), AtScaleApiError, "Could not get a token: .* 500: Oops. .* look at its logs"),
+        (refusal(500, "Oops"), AtScaleApiError, "Could not get a token: HTTP 500: Oops .* look at its logs"),
         (refusal(429), AtScaleApiError, "AtScale gets too many requests"),
         (reply({"accessToken": None}), AtScaleMalformedAnswerError, "carries no 'accessToken'"),
         (reply({"accessToken": ""}), AtScaleMalformedAnswerError, "carries no 'accessToken'"),
@@ -213,7 +214,8 @@ def test_a_login_is_renewed_by_the_lifetime_that_keycloak_tells():
 def test_a_refused_login_says_what_to_check(status):
     answer = reply({"error": "invalid_grant", "error_description": "Invalid user credentials"}, status)
     with pytest.raises(
-        AtScaleAuthenticationError, match=r"invalid_grant, Invalid user credentials\)\. Check login, password"
+        AtScaleAuthenticationError,
+        match=r"invalid_grant, Invalid user credentials; .*If the password is an API token, .* Check login, password",
     ):
         perform(by_password().headers(Area.PUBLIC), in_turn(answer))
 
@@ -288,12 +290,14 @@ def test_a_token_that_another_waiter_has_renewed_is_not_dropped():
         (b"", "empty answer"),
         (b"   ", "empty answer"),
         ("<html>\n<b>502</b>", "<html> <b>502</b>"),
+        (gateway_page(502, "Bad Gateway"), "an HTML page '502 Bad Gateway' of nginx"),
+        (login_page(), "an HTML page 'Sign in'"),
         (b"[" * 100_000, "[" * 200 + "..."),
         ({"message": "word " * 1000}, "word " * 100 + "..."),
     ],
     ids=[
         "container", "list", "installer", "twice", "keycloak", "empty text", "number", "lines", "json list",
-        "nothing", "blanks", "html", "deep", "long",
+        "nothing", "blanks", "html", "nginx", "login page", "deep", "long",
     ],
 )  # fmt: skip
 def test_what_the_server_says(body, said):
@@ -317,9 +321,9 @@ def test_no_answer_whatever_breaks_the_check(body, status):
     [
         (401, AtScaleAuthenticationError, "were not accepted. .*Check the connection's token or password"),
         (403, AtScalePermissionError, "permission denied. .* needs the role boss"),
-        (404, AtScaleApiError, "HTTP 404: No. Check what AtScale's message names"),
-        (429, AtScaleApiError, "HTTP 429: No. AtScale gets too many requests"),
-        (500, AtScaleApiError, "HTTP 500: No. AtScale, or a proxy in front of it, has a problem"),
+        (404, AtScaleApiError, "HTTP 404: No .*/x\\). Check what AtScale's message names"),
+        (429, AtScaleApiError, "HTTP 429: No .*/x\\). AtScale gets too many requests"),
+        (500, AtScaleApiError, "HTTP 500: No .*/x\\). AtScale, or a proxy in front of it, has a problem"),
     ],
 )  # fmt: skip
 def test_each_refusal_names_cause_object_and_next_step(status, kind, said):

@@ -236,32 +236,33 @@ HALF = tuple(
 @pytest.mark.parametrize(
     ("steps", "lines"),
     [
-        ([(1, seen("new"))], ["info: Status new after 1 s. Batch b"]),
-        ([(1, seen("new")), (2, seen("new")), (9, seen("new"))], ["info: Status new after 1 s. Batch b"]),
+        ([(1, seen("new"))], ["info: Not started yet (new) after 1 s. Batch b"]),
+        ([(1, seen("new")), (2, seen("new")), (9, seen("new"))], ["info: Not started yet (new) after 1 s. Batch b"]),
         (
             [(1, seen("new")), (5, BUSY), (9, DONE)],
             [
-                f"info: Status {each}. Batch b"
-                for each in ("new after 1 s", "inprogress after 5 s", "done after 9 s")
+                f"info: {each}. Batch b"
+                for each in ("Not started yet (new) after 1 s", "Running after 5 s", "Done after 9 s")
             ],
         ),
         (
             [(1, BUSY), (HEARTBEAT, BUSY), (HEARTBEAT + 1, BUSY), (HEARTBEAT + 2, BUSY)],
-            ["info: Status inprogress after 1 s. Batch b", "info: Status inprogress after 10 min. Batch b"],
+            ["info: Running after 1 s. Batch b", "info: Running after 10 min. Batch b"],
         ),
         (
             [(1, seen("inprogress", estimate_ms=90_000, progress=12.4))],
-            ["info: Status inprogress after 1 s, AtScale estimates 90 s, 12 % done. Batch b"],
+            ["info: Running after 1 s, AtScale estimates 90 s, 12 % done. Batch b"],
         ),
         (
             [(1, seen("done", estimate_ms=90_000))],
-            ["info: Status done after 1 s. Batch b"],
+            ["info: Done after 1 s. Batch b"],
         ),
+        ([(1, seen("cancelled"))], ["info: Ended as cancelled after 1 s. Batch b"]),
         (
             [(1, ReadFailed("HTTP 503.")), (2, ReadFailed("HTTP 502")), (9, BUSY)],
             [
                 "warning: Still waiting after 1 s: HTTP 503. Batch b",
-                "info: Status inprogress after 9 s. Batch b",
+                "info: Running after 9 s. Batch b",
             ],
         ),
         ([(1, Missing())], ["info: Still waiting after 1 s: the build history does not list it. Batch b"]),
@@ -271,7 +272,7 @@ HALF = tuple(
         ),
     ],
     ids=[
-        "first poll", "no line per poll", "changes", "heartbeat", "estimate", "no estimate at the end",
+        "first poll", "no line per poll", "changes", "heartbeat", "estimate", "no estimate at the end", "cancelled",
         "trouble", "missing", "unknown",
     ],
 )  # fmt: skip
@@ -283,4 +284,4 @@ def test_the_fallback_to_aggregates_is_logged_once():
     shown = seen("inprogress", instances=HALF)
     first, second = lines_of((1, shown), (9, shown))
     assert first.startswith("warning: No permission to read the build history; falling back to aggregates")
-    assert second == "info: Status inprogress after 1 s, 2 of 3 aggregates built. Batch b"
+    assert second == "info: Running after 1 s, 2 of 3 aggregates built. Batch b"

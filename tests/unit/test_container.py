@@ -240,9 +240,7 @@ def test_without_a_date_header_the_servers_clock_is_not_known():
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_history_that_may_not_be_read_is_a_reason_and_no_error(status):
     unavailable = perform(container().history(REF), server(history=refusal(status, "Forbidden resource")))
-    assert unavailable == HistoryUnavailable(
-        f"{HOST}{HISTORY} answered HTTP {status}: Forbidden resource", status
-    )
+    assert unavailable == HistoryUnavailable(f"HTTP {status}: Forbidden resource ({HOST}{HISTORY})", status)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 #: Enough to read and write values, and no more.
 ALLOWED = {
     "__future__", "abc", "base64", "binascii", "collections", "dataclasses", "datetime", "email", "enum",
-    "functools", "json", "math", "pendulum", "re", "types", "typing", "urllib", "uuid",
+    "difflib", "functools", "json", "math", "pendulum", "re", "types", "typing", "urllib", "uuid",
 }  # fmt: skip
 OWN = ("airflow_provider_atscale.exceptions", "airflow_provider_atscale.api")
 CLOCKS = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_atscale.api.models import ModelRef, Phase, batch_to_json, parse_batch
 from airflow_provider_atscale.builds.request import BuildRequest
+from airflow_provider_atscale.builds.usual import Expectation, Usual
 from airflow_provider_atscale.exceptions import AtScaleEventError
 from airflow_provider_atscale.tasks.event import read_event
 from airflow_provider_atscale.tasks.plan import TaskPlan, parse_plan
@@ -61,6 +62,13 @@ plans = st.builds(
     origin=st.sampled_from(["started", "attached", "adopted", "watched"]),
     try_number=st.integers(1, 100),
     build=st.none() | requests,
+    expectation=st.builds(
+        Expectation,
+        st.none() | st.floats(1, 1e6),
+        st.none()
+        | st.builds(Usual, st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6), st.integers(5, 99)),
+        st.booleans(),
+    ),
 )
 
 
@@ -77,9 +85,16 @@ def test_a_plan_has_no_secret_and_nothing_twice():
     arguments = PLAN.trigger_arguments()
     assert API_TOKEN not in json.dumps(arguments)
     assert arguments.keys() == {
-        "atscale_conn_id", "catalog_id", "model_id", "catalog", "model", "poll_interval", "deadline", "payload",
+        "atscale_conn_id", "catalog_id", "model_id", "catalog", "model", "poll_interval", "deadline", "expectation",
+        "payload",
     }  # fmt: skip
     assert arguments["payload"].keys() == {"began", "failed_aggregates", "origin", "try_number", "build"}
+
+
+def test_an_event_of_a_trigger_that_was_made_before_an_upgrade_has_no_expectation():
+    event = event_of(PLAN)
+    del event["expectation"]
+    assert parse_plan(event) == replace(PLAN, expectation=Expectation())
 
 
 def test_origin_is_added_later():
@@ -118,6 +133,8 @@ def changed(path, value):
         (["deadline"], {"at": math.nan, "limit": "timeout"}),
         (["deadline"], {"at": math.inf, "limit": "timeout"}),
         (["deadline"], {"at": 10**400, "limit": "timeout"}),
+        (["expectation"], "soon"),
+        (["expectation"], {"warn_after": "soon", "usual": None, "is_warned": False}),
         (["payload"], None),
         (["payload"], "plan"),
         (["payload"], {}),
@@ -154,7 +171,9 @@ def changed(path, value):
     ids=lambda value: repr(value)[:40],
 )
 def test_a_plan_with_a_wrong_field_is_refused(path, value):
-    with pytest.raises(ValueError, match=f"its .*{path[-1] if path[-1] != 'colour' else ''}|is no deadline"):
+    with pytest.raises(
+        ValueError, match=f"its .*{path[-1] if path[-1] != 'colour' else ''}|is no (deadline|expectation)"
+    ):
         parse_plan(changed(path, value))
 
 

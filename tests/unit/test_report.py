@@ -24,6 +24,7 @@ from airflow_provider_atscale.builds.report import (
     describe_failures,
     summarize,
 )
+from airflow_provider_atscale.builds.usual import Expectation, Usual
 from airflow_provider_atscale.exceptions import (
     AtScaleAggregatesFailedError,
     AtScaleApiError,
@@ -89,6 +90,8 @@ def test_a_batch_that_is_done_is_reported():
         "started": "2025-02-27T09:53:23.100000+00:00",
         "ended": "2025-02-27T09:54:23.100000+00:00",
         "seconds": 60.0,
+        "usual_seconds": None,
+        "late": None,
         "instances": {"active": 1, "deleted": 1, "failed": 1},
         "rows": 100,
         "aggregates": 3,
@@ -162,7 +165,7 @@ def test_a_repaired_aggregate_is_not_missing(policy, log):
     report = end(ended(), *rows, failed_aggregates=policy)
     assert (report["aggregates"], report["failed_aggregates"], report["repaired_attempts"]) == (2, 0, 1)
     assert log.lines == []
-    assert "1 failed attempts were repaired by AtScale" in summarize(report)
+    assert "1 failed attempt repaired by AtScale" in summarize(report)
 
 
 def test_an_aggregate_that_failed_in_every_attempt_is_missing_once():
@@ -243,95 +246,100 @@ WHERE = f"Batch {BATCH_ID} of model 'Internet Sales' of catalog 'Sales Insights'
             TimedOut("timeout", 21_600.0, "inprogress"),
             {},
             AtScaleTimeoutError,
-            f"{WHERE} did not end within timeout, 6.0 h after the wait began. Its last status was "
-            "'inprogress'. The "
-            "build goes on in AtScale. A retry of the task attaches to it.",
+            "Internet Sales (Sales Insights) did not end within timeout, 6.0 h after the wait began. Its last "
+            "status was 'inprogress'. The build goes on in AtScale. A retry of the task attaches to it. "
+            f"{WHERE}.",
         ),
         (
             TimedOut("execution_timeout", 90.0),
             {"batch_id": None},
             AtScaleTimeoutError,
-            f"The newest batch of model 'Internet Sales' of catalog 'Sales Insights' at {HOST} was not seen "
-            "within "
-            "execution_timeout, 90.0 s after the wait began. If the build runs, it goes on in AtScale. A retry of "
-            "the task attaches to it.",
+            "Not found: a batch of Internet Sales (Sales Insights) was not seen within execution_timeout, 90.0 s "
+            "after the wait began. If the build runs, it goes on in AtScale. A retry of the task attaches to it. "
+            f"The newest batch of model 'Internet Sales' of catalog 'Sales Insights' at {HOST}.",
         ),
         (
             TimedOut("timeout", 600.0, None, "the build history does not list it"),
             {},
             AtScaleTimeoutError,
-            f"{WHERE} was not seen within timeout, 10 min after the wait began. The last poll: the build history "
-            "does not list it. If the build runs, it goes on in AtScale.",
+            "Not found: a batch of Internet Sales (Sales Insights) was not seen within timeout, 10 min after the "
+            "wait began. The last poll: the build history does not list it. If the build runs, it goes on in "
+            f"AtScale. A retry of the task attaches to it. {WHERE}.",
+        ),
+        (
+            TimedOut("timeout", 600.0, None, "the build history does not list it"),
+            {"origin": "watched", "ref": None, "next_step": "Raise the sensor's timeout."},
+            AtScaleTimeoutError,
+            f"Not found: batch {BATCH_ID} was not seen within timeout, 10 min after the wait began. The last poll: "
+            "the build history does not list it. If the build runs, it goes on in AtScale. Check batch_id, catalog "
+            f"and model: the batch may belong to another one. See {HOST}/history. Batch {BATCH_ID} at {HOST}.",
         ),
         (
             TimedOut("timeout", 600.0, "done", "HTTP 403"),
             {},
             AtScaleTimeoutError,
-            f"{WHERE} did not end within timeout, 10 min after the wait began. Its last status was 'done'. The "
-            "last poll: HTTP 403. The build goes on in AtScale.",
+            "Internet Sales (Sales Insights) did not end within timeout, 10 min after the wait began. Its last "
+            "status was 'done'. The last poll: HTTP 403. The build goes on in AtScale.",
         ),
         (
             GaveUp("missing", "Batch b has not been in the build history for 5 minutes"),
             {},
             AtScaleBatchNotFoundError,
-            f"{WHERE}: Batch b has not been in the build history for 5 minutes. Look for it at "
-            f"{HOST}/history: it may "
-            "belong to another model or server, or the history may have dropped it.",
+            f"Batch b has not been in the build history for 5 minutes. Look for it at {HOST}/history: it may "
+            f"belong to another model or server, or the history may have dropped it. {WHERE}.",
         ),
         (
             GaveUp("trouble", "Batch b could not be read for 30 minutes"),
             {},
             AtScaleWaitError,
-            f"{WHERE}: Batch b could not be read for 30 minutes. If the build runs, it goes on in AtScale. "
-            "A retry of "
-            "the task attaches to it.",
+            "Batch b could not be read for 30 minutes. If the build runs, it goes on in AtScale. A retry of the "
+            f"task attaches to it. {WHERE}.",
         ),
         (
             GaveUp("unknown", "Batch b has been in an unknown status for 30 minutes: its status is 'archived'"),
             {"ref": None},
             AtScaleWaitError,
-            f"Batch {BATCH_ID} at {HOST}: Batch b has been in an unknown status for 30 minutes: its status is "
-            "'archived'. If the build runs, it goes on in AtScale.",
+            "Batch b has been in an unknown status for 30 minutes: its status is 'archived'. If the build runs, it "
+            "goes on in AtScale.",
         ),
         (
             ended("failed"),
             {},
             AtScaleBatchFailedError,
-            f"{WHERE} ended as 'failed'. 1 of 2 aggregates were not built: s.t2: No space left (failed). See "
-            f"{HOST}/history; a retry of the task builds again.",
+            "Failed after 60.0 s: 1 of 2 aggregates were not built: s.t2: No space left (failed). The build ended "
+            f"as 'failed'. See {HOST}/history; a retry of the task builds again. {WHERE}.",
         ),
         (
             ended("Cancelled"),
             {"origin": "watched", "history_url": None},
             AtScaleBatchFailedError,
-            f"{WHERE} ended as 'Cancelled'. 1 of 2 aggregates were not built: s.t2: No space left (failed). "
-            "See "
-            f"{HOST}; to build again, clear the task that started it.",
+            "Failed after 60.0 s: 1 of 2 aggregates were not built: s.t2: No space left (failed). The build ended "
+            f"as 'Cancelled'. See {HOST}; to build again, clear the task that started it. {WHERE}.",
         ),
         (
             Ended(Batch(BATCH_ID, ALL_DELETED)),
             {"origin": "watched"},
             AtScaleBatchSupersededError,
-            f"{WHERE} cannot be judged: all its aggregates are deleted, most likely because a later build has "
-            "replaced them, and there is no permission to read the build history. Look for "
-            f"the later build at {HOST}/history: if it ended well, mark the task as success; else to build "
-            "again, clear the task that started it. To avoid this, let the user of the connection read the "
+            "A build of Internet Sales (Sales Insights) cannot be judged: all its aggregates are deleted, most "
+            "likely because a later build has replaced them, and there is no permission to read the build "
+            f"history. Look for the later build at {HOST}/history: if it ended well, mark the task as success; else "
+            "to build again, clear the task that started it. To avoid this, let the user of the connection read the "
             "build history.",
         ),
         (
             ended(),
             {"failed_aggregates": "fail"},
             AtScaleAggregatesFailedError,
-            f"{WHERE} is 'done', but not complete. 1 of 2 aggregates were not built: s.t2: No space left "
-            "(failed). "
+            "Built, but not complete: 1 of 2 aggregates were not built: s.t2: No space left (failed). "
             f'failed_aggregates="fail" makes this an error. See {HOST}/history; a retry of the task builds '
-            "again.",
+            f"again. {WHERE}.",
         ),
     ],
     ids=[
         "timeout",
         "execution_timeout",
         "timeout, never seen",
+        "timeout of a sensor, never seen",
         "timeout, last poll uncertain",
         "missing",
         "trouble",
@@ -350,9 +358,15 @@ def test_each_error_names_cause_object_and_next_step(verdict, changes, kind, sai
 @pytest.mark.parametrize(
     ("read", "said"),
     [
-        (unreadable, "The reasons could not be read: Could not read the instances. See"),
-        (lambda: (), "AtScale names none. See"),
-        (lambda: (BUILT,), "AtScale names none. See"),
+        (unreadable, "ended as 'failed'. The reasons could not be read: Could not read the instances. See"),
+        (
+            lambda: (),
+            "Failed after 60.0 s: Internet Sales (Sales Insights) ended as 'failed'. AtScale names none. See",
+        ),
+        (
+            lambda: (BUILT,),
+            "Failed after 60.0 s: Internet Sales (Sales Insights) ended as 'failed'. AtScale names none. See",
+        ),
     ],
     ids=["unreadable", "no instances", "none failed"],
 )
@@ -438,16 +452,41 @@ def test_the_kind_is_what_the_batch_says_or_else_what_was_asked_for(of_batch, as
     assert replace(SUBJECT, is_full_build=asked).report(batch, [])["kind"] == kind
 
 
+USUAL = Usual(median=41.0, low=35.0, high=52.0, count=9)
+
+
+@pytest.mark.parametrize(
+    ("expectation", "usual", "late"),
+    [
+        (Expectation(), None, None),
+        (Expectation(usual=USUAL), 41.0, True),
+        (Expectation(usual=replace(USUAL, high=60.0)), 41.0, False),
+        (Expectation(warn_after=61.0, usual=USUAL), 41.0, False),
+        (Expectation(warn_after=59.0), None, True),
+    ],
+    ids=["nothing is known", "late", "in time", "the user waits longer", "the user waits shorter"],
+)
+def test_the_report_says_whether_the_batch_was_late(expectation, usual, late):
+    """It took 60 seconds."""
+    report = replace(SUBJECT, expectation=expectation).report(ended().batch, [])
+    assert (report["usual_seconds"], report["late"]) == (usual, late)
+
+
 @pytest.mark.parametrize(
     ("origin", "instances", "said"),
     [
         (
             "started",
             [BUILT, NOT_BUILT],
-            "incremental build; started by this task; 60.0 s; aggregates: 1 active, 1 failed; 100 rows",
+            "Done in 60.0 s: 1 of 2 aggregates, 100 rows, incremental, started by this task",
         ),
-        ("adopted", [], "incremental build; adopted; 60.0 s; aggregates: none; 0 rows"),
-        ("watched", None, "incremental build; watched; 60.0 s"),
+        ("adopted", [], "Done in 60.0 s: 0 aggregates, 0 rows, incremental, adopted"),
+        (
+            "adopted",
+            [replace(BUILT, rows=1_234_567)],
+            "Done in 60.0 s: 1 aggregate, 1.2 M rows, incremental, adopted",
+        ),
+        ("watched", None, "Done in 60.0 s: incremental, watched"),
     ],
 )
 def test_a_report_fits_on_a_line(origin, instances, said):

@@ -1,0 +1,101 @@
+"""
+Emit metrics through Airflow, in workers and triggerers.
+
+Whether and where to is Airflow's configuration, in its section ``[metrics]``. A metrics back end that is down never
+fails a task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_atscale.api.models import ModelRef
+
+log = logging.getLogger(__name__)
+
+#: Airflow's metrics in a triggerer: since 3.2, before. The Task SDK has a copy of its own, which only workers set up.
+_IN_TRIGGERER = ("airflow.observability.stats", "airflow.stats")
+
+
+@lru_cache(maxsize=2)
+def _stats(*, in_triggerer: bool) -> Any:
+    if not in_triggerer:
+        from airflow.providers.common.compat.sdk import Stats
+
+        return Stats
+    for name in _IN_TRIGGERER:
+        try:
+            return import_module(name).Stats
+        except (ImportError, AttributeError):
+            continue
+    return None
+
+
+def _emit(send: Callable[[Any], None]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        in_triggerer = False
+    else:
+        in_triggerer = True
+    try:
+        send(_stats(in_triggerer=in_triggerer))
+    except Exception as error:
+        log.debug("A metric could not be emitted: %s: %s", type(error).__name__, error)
+
+
+def count(name: str, number: int = 1, tags: Mapping[str, str] | None = None) -> None:
+    """
+    Add to a counter.
+
+    :param name: Its name.
+    :param number: How much is added.
+    :param tags: Its tags.
+    """
+    _emit(lambda stats: stats.incr(name, number, tags=dict(tags or {})))
+
+
+def time(name: str, seconds: float, tags: Mapping[str, str] | None = None) -> None:
+    """
+    Report a duration.
+
+    :param name: Name of the timer.
+    :param seconds: The duration.
+    :param tags: Its tags.
+    """
+    _emit(lambda stats: stats.timing(name, timedelta(seconds=seconds), tags=dict(tags or {})))
+
+
+def gauge_of_host(name: str, value: float) -> None:
+    """
+    Report a level of this machine, as Airflow does: in its name for StatsD, in a tag for others.
+
+    :param name: Name of the gauge.
+    :param value: The level.
+    """
+    host = socket.gethostname()
+    _emit(lambda stats: stats.gauge(f"{name}.{host}", value))
+    _emit(lambda stats: stats.gauge(name, value, tags={"hostname": host}))
+
+
+def build_tags(ref: ModelRef, kind: str) -> dict[str, str]:
+    """
+    Return the tags of a build's metrics: its kind and, if that is configured, its catalog and model.
+
+    :param ref: The model.
+    :param kind: Full or incremental.
+    """
+    from airflow.providers.common.compat.sdk import conf
+
+    tags = {"kind": kind}
+    if conf.getboolean("atscale", "metrics_model_tags", fallback=False):
+        tags.update(catalog=ref.catalog, model=ref.model)
+    return tags
