@@ -15,7 +15,7 @@ PY := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 CONSTRAINTS := $(wildcard requirements/constraints-airflow-3.3-py$(PY).txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo airflow test lint unit contract dags clients e2e e2e-celery test-matrix nightly bench screenshots dist clean
+.PHONY: help venv demo airflow test lint words docs unit contract dags clients e2e e2e-celery test-matrix nightly bench screenshots dist clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -41,7 +41,7 @@ test: lint $(READY) ## All checks and tests that need no Airflow processes of th
 	@echo "==> Unit, contract and DAG-level tests"
 	@$(RUN) -m pytest -n $(JOBS) --dist loadfile $(PYTEST) $(addprefix --ignore=,$(SLOW)) tests
 
-lint: $(READY) ## ruff, mypy, the layers of the package, spelling
+lint: $(READY) ## ruff, mypy, the layers of the package, spelling, vocabulary
 	@echo "==> ruff"
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
@@ -51,8 +51,14 @@ lint: $(READY) ## ruff, mypy, the layers of the package, spelling
 	@$(VENV)/bin/lint-imports --no-cache
 	@$(RUN) scripts/layers.py --check
 	@$(RUN) scripts/api_calls.py --check
-	@echo "==> codespell"
-	@$(VENV)/bin/codespell airflow_provider_atscale docs example_dags scripts tests README.md CHANGELOG.md
+	@$(MAKE) --no-print-directory words
+
+words: $(READY)
+	@echo "==> codespell, and the words that scripts/vocabulary.txt refuses"
+	@$(VENV)/bin/codespell airflow_provider_atscale docs example_dags scripts tests *.md
+	@! grep -rnEi --include=*.py --include=*.md -f scripts/vocabulary.txt \
+		airflow_provider_atscale docs example_dags README.md CHANGELOG.md SECURITY.md || \
+		{ echo "Choose other words: CONTRIBUTING.md has a style guide"; exit 1; }
 
 unit contract dags: $(READY) ## One suite
 	@$(RUN) -m pytest $(PYTEST) tests/$@
@@ -84,6 +90,15 @@ nightly: test e2e ## Everything that CI has no time for: every supported Airflow
 bench: $(READY) ## Measure the cost beside the peers (QUICK=1 for a short run)
 	@$(RUN) tests/benchmarks/run.py $(if $(QUICK),--quick)
 	@$(if $(QUICK),,$(RUN) tests/readme/generate.py)
+
+$(VENV)/.docs: $(READY) requirements/docs.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "The documentation needs Python 3.11 or newer; name one: make PYTHON=python3.11 docs"; exit 1; }
+	@$(RUN) -m uv pip install --quiet --python $(RUN) -r requirements/docs.txt $(addprefix -c ,$(CONSTRAINTS))
+	@touch $(VENV)/.docs
+
+docs: $(VENV)/.docs ## Build the documentation into build/docs; a warning is an error
+	@$(RUN) -m sphinx -b html -n -W --keep-going -q -E docs build/docs && echo "==> build/docs/index.html"
 
 screenshots: $(READY) ## Check the web UI in a browser and make the pictures of the README
 	@$(RUN) scripts/screenshots.py

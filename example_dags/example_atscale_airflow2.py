@@ -41,7 +41,7 @@ with DAG(
 
     @task
     def load() -> None:
-        """Stand for the load of new data."""
+        """Placeholder for your data load."""
         log.info("The new data is loaded")
 
     build = AtScaleAggregateBuildOperator(
@@ -84,7 +84,7 @@ with DAG(
 
     @task
     def refresh_dashboards(**context: Any) -> None:
-        """Stand for work on the new aggregates."""
+        """Placeholder for work on the new aggregates."""
         # What Airflow 2 calls them, then what Airflow 3 does.
         triggering = context.get("triggering_dataset_events") or context.get("triggering_asset_events") or {}
         for events in triggering.values():

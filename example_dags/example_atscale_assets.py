@@ -6,7 +6,7 @@ that asset and carries the report of the batch. The second DAG is scheduled on t
 first one has built, and reads the report from the event. A build that fails or is skipped starts nothing.
 
 An asset is its URI, ``atscale://<host>/<catalog>/<model>``. Write the host as in your connection; it is not
-looked up here, because a DAG file should ask nobody while it is parsed.
+looked up here, because a DAG file should send no request while it is parsed.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ with DAG(
         outlets=[INTERNET_SALES],
     )
 
+# [START howto_asset_atscale]
 with DAG(
     "example_atscale_asset_consumer",
     schedule=[INTERNET_SALES],
@@ -54,7 +55,7 @@ with DAG(
 
     @task
     def refresh_dashboards(triggering_asset_events: Any = None) -> None:
-        """Stand for work on the new aggregates; events that came close together share one run."""
+        """Placeholder for work on the new aggregates; events close together share one run."""
         for events in (triggering_asset_events or {}).values():
             for event in events:
                 # An event that was made by hand in the web UI has no report.
@@ -67,3 +68,4 @@ with DAG(
                 )
 
     refresh_dashboards()
+# [END howto_asset_atscale]

@@ -85,10 +85,12 @@ def example_atscale_build_after_etl():
         """Print what AtScale has built."""
         log.info("The batch:\n%s", json.dumps(batch_result, indent=2))
 
+    # [START howto_operator_atscale_build]
     build_aggregates = AtScaleAggregateBuildOperator(task_id="build_aggregates", deferrable=True)
 
     load(transform(extract())) >> build_aggregates
     report(build_aggregates.output["batch_result"])
+    # [END howto_operator_atscale_build]
 
 
 example_atscale_build_after_etl()

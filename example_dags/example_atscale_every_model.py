@@ -26,10 +26,14 @@ CONNECTION = "atscale_default"
 CATALOG = "Sales Insights"
 
 
+# [START howto_hook_atscale]
 @task
 def list_models() -> list[dict[str, str]]:
     """Return catalog and model of all that is deployed: the arguments of the operator."""
     return AtScaleHook(CONNECTION).list_models(CATALOG)
+
+
+# [END howto_hook_atscale]
 
 
 @dag(

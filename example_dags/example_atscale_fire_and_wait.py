@@ -5,8 +5,8 @@ With ``wait_for_completion=False`` the operator succeeds as soon as AtScale has 
 the batch's id. Whatever does not need the aggregates runs beside the build. The sensor waits for exactly this
 batch, found by its id: a batch that somebody else starts in the meantime is not taken for it.
 
-The sensor may as well stand in another DAG. There it has no batch id: given only catalog and model it waits
-until the model's newest batch has ended well, and does not wait at all where that has ended long ago.
+The sensor can also be in another DAG. There it has no batch id: given only catalog and model it waits until the
+model's newest batch has ended well, and returns at once if it has already ended.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def example_atscale_fire_and_wait():
 
     @task
     def archive_files() -> None:
-        """Stand for work that does not need the aggregates."""
+        """Placeholder for work that does not need the aggregates."""
         log.info("The loaded files are archived while AtScale builds")
 
     wait = AtScaleBatchSensor(task_id="wait_for_build", batch_id=build.output, deferrable=True)
 
     @task
     def refresh_dashboards(batch_id: str) -> None:
-        """Stand for work that needs the aggregates."""
+        """Placeholder for work that needs the aggregates."""
         log.info("The dashboards are refreshed on the aggregates of batch %s", batch_id)
 
     build >> archive_files()

@@ -1,15 +1,15 @@
 """
-Choose what happens where a batch of the model runs already: wait, attach, skip or fail.
+Choose what happens if a batch of the model already runs: wait, attach, skip or fail.
 
 AtScale builds one batch of a model at a time. When the Design Center, AtScale's scheduler or another DAG got
-there first, the operator's ``on_running`` decides. The first task stands for that somebody else; the three
+there first, the operator's ``on_running`` decides. The first task plays that other starter; the three
 after it meet its batch, each in its own way:
 
 - ``wait``, the default: wait for the other batch to end, then build. Right after a load, because a batch that
   began before the load lacks its data.
-- ``attach``: wait for the other batch instead of building. For models whose batches are all alike, where data
-  that was loaded since the other batch began may wait for the next one.
-- ``skip``: skip the task. For builds that come round often, where one more or less does not matter.
+- ``attach``: wait for the other batch instead of building. For models whose batches are all alike, if data
+  that was loaded since the other batch began can wait for the next one.
+- ``skip``: skip the task. For frequent builds, if one more or less does not matter.
 
 The last task shows ``fail``: nothing but this DAG should build the model, so a running batch is an error.
 """

@@ -3,7 +3,7 @@ Let the kind of failure decide whether and when a build is tried again (Airflow 
 
 A retry of the operator goes on with the batch that the try before it has started, so after trouble with the
 network or a timeout it may come soon: it builds nothing twice. A batch that AtScale itself has ended as failed
-would be built anew, which may take hours and fail in the same way; here a person looks first. Everything that
+would be rebuilt, which may take hours and fail in the same way; here a person looks first. Everything that
 no rule names is retried as ``retries`` and ``retry_delay`` say.
 
 Wrong settings, refused credentials, a missing role and a model that is not deployed need no rule: these errors
@@ -44,7 +44,7 @@ POLICY = ExceptionRetryPolicy(
             reason="Somebody else builds the model",
         ),
         RetryRule(
-            # Stands for aggregates that are missing from a batch, too: that error is a subclass.
+            # Covers aggregates that are missing from a batch too: that error is a subclass.
             exception=AtScaleBatchFailedError,
             action=RetryAction.FAIL,
             reason="AtScale could not build; somebody should read its message first",

@@ -1,7 +1,7 @@
 """
 Do something before a build and undo it after it, and keep that as a group to use again.
 
-Setup and teardown belong together: while the aggregates of a model are built anew, its dashboards show a
+Setup and teardown belong together: while the aggregates of a model are rebuilt, its dashboards show a
 notice. The teardown takes the notice away even if the build has failed, and the DAG is still red then. The task
 group holds all three tasks, so that a second model costs one more line.
 """
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 def build_with_notice(model: str) -> None:
     @setup
     def show_notice(model: str) -> str:
-        """Stand for telling people that a model is being built."""
+        """Placeholder: tell people that a model is being built."""
         log.info("Dashboards on %s: the aggregates are being built", model)
         return model
 
     @teardown
     def remove_notice(model: str) -> None:
-        """Stand for telling people that it is over."""
+        """Placeholder: tell people that the build is over."""
         log.info("Dashboards on %s: no notice any more", model)
 
     noticed = show_notice(model)

@@ -1,9 +1,9 @@
 """
-Let a DAG start when a build ends that Airflow knows nothing of.
+Start a DAG when a build ends that Airflow did not start.
 
 Builds also come from AtScale's scheduler, from people in the Design Center, from another Airflow. An asset
 watcher looks at the model's build history from the triggerer, and makes each batch that ends an event of the
-asset; this DAG is scheduled on that asset. It builds nothing itself, and nobody has to tell Airflow anything.
+asset; this DAG is scheduled on that asset. It builds nothing itself.
 
 Do not also name this asset as an outlet of a task that builds the model: that batch would be two events. On
 Airflow 3.3 and newer no build is missed while the triggerer is down.
@@ -40,7 +40,7 @@ BUILDS = Asset(
 def example_atscale_watcher():
     @task
     def refresh_dashboards(triggering_asset_events: Any = None) -> None:
-        """Stand for work on the new aggregates; events that came close together share one run."""
+        """Placeholder for work on the new aggregates; events close together share one run."""
         for events in (triggering_asset_events or {}).values():
             for event in events:
                 batch = event.extra["payload"]

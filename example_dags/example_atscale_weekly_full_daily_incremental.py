@@ -1,8 +1,8 @@
 """
-Build incrementally each day, and everything anew once a week.
+Build incrementally each day, and fully once a week.
 
-The kind of the build is a template, rendered anew for each run: full on Sundays, incremental on all other days,
-and full whenever somebody says so in the form that Airflow shows before a manual run. The operator reads the
+The kind of the build is a template, rendered for each run: full on Sundays, incremental on all other days,
+and full if you say so in the form that Airflow shows before a manual run. The operator reads the
 rendered text strictly, so "False" means false. Give your DAG ``schedule="@daily"``; the example has no
 schedule, so that it runs only when you ask.
 
@@ -22,10 +22,11 @@ with DAG(
     "example_atscale_weekly_full_daily_incremental",
     schedule=None,
     catchup=False,
-    params={"full": Param(False, type="boolean", title="Build everything anew")},
+    params={"full": Param(False, type="boolean", title="Build everything")},
     tags=["atscale", "example"],
     doc_md=__doc__,
 ):
+    # [START howto_operator_atscale_weekly]
     AtScaleAggregateBuildOperator(
         task_id="build_aggregates",
         atscale_conn_id="atscale_default",
@@ -35,3 +36,4 @@ with DAG(
         grace_period_overrides="{{ {} if " + IS_FULL_BUILD + " else {'factinternetsales': 30} | tojson }}",
         deferrable=True,
     )
+    # [END howto_operator_atscale_weekly]

@@ -16,16 +16,30 @@ LEFT_OUT = {"exceptions", "compat", "metrics", "version", "get_provider_info", "
 
 
 def draw() -> str:
-    """Return the graph of the packages as a Mermaid diagram; imports for type checking do not count."""
+    """Return the packages as boxes, each above all that it imports, and a table; type checking does not count."""
     graph = grimp.build_graph(PACKAGE, exclude_type_checking_imports=True, cache_dir=None)
-    edges = set()
+    imports: dict[str, set[str]] = {}
     for importer in graph.modules:
         for imported in graph.find_modules_directly_imported_by(importer):
             pair = (_package(importer), _package(imported))
             if pair[0] != pair[1] and not LEFT_OUT & {*pair, ""}:
-                edges.add(pair)
-    lines = [f"    {importer} --> {imported}" for importer, imported in sorted(edges)]
-    return "\n".join(["```mermaid", "graph TD", *lines, "```"])
+                imports.setdefault(pair[0], set()).add(pair[1])
+                imports.setdefault(pair[1], set())
+    rows = [f"| `{name}` | {', '.join(sorted(imports[name])) or '-'} |" for name in sorted(imports)]
+    return "\n".join([_boxes(imports), "", "| package | imports |", "| --- | --- |", *rows])
+
+
+def _boxes(imports: dict[str, set[str]]) -> str:
+    def height(name: str) -> int:
+        return max((1 + height(below) for below in imports[name]), default=0)
+
+    heights = {name: height(name) for name in imports}
+    layers = [sorted(n for n in heights if heights[n] == level) for level in sorted({*heights.values()})]
+    width = max(len("   ".join(layer)) for layer in layers) + 2
+    lines = []
+    for layer in reversed(layers):
+        lines += [f"| {'   '.join(layer):^{width}} |", f"+{'-' * (width + 2)}+"]
+    return "\n".join(["```{svgbob}", lines[1], *lines, "```"])
 
 
 def _package(module: str) -> str:

@@ -50,7 +50,7 @@ class Edition(ABC):
     """
     The calls of one server, each a flow.
 
-    ``history`` is read before and after a start to learn what runs, and says if it may not be read. ``batches``
+    ``history`` is read before and after a start to learn what runs, and says if it cannot be read. ``batches``
     is what a wait polls: it knows the ids that it searches, and falls back to the batches' instances.
 
     :param base_url: Scheme, host, port and base path, without a slash at the end.
@@ -133,7 +133,7 @@ class Edition(ABC):
         """
 
     def history(self, ref: ModelRef) -> Flow[History | HistoryUnavailable]:
-        """Read a model's newest batches, or why they may not be read."""
+        """Read a model's newest batches, or why they cannot be read."""
         response = yield from self._newest_history(ref, PAGE_SIZE)
         if response.status in REFUSALS:
             return HistoryUnavailable(self._why_refused(response), response.status)
@@ -168,7 +168,7 @@ class Edition(ABC):
         self, wanted: Collection[str], refusal: Response | None
     ) -> Flow[dict[str, Batch | AtScaleError]]:
         """
-        Judge batches by their instances, because the history may not be read or does not list them.
+        Judge batches by their instances, because the history cannot be read or does not list them.
 
         :param wanted: Ids of the batches.
         :param refusal: The answer instead of the history.
@@ -214,7 +214,7 @@ class Edition(ABC):
         """Return the page of the history that an answer holds."""
 
     def _why_refused(self, response: Response) -> str:
-        """Return why the history may not be read."""
+        """Return why the history cannot be read."""
         return answer_of(response)
 
     # --- instances ---

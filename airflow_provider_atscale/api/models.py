@@ -73,7 +73,7 @@ def kind_of(is_full_build: bool | None) -> str:
     Return ``full``, ``incremental``, or ``build`` if the kind is not known.
 
     ``incremental`` stands for ``isFullBuild=false``. AtScale's API calls that an incremental build, its Design
-    Center a *standard* one: AtScale chooses for each aggregate whether to add to it or to build it anew, and
+    Center a *standard* one: AtScale chooses for each aggregate whether to add to it or to rebuild it, and
     the first build of an aggregate is always full.
     """
     if is_full_build is None:
@@ -113,7 +113,7 @@ class Batch:
 
     :param id: AtScale's id of the batch.
     :param status: AtScale's own word.
-    :param is_full_build: Whether everything is built anew; None if the server does not say.
+    :param is_full_build: Whether everything is rebuilt; None if the server does not say.
     :param batch_type: ``aggregate_batch`` for a rebuild.
     :param created: When the server accepted it.
     :param started: When it began to build.

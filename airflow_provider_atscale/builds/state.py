@@ -35,7 +35,7 @@ What is not guaranteed
   ``on_running="wait"`` and ``"attach"`` both avoid two builds *at the same time*.
 - Without permission to read the build history there is nothing to search: after a lost reply a retry starts a build
   once AtScale accepts it.
-- AtScale may answer 500 and have made the batch all the same. It then counts as another one's batch, and
+- AtScale may answer 500 although it has made the batch. It then counts as another one's batch, and
   ``on_running`` decides: ``wait`` waits for it and builds once more, one after the other.
 - A batch that somebody else started in the same seconds, of the same model and kind, looks like this task's. It
   began after this task's data was loaded, so adopting it is not wrong; two such batches are an error.

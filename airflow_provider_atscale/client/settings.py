@@ -366,7 +366,7 @@ def _warn_of_what_is_ignored(conn: ConnectionLike, extra: Mapping[str, Any]) -> 
     if conn_type != "atscale":
         _warn_once(
             conn.conn_id,
-            f"it has the type {conn_type!r} and is used all the same; change the type to 'atscale' to get the "
+            f"it has the type {conn_type!r} and is used nevertheless; change the type to 'atscale' to get the "
             "right form and the Test button",
         )
     for name in extra.keys() - _READERS.keys():

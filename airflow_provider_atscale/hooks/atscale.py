@@ -338,7 +338,7 @@ class AtScaleHook(BaseHook):
             return start()
         except AtScaleAuthenticationError as refused:
             has_changed = self._reconnect(refused)
-            # The new client logs in anew; a login that was itself refused is not repeated, to lock nobody out.
+            # The new client logs in again; a login that was itself refused is not repeated, to lock nobody out.
             has_expired = posts > 0 and self.settings.auth_type == "password"
             if not has_changed and not has_expired:
                 raise

@@ -33,7 +33,7 @@ def make_lineage(
 
     AtScale does not tell which warehouse it writes to, so the tables are in the namespace of its server.
 
-    :param report: The report of the batch; None where there is none.
+    :param report: The report of the batch; None if there is none.
     :param instances: The aggregate instances that the report was made of.
     """
     if report is None:

@@ -10,13 +10,13 @@ Delivery guarantees
 ===============  ===========================================================================================
 Airflow          each batch that ends is an event
 ===============  ===========================================================================================
-3.3 and newer    at least once, and seldom twice. The batches that have been reported are kept in Airflow's
+3.3 and newer    at least once, and rarely twice. The batches that have been reported are kept in Airflow's
                  asset state store. A batch is added only after Airflow has taken its event and confirmed that
                  it is stored, so builds that end while no triggerer runs are reported when one runs again. A
                  batch is reported twice if the triggerer dies, or the trigger is stopped, in the second or two
                  between event and confirmation, and if two triggerers run the trigger because each takes the
                  other for dead. The ``batch_id`` in the event identifies it.
-3.0 to 3.2       at most once. These versions offer no state store: a triggerer that starts begins anew, and
+3.0 to 3.2       at most once. These versions offer no state store: a triggerer that starts begins again, and
                  builds that end while none runs are never reported.
 ===============  ===========================================================================================
 
@@ -215,7 +215,7 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
             try:
                 self._reported = self._confirmed = self._stored = await self._load()
             except Exception as error:
-                # To begin anew would lose what has ended since the last poll.
+                # To begin again would lose what has ended since the last poll.
                 log.warning("Cannot read which batches of %s have been reported: %s", snapshot.ref, error)
                 return None
         if self._reported is None or self._reported.server != snapshot.server:
@@ -229,7 +229,7 @@ class AtScaleBuildEventTrigger(BaseEventTrigger):
     async def _confirm(self, delivery: Delivery, *, all_stored: bool) -> None:
         """Note that Airflow has stored the events of a snapshot, of all triggers or only of some."""
         if not all_stored:
-            # Airflow does not say whose events are not. If they are this trigger's, it ends and starts anew.
+            # Airflow does not say whose events are not. If they are this trigger's, it ends and starts again.
             self._unclear.append(delivery)
             return
         self._add_confirmed(delivery)

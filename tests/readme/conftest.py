@@ -1,4 +1,4 @@
-"""The README's snippets run in real Airflow, against the local engine."""
+"""The snippets of the documentation run in real Airflow, against the local engine."""
 
 from __future__ import annotations
 

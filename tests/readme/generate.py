@@ -1,8 +1,8 @@
 """
-Write what the README says of arguments, fields, options, errors and costs from where it is declared.
+Write what the documentation says of arguments, fields, options, errors and costs from where it is declared.
 
-Each such table stands in the README between two comments that bear its name. Run as a script, this writes them
-anew; a test fails where the README says something else.
+Each such table is on one page, between two comments with its name. Run as a script, this writes all of them; a test
+fails if a page says something else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+#: All pages that are written by hand: Sphinx reads those in ``docs``.
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+)
 PACKAGE = ROOT / "airflow_provider_atscale"
 RESULTS = ROOT / "tests" / "benchmarks" / "RESULTS.md"
 
@@ -194,7 +201,7 @@ def examples() -> str:
         first = markdown((ast.get_docstring(tree) or "").split("\n\n", 1)[0])
         first = re.sub(r" \(Airflow [\d.]+ and newer\)", "", first)
         name = file.stem.removeprefix("example_atscale_")
-        rows.append([f"[`{name}`](example_dags/{file.name})", needs(tree), first])
+        rows.append([f"[`{name}`](../../example_dags/{file.name})", needs(tree), first])
     return table(["example", "Airflow", "what it shows"], rows)
 
 
@@ -218,7 +225,7 @@ def engine_settings() -> str:
 # --- costs ------------------------------------------------------------------------------------------------
 
 PEERS = ("AtScale", "dbt Cloud", "Databricks")
-#: Beginnings of a heading and of a row of the results page, and what the README calls them.
+#: Beginnings of a heading and of a row of the results page, and what the documentation calls them.
 MEASURED = (
     ("Importing operator and sensor", "CPU, ms", "importing operator and sensor, CPU ms"),
     ("One poll, 1,000 waiters", "CPU per poll", "one poll of 1,000 waiters, CPU µs"),
@@ -260,7 +267,7 @@ def costs(results: str | None = None) -> str:
         if row:
             rows.append([called, *(re.sub(r" \(.*", "", row.get(peer, "")) for peer in PEERS)])
     if not rows:
-        raise ValueError(f"{RESULTS.name} has none of the tables that the README shows")
+        raise ValueError(f"{RESULTS.name} has none of the tables that the documentation shows")
     short = table(["medians", *PEERS], rows, "lrrr")
     goals = [
         (heading.strip(), kind, said)
@@ -274,7 +281,7 @@ def costs(results: str | None = None) -> str:
     )
 
 
-# --- the README -------------------------------------------------------------------------------------------
+# --- the pages --------------------------------------------------------------------------------------------
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "operator": lambda: arguments("operators/atscale.py", "AtScaleAggregateBuildOperator"),
@@ -294,17 +301,27 @@ TABLES: Mapping[str, Callable[[], str]] = {
 }
 
 
-def fill(readme: str) -> str:
-    """Return a README with all tables as they should be."""
+def fill(texts: Mapping[Path, str]) -> dict[Path, str]:
+    """Return pages with all tables as they should be."""
+    filled = dict(texts)
     for name, make in TABLES.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        if readme.count(begin) != 1 or readme.count(end) != 1:
-            raise ValueError(f"The README must have {begin.strip()} and {end} once")
-        before, _, rest = readme.partition(begin)
-        readme = f"{before}{begin}\n{make()}\n\n{end}{rest.partition(end)[2]}"
-    return readme
+        pages = [page for page, text in filled.items() if begin in text]
+        if len(pages) != 1 or filled[pages[0]].count(begin) != 1 or filled[pages[0]].count(end) != 1:
+            raise ValueError(f"Exactly one page must have {begin.strip()} and {end}, once; found: {pages}")
+        before, _, rest = filled[pages[0]].partition(begin)
+        filled[pages[0]] = f"{before}{begin}\n{make()}\n\n{end}{rest.partition(end)[2]}"
+    return filled
+
+
+def main() -> None:
+    """Write the pages that are not up to date."""
+    texts = {page: page.read_text() for page in PAGES}
+    for page, text in fill(texts).items():
+        if text != texts[page]:
+            page.write_text(text)
+            sys.stdout.write(f"{page.relative_to(ROOT)} is up to date again\n")
 
 
 if __name__ == "__main__":
-    README.write_text(fill(README.read_text()))
-    sys.stdout.write(f"{README} is up to date\n")
+    main()

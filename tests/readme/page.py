@@ -1,14 +1,15 @@
-"""What the README is made of: headings, fenced blocks, tables, links."""
+"""What the documentation is made of: headings, fenced blocks, tables, links."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
-from .generate import README
+from .generate import PAGES, ROOT
 
-TEXT = README.read_text()
+TEXTS = {page: page.read_text() for page in PAGES}
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,13 @@ class Block:
     """
     A fenced block.
 
+    :param page: The page that it stands on.
     :param heading: The heading that it stands under.
     :param language: What it is written in.
     :param text: What it says.
     """
 
+    page: Path
     heading: str
     language: str
     text: str
@@ -28,15 +31,16 @@ class Block:
     @property
     def id(self) -> str:
         """What a test of it is called."""
-        return f"{self.heading}: {self.text.splitlines()[0][:40]}".replace("/", "_")
+        place = f"{self.page.relative_to(ROOT)}: {self.heading}: {self.text.splitlines()[0][:40]}"
+        return place.replace("/", "_")
 
 
-def prose(text: str = TEXT) -> str:
+def prose(text: str) -> str:
     """Return a page without its fenced blocks."""
     return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def headings(text: str = TEXT) -> list[str]:
+def headings(text: str) -> list[str]:
     """Return all headings."""
     return re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
 
@@ -48,26 +52,37 @@ def slug(heading: str) -> str:
 
 def section(heading: str) -> str:
     """Return what stands under a heading, without fenced blocks, up to the next one that is not below it."""
-    found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^\1 |\Z)", prose(), re.MULTILINE | re.DOTALL)
-    assert found, heading
-    return found[2]
+    found = []
+    for text in map(prose, TEXTS.values()):
+        for start in re.finditer(rf"^(#+) {re.escape(heading)}\n", text, re.MULTILINE):
+            rest = text[start.end() :]
+            end = re.search(rf"^#{{1,{len(start[1])}}} ", rest, re.MULTILINE)
+            found.append(rest[: end.start()] if end else rest)
+    assert len(found) == 1, (heading, len(found))
+    return found[0]
 
 
 def blocks() -> list[Block]:
-    """Return all fenced blocks."""
+    """Return all fenced blocks of all pages; what a directive of Sphinx holds is Sphinx's to check."""
+    return [block for page, text in TEXTS.items() for block in blocks_of(page, text)]
+
+
+def blocks_of(page: Path, text: str) -> list[Block]:
+    """Return all fenced blocks of a page."""
     found, heading, lines, language = [], "", None, ""
-    for line in TEXT.splitlines():
-        fence = re.match(r" *```(\w*)$", line)
+    for line in text.splitlines():
+        fence = re.match(r" *```(\w*|\{[\w-]+\}.*)$", line)
         if fence and lines is None:
             lines, language = [], fence[1]
         elif fence:
-            found.append(Block(heading, language, textwrap.dedent("\n".join(lines)) + "\n"))
+            if not language.startswith("{"):
+                found.append(Block(page, heading, language, textwrap.dedent("\n".join(lines)) + "\n"))
             lines = None
         elif lines is not None:
             lines.append(line)
         elif line.startswith("#"):
             heading = line.lstrip("# ")
-    assert lines is None, "a block has no end"
+    assert lines is None, f"a block of {page} has no end"
     return found
 
 

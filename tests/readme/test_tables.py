@@ -1,4 +1,4 @@
-"""Every table of the README says what the sources say, and every promise in it has a test that keeps it."""
+"""Every table of the documentation says what the sources say, and every promise has a test that keeps it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TESTS = generate.ROOT / "tests"
 
 def test_what_is_written_from_the_sources_is_up_to_date():
     """If not: ``python tests/readme/generate.py``."""
-    assert generate.fill(page.TEXT) == page.TEXT
+    assert generate.fill(page.TEXTS) == page.TEXTS
 
 
 # --- arguments --------------------------------------------------------------------------------------------
@@ -87,13 +87,13 @@ def test_a_default_that_changes_is_noticed():
 
 def test_the_standard_fields_are_those_of_the_form():
     info = generate.provider_info()["info"]["connection-types"][0]["ui-field-behaviour"]
-    assert [field.strip("`") for field, _, _ in page.rows("The connection")] == list(info["relabeling"])
+    assert [field.strip("`") for field, _, _ in page.rows("Fields")] == list(info["relabeling"])
 
 
 def test_the_default_of_a_field_is_what_the_provider_takes():
     conn = Connection(conn_id="c", conn_type="atscale", host="atscale.example.com", password="token")
     settings = parse_connection(conn)
-    told = {cells[0].strip("`"): cells[2].strip("`") for cells in page.rows("The connection", 1)}
+    told = {cells[0].strip("`"): cells[2].strip("`") for cells in page.rows("Fields", 1)}
     taken = {name: getattr(settings, name) for name in told}
     # A token without a login is what it means here.
     taken["auth_type"] = "auto"
@@ -108,7 +108,7 @@ def test_the_default_of_a_field_is_what_the_provider_takes():
 def test_an_example_is_run_from_the_airflow_on_that_is_told():
     source = (TESTS / "dags" / "test_examples.py").read_text()
     since = ast.literal_eval(re.search(r"^SINCE = (\{.*?\})$", source, re.MULTILINE | re.DOTALL)[1])
-    told = {link: version for link, version, _ in page.rows("More ways to use it")}
+    told = {link: version for link, version, _ in page.rows("Examples")}
     assert told
     for link, version in told.items():
         file = re.search(r"example_dags/(\w+)\.py", link)[1]
@@ -245,7 +245,7 @@ KEPT = {
         "contract/test_trigger.py::test_status_that_nobody_knows",
         "unit/test_models.py::test_only_two_words_are_success",
     ),
-    "the build history may not be read": (
+    "the user has no permission to read the build history": (
         "unit/test_wait_policy.py::test_an_end_that_only_instances_show_must_stay",
         "unit/test_wait_policy.py::test_once_the_history_has_listed_a_batch_only_the_history_ends_it",
     ),

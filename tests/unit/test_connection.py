@@ -283,7 +283,7 @@ def test_a_connection_of_another_type_is_told_once(caplog, monkeypatch, conn_typ
     conn.conn_type = conn_type
     for _ in range(3):
         parse_connection(conn)
-    assert caplog.text.count("it has the type 'http' and is used all the same") == count
+    assert caplog.text.count("it has the type 'http' and is used nevertheless") == count
 
 
 # --- secrets ----------------------------------------------------------------------------------------------
