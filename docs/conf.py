@@ -36,8 +36,8 @@ autodoc_member_order = "bysource"
 
 html_theme = "furo"
 html_title = "AtScale provider"
-html_logo = "images/logo.svg"
-html_favicon = "images/logo.svg"
+html_logo = "integration-logos/airflow-provider-atscale.svg"
+html_favicon = "integration-logos/airflow-provider-atscale.svg"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False

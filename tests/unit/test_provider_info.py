@@ -55,6 +55,16 @@ def test_a_section_is_valid_as_part_of_a_providers_metadata(section):
     assert errors({**rules, "definitions": whole.get("definitions", {})}, INFO[section]) == []
 
 
+def test_guides_and_logo_are_there():
+    """Airflow's registry reads guides from the root of the repository and the logo from the folder ``docs``."""
+    docs = Path(__file__).parents[2] / "docs"
+    if not docs.exists():
+        pytest.skip("this copy of the suites has no docs")
+    [integration] = INFO["integrations"]
+    assert all((docs.parent / guide.lstrip("/")).exists() for guide in integration["how-to-guide"])
+    assert (docs / integration["logo"].lstrip("/")).read_text().startswith("<svg")
+
+
 def test_a_wrong_form_would_be_noticed():
     rules = schema("provider.yaml.schema.json")["properties"]["connection-types"]
     if "conn-fields" not in rules["items"]["properties"]:
