@@ -56,7 +56,7 @@ SMOKE: Suites = {
     "dags": ("-k", "openlineage or example_atscale_airflow2 or example_atscale_fire_and_wait"),
 }
 #: What the suites read besides themselves.
-COPIED = ("tests", "example_dags", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml")
+COPIED = ("tests", "docs", "example_dags", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml")
 #: Seconds that one suite may take on one version, and one test until all threads' stacks are in the log.
 LIMIT = 1500
 STUCK = 240

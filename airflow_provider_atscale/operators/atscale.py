@@ -39,7 +39,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     call to cancel a batch: if the task is stopped or times out, the build goes on in AtScale.
 
     .. seealso::
-        The page "Guarantees" of the documentation says what the task does in each case of trouble.
+        :ref:`Guarantees <guarantees:atscale>` says what the task does in each case of trouble.
 
     :param catalog: Id, name or caption of the catalog; on the installer edition of the project. (templated)
     :param model: Id, name or caption of the model; on the installer edition of the cube. (templated)

@@ -1,4 +1,8 @@
-"""A local AtScale engine: try the provider, and test DAGs, without an AtScale host."""
+"""
+A local AtScale engine: try the provider, and test DAGs, without an AtScale host.
+
+Experimental: settings are added, and defaults follow what becomes known of AtScale.
+"""
 
 from __future__ import annotations
 

@@ -442,6 +442,12 @@ def public_names(path: str) -> list[str]:
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
 
 
+def test_every_class_that_is_named_after_atscale_is_public():
+    for module, names in page.rows("Public names"):
+        classes = {name for name in public_names(module.strip("`")) if name.startswith("AtScale")}
+        assert names.startswith("all") or classes <= set(re.findall(r"`(\w+)`", names)), module
+
+
 def test_every_module_that_airflow_learns_of_is_public():
     info = generate.provider_info()["info"]
     kinds = ("operators", "sensors", "hooks", "triggers")

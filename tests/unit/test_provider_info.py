@@ -58,8 +58,6 @@ def test_a_section_is_valid_as_part_of_a_providers_metadata(section):
 def test_guides_and_logo_are_there():
     """Airflow's registry reads guides from the root of the repository and the logo from the folder ``docs``."""
     docs = Path(__file__).parents[2] / "docs"
-    if not docs.exists():
-        pytest.skip("this copy of the suites has no docs")
     [integration] = INFO["integrations"]
     assert all((docs.parent / guide.lstrip("/")).exists() for guide in integration["how-to-guide"])
     assert (docs / integration["logo"].lstrip("/")).read_text().startswith("<svg")
