@@ -100,7 +100,7 @@ $(VENV)/.docs: $(READY) requirements/docs.txt
 docs: $(VENV)/.docs ## Build the documentation into build/docs; a warning is an error
 	@$(RUN) -m sphinx -b html -n -W --keep-going -q -E docs build/docs && echo "==> build/docs/index.html"
 
-screenshots: $(READY) ## Check the web UI in a browser and make the pictures of the README
+screenshots: $(READY) ## Check the web UI in a browser and make the pictures of the documentation
 	@$(RUN) scripts/screenshots.py
 
 dist: $(READY) ## Build wheel and sdist

@@ -8,7 +8,6 @@ from pathlib import Path
 
 # Autodoc imports Airflow, which else makes a configuration in the user's home.
 os.environ["AIRFLOW_HOME"] = str(Path(__file__).parents[1] / "build" / "airflow")
-os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "WARNING"
 
 #: The address of the repository, once it is known: the footer and the "edit" links lead there.
 REPOSITORY = ""

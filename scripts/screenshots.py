@@ -1,5 +1,5 @@
 """
-Check the provider in a browser, and make the pictures that the README shows.
+Check the provider in a browser, and make the pictures that the documentation shows.
 
 A real Airflow 3.3 and a real Airflow 2.11, each with a local AtScale engine. In each the browser opens the
 connection form of type AtScale, checks every field's label, placeholder and help, fills it, tests the
