@@ -7,7 +7,7 @@ wait in the triggerer, so none of them holds a worker.
 
 The second DAG does the same with the waiting apart. Its operator only starts the batches, all at once, and
 returns before they have ended; a sensor is mapped over the ids that it returns, and finds the models through
-the batches. The other sensor is told the models, which saves it that search: a ``@task`` collects the XCom
+the batches. The other sensor gets the models, so it does not search: a ``@task`` collects the XCom
 ``batch`` of each start, which holds exactly the sensor's arguments, catalog and model by their ids. One of the
 two sensors is enough.
 """

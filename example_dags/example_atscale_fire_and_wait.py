@@ -2,7 +2,7 @@
 Start a build, do other work while AtScale builds, and wait for it later.
 
 With ``wait_for_completion=False`` the operator succeeds as soon as AtScale has started the batch, and returns
-the batch's id. Whatever does not need the aggregates runs beside the build. The sensor waits for exactly this
+the batch's id. Tasks that do not need the aggregates run meanwhile. The sensor waits for exactly this
 batch, found by its id: a batch that somebody else starts in the meantime is not taken for it.
 
 The sensor can also be in another DAG. There it has no batch id: given only catalog and model it waits until the

@@ -3,7 +3,7 @@ Choose what happens if a batch of the model already runs: wait, attach, skip or 
 
 AtScale builds one batch of a model at a time. When the Design Center, AtScale's scheduler or another DAG got
 there first, the operator's ``on_running`` decides. The first task plays that other starter; the three
-after it meet its batch, each in its own way:
+after it find its batch running:
 
 - ``wait``, the default: wait for the other batch to end, then build. Right after a load, because a batch that
   began before the load lacks its data.
@@ -42,7 +42,7 @@ with DAG(
     fail = AtScaleAggregateBuildOperator(
         task_id="fail",
         on_running="fail",
-        # A skipped task skips what follows it, unless that asks for less.
+        # By default a skipped task skips the tasks after it.
         trigger_rule="none_failed",
     )
 

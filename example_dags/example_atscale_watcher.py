@@ -2,8 +2,8 @@
 Start a DAG when a build ends that Airflow did not start.
 
 Builds also come from AtScale's scheduler, from people in the Design Center, from another Airflow. An asset
-watcher looks at the model's build history from the triggerer, and makes each batch that ends an event of the
-asset; this DAG is scheduled on that asset. It builds nothing itself.
+watcher polls the model's build history from the triggerer, and emits an event of the asset for each batch that
+ends; this DAG is scheduled on that asset. It builds nothing itself.
 
 Do not also name this asset as an outlet of a task that builds the model: that batch would be two events. On
 Airflow 3.3 and newer no build is missed while the triggerer is down.
