@@ -1,12 +1,13 @@
 """
-Choose what happens where a batch of the model runs already: wait, attach, skip or fail.
+Choose what happens where a batch of the model runs already: join, wait, attach, skip or fail.
 
 AtScale builds one batch of a model at a time. When the Design Center, AtScale's scheduler or another DAG got
-there first, the operator's ``on_running`` decides. The first task stands for that somebody else; the three
+there first, the operator's ``on_running`` decides. The first task stands for that somebody else; the four
 after it meet its batch, each in its own way:
 
-- ``wait``, the default: wait for the other batch to end, then build. Right after a load, because a batch that
-  began before the load lacks its data.
+- ``join``, the default: if the other batch began after this task did, take it, because it has this task's data;
+  else wait for it to end and look again. So all tasks that need the model share two builds.
+- ``wait``: wait for the other batch to end, then build. Each task makes a build of its own.
 - ``attach``: wait for the other batch instead of building. For models whose batches are all alike, where data
   that was loaded since the other batch began may wait for the next one.
 - ``skip``: skip the task. For builds that come round often, where one more or less does not matter.
@@ -37,6 +38,7 @@ with DAG(
 
     skip = AtScaleAggregateBuildOperator(task_id="skip", on_running="skip")
     attach = AtScaleAggregateBuildOperator(task_id="attach", on_running="attach")
+    join = AtScaleAggregateBuildOperator(task_id="join", on_running="join")
     wait = AtScaleAggregateBuildOperator(task_id="wait", on_running="wait")
 
     fail = AtScaleAggregateBuildOperator(
@@ -46,4 +48,4 @@ with DAG(
         trigger_rule="none_failed",
     )
 
-    somebody_else >> [skip, attach, wait] >> fail
+    somebody_else >> [skip, attach, join, wait] >> fail
