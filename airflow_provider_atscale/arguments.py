@@ -12,7 +12,7 @@ from airflow_provider_atscale.api.values import is_number, is_unicode
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 
 #: What may be done about a batch that already runs, and about aggregates that a done batch lacks.
-ON_RUNNING = ("wait", "attach", "skip", "fail")
+ON_RUNNING = ("join", "wait", "attach", "skip", "fail")
 FAILED_AGGREGATES = ("warn", "fail", "ignore")
 
 #: A text that no template engine changes.
@@ -166,6 +166,23 @@ def optional_seconds(value: Any, name: str) -> float | None:
     :param name: What the value is for, for the error.
     """
     return None if value in (None, "", "None") else parse_seconds(value, name)
+
+
+def optional_count(value: Any, name: str) -> int | None:
+    """
+    Return the whole number, greater than 0, that a value is; None and its text mean that there is none.
+
+    :param value: A number, its text, None, ``""`` or ``"None"``.
+    :param name: What the value is for, for the error.
+    """
+    if value in (None, "", "None"):
+        return None
+    number = _from_json(value, or_else=None) if isinstance(value, str) else value
+    if type(number) is int and number > 0:
+        return number
+    raise AtScaleConfigurationError(
+        f"{name} is {_shown(value)}; it must be a whole number greater than 0, or None. {_CHECK_TEMPLATE}"
+    )
 
 
 def _from_json(text: str, *, or_else: Any) -> Any:

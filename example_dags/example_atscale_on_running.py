@@ -1,12 +1,13 @@
 """
-Choose what happens if a batch of the model already runs: wait, attach, skip or fail.
+Choose what happens if a batch of the model already runs: join, wait, attach, skip or fail.
 
 AtScale builds one batch of a model at a time. When the Design Center, AtScale's scheduler or another DAG got
-there first, the operator's ``on_running`` decides. The first task plays that other starter; the three
+there first, the operator's ``on_running`` decides. The first task plays that other starter; the four
 after it find its batch running:
 
-- ``wait``, the default: wait for the other batch to end, then build. Right after a load, because a batch that
-  began before the load lacks its data.
+- ``join``, the default: if the other batch began after this task did, take it, because it has this task's data;
+  else wait for it to end and look again. So all tasks that need the model share two builds.
+- ``wait``: wait for the other batch to end, then build. Each task makes a build of its own.
 - ``attach``: wait for the other batch instead of building. For models whose batches are all alike, if data
   that was loaded since the other batch began can wait for the next one.
 - ``skip``: skip the task. For frequent builds, if one more or less does not matter.
@@ -37,13 +38,14 @@ with DAG(
 
     skip = AtScaleAggregateBuildOperator(task_id="skip", on_running="skip")
     attach = AtScaleAggregateBuildOperator(task_id="attach", on_running="attach")
+    join = AtScaleAggregateBuildOperator(task_id="join", on_running="join")
     wait = AtScaleAggregateBuildOperator(task_id="wait", on_running="wait")
 
     fail = AtScaleAggregateBuildOperator(
         task_id="fail",
         on_running="fail",
-        # By default a skipped task skips the tasks after it.
+        # A skipped task skips what follows it, unless that asks for less.
         trigger_rule="none_failed",
     )
 
-    somebody_else >> [skip, attach, wait] >> fail
+    somebody_else >> [skip, attach, join, wait] >> fail

@@ -12,7 +12,6 @@ from airflow_provider_atscale.api.values import text_of, value_at
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConnectionError,
-    AtScaleError,
     AtScaleMalformedAnswerError,
     AtScaleNotFoundError,
     AtScalePermissionError,
@@ -46,7 +45,7 @@ class Refused:
     :param error: What to raise if no batch runs.
     """
 
-    error: AtScaleError
+    error: AtScaleStartError
 
 
 StartOutcome = Started | LostReply | Refused

@@ -31,6 +31,7 @@ def make_report(
     server: str,
     ref: ModelRef | None,
     origin: str,
+    joined_at: str | None = None,
     is_full_build: bool | None = None,
     instances: Sequence[AggregateInstance] | None = None,
     usual_seconds: float | None = None,
@@ -43,6 +44,7 @@ def make_report(
     :param server: Address of the AtScale server.
     :param ref: The model, if it is known.
     :param origin: How the task obtained the batch.
+    :param joined_at: The server's time at which the task joined it, if it did.
     :param is_full_build: The kind that was asked for, if it is known.
     :param instances: The batch's aggregate instances; None if they could not be read.
     :param usual_seconds: How long such a batch usually takes, if that is known.
@@ -62,6 +64,7 @@ def make_report(
         "kind": kind_of(is_full_build if batch.is_full_build is None else batch.is_full_build),
         "requested_kind": None if is_full_build is None else kind_of(is_full_build),
         "start": origin,
+        "joined_at": joined_at,
         "created": iso(batch.created),
         "started": iso(batch.started),
         "ended": iso(batch.ended),

@@ -18,9 +18,11 @@ class BuildRequest:
     :param overrides: Grace period overrides.
     :param on_running: What to do if a batch of the model already runs.
     :param wait_for_completion: Whether the task waits for its batch.
+    :param give_up_after: After how many failed batches of the kind no other is started; None: never.
     """
 
     is_full_build: bool
     overrides: Mapping[str, int | float] = field(default_factory=dict)
-    on_running: str = "wait"
+    on_running: str = "join"
     wait_for_completion: bool = True
+    give_up_after: int | None = None

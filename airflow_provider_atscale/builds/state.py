@@ -28,17 +28,23 @@ writes through the worker, so its write fails, and without a stored intent it ne
 ``on_running`` decides. Clearing another task of the same run counts too: it can cost one extra build, never a stale
 success.
 
+*When the task began* is stored at its first look, for ``on_running="join"``: a retry joins what began after the
+first try did, and nothing that has failed for this task. A clear moves that moment forward, because its key differs.
+
 What is not guaranteed
 ----------------------
 
 - Airflow before 3.3 has no task state store: a retry cannot know its own batch, and treats it as a running batch.
-  ``on_running="wait"`` and ``"attach"`` both avoid two builds *at the same time*.
+  ``on_running="join"``, ``"wait"`` and ``"attach"`` all avoid two builds *at the same time*. With ``join`` the
+  first look of each try counts, so a retry waits for what ran before it.
 - Without permission to read the build history there is nothing to search: after a lost reply a retry starts a build
   once AtScale accepts it.
 - AtScale may answer 500 although it has made the batch. It then counts as another one's batch, and
   ``on_running`` decides: ``wait`` waits for it and builds once more, one after the other.
 - A batch that somebody else started in the same seconds, of the same model and kind, looks like this task's. It
-  began after this task's data was loaded, so adopting it is not wrong; two such batches are an error.
+  began after this task's data was loaded, so adopting it is not wrong, unless it lacks this task's
+  ``grace_period_overrides``, which AtScale does not tell. Two such batches are an error; with ``join``, one that
+  certainly began after this task is joined.
 """
 
 from __future__ import annotations
@@ -49,11 +55,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_atscale.api.values import is_number, iso, parse_time
+from airflow_provider_atscale.builds.join import FirstLook, parse_first_look
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.api.models import Batch, History
 
 KEY = "atscale_build"
+LOOK_KEY = "atscale_first_look"
 VERSION = 1
 
 #: How the stored batch was judged.
@@ -187,7 +195,7 @@ class StoredBuild:
     :param key: Which task and build it belongs to.
     :param intent: The intent.
     :param batch_id: The batch, once its id is known.
-    :param origin: How the task obtained the batch: started, attached or adopted.
+    :param origin: How the task obtained the batch: started, joined, attached or adopted.
     :param outcome: How the batch was judged, once it has been.
     """
 
@@ -326,6 +334,8 @@ class BuildStateStore:
         self._store = store
         self._key = key
         self._build: StoredBuild | None = None
+        #: Batches of this task that have failed, as far as this process knows.
+        self.failed_ids: set[str] = set()
 
     @property
     def is_persistent(self) -> bool:
@@ -336,9 +346,28 @@ class BuildStateStore:
         """Decide from the stored state what this try does first."""
         if self._store is None:
             return StartNew()
-        decision = decide(self._store.get(KEY), self._key)
+        stored = self._store.get(KEY)
+        decision = decide(stored, self._key)
         self._build = None if isinstance(decision, StartNew) else decision.build
+        earlier = parse_stored_build(stored)
+        if earlier and earlier.outcome == FAILED and earlier.batch_id and earlier.key == self._key.to_json():
+            self.failed_ids.add(earlier.batch_id)
         return decision
+
+    def load_first_look(self) -> FirstLook | None:
+        """Return when the first try of this task began; None if that is not stored, or the task was cleared."""
+        stored = self._store.get(LOOK_KEY) if self._store is not None else None
+        if not isinstance(stored, Mapping) or stored.get("key") != self._key.to_json():
+            return None
+        try:
+            return parse_first_look(stored.get("look"))
+        except ValueError:
+            return None
+
+    def store_first_look(self, look: FirstLook) -> None:
+        """Store when the task began; raise if that fails."""
+        if self._store is not None:
+            self._store.set(LOOK_KEY, {"key": self._key.to_json(), "look": look.to_json()})
 
     def store_intent(self, intent: StartIntent) -> None:
         """Store the intent; raise if that fails, and then nothing may be started."""
@@ -350,6 +379,8 @@ class BuildStateStore:
 
     def store_outcome(self, outcome: str, batch_id: str | None = None) -> None:
         """Add the outcome to the stored build; raise if that fails."""
+        if outcome == FAILED and batch_id is not None:
+            self.failed_ids.add(batch_id)
         if self._store is None:
             return
         build = self._build or parse_stored_build(self._store.get(KEY))
@@ -364,3 +395,45 @@ class BuildStateStore:
         if self._store is not None:
             self._store.set(KEY, build.to_json())
             self._build = build
+
+
+def store_batch(state: BuildStateStore, log: Any, batch_id: str, origin: str, intent: StartIntent) -> None:
+    """
+    Store the id of a task's batch; if that fails, this try goes on without.
+
+    :param state: The task's stored state.
+    :param log: The task's logger.
+    :param batch_id: The batch.
+    :param origin: How the task obtained it.
+    :param intent: The intent that led to it.
+    """
+    try:
+        state.store_batch(batch_id, origin, intent)
+    except Exception as error:
+        log.error(  # noqa: TRY400 - the trace of a store that is down tells nothing
+            "Batch %s could not be written to Airflow's task state store (%s: %s). This try waits for it all "
+            "the same; if the try dies, a retry searches the build history",
+            batch_id,
+            type(error).__name__,
+            error,
+        )
+
+
+def store_outcome(state: BuildStateStore, log: Any, outcome: str, batch_id: str | None = None) -> None:
+    """
+    Store how a batch was judged; if that fails, a retry judges it again.
+
+    :param state: The task's stored state.
+    :param log: The task's logger.
+    :param outcome: How it was judged.
+    :param batch_id: The batch.
+    """
+    try:
+        state.store_outcome(outcome, batch_id)
+    except Exception as error:
+        log.warning(
+            "The outcome (%s) could not be written to Airflow's task state store (%s: %s); a retry judges it again",
+            f"batch {batch_id} is {outcome}" if batch_id else "no batch was started",
+            type(error).__name__,
+            error,
+        )

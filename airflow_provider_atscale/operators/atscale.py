@@ -12,6 +12,7 @@ from airflow_provider_atscale.arguments import (
     ON_RUNNING,
     check_literals,
     choice,
+    optional_count,
     optional_seconds,
     parse_bool,
     parse_name,
@@ -51,14 +52,22 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         ``aggregate.batch.cube.gracePeriodOverrides.enabled`` of the model. (templated)
     :param grace_period_overrides: Dataset names and how far back AtScale looks for changed rows in each. The numbers
         are passed on unchanged, because AtScale's documentation names no unit. Incremental builds only. (templated)
-    :param on_running: What to do if a batch of the model already runs. ``wait`` (default): wait for it to end, then
-        build, so that the data just loaded is included. ``attach``: wait for it instead of building; it may lack
-        data that was loaded after it began. ``skip``: skip the task. ``fail``: fail the task. (templated)
+    :param on_running: What to do if a batch of the model already runs. ``join`` (default): if it began after this
+        task did, it has the data just loaded, and its outcome is the task's; else wait for it to end and look again.
+        So any number of tasks that need the same model share two builds. ``wait``: wait for it to end, then build.
+        ``attach``: wait for it instead of building; it may lack data that was loaded after it began. ``skip``: skip
+        the task. ``fail``: fail the task. (templated)
     :param failed_aggregates: What to do if the batch is done and some aggregates were not built: ``warn``
         (default), ``fail`` or ``ignore``. (templated)
     :param skip_if_built_within: Skip the task if a successful build finished within this time, as ``timedelta`` or
         seconds. A full build also counts for an incremental request. Checked once, before ``on_running``; on Airflow
         3.3+ not checked by a retry. (templated)
+    :param only_if_newer: Skip the task if the newest asset event of its inlets is older than the start of the last
+        successful build that serves the request. If nothing is known of either, the task builds. Checked like
+        ``skip_if_built_within``. Airflow 3.0+. (templated)
+    :param give_up_after: Fail, without retries and without starting a build, if so many builds of the model and kind
+        have failed one after the other. The task builds again after it was cleared. None (default): never.
+        (templated)
     :param wait_for_completion: Whether to wait until the batch has ended. If False, the task succeeds once the build
         has started; asset events then only mean "started". ``on_running`` still applies. (templated)
     :param deferrable: Whether to wait in the triggerer, which holds no worker. Default: Airflow's
@@ -80,6 +89,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :raises AtScaleNotFoundError: If there is no such catalog or model. Not retried.
     :raises AtScaleStartError: If AtScale refuses to start the batch.
     :raises AtScaleStartUnknownError: If the reply to the start was lost and no batch was found.
+    :raises AtScaleGaveUpError: If the last ``give_up_after`` builds have failed. Not retried.
     :raises AtScaleAlreadyRunningError: If a batch runs and ``on_running`` is ``fail``.
     :raises AtScaleBatchFailedError: If the batch ended without success, or with aggregates missing and
         ``failed_aggregates`` is ``fail``.
@@ -95,6 +105,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         "on_running",
         "failed_aggregates",
         "skip_if_built_within",
+        "only_if_newer",
+        "give_up_after",
         "wait_for_completion",
         "poll_interval",
         "timeout",
@@ -116,9 +128,11 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         model: str,
         is_full_build: bool | str = False,
         grace_period_overrides: Mapping[str, int | float] | str | None = None,
-        on_running: str = "wait",
+        on_running: str = "join",
         failed_aggregates: str = "warn",
         skip_if_built_within: timedelta | float | str | None = None,
+        only_if_newer: bool | str = False,
+        give_up_after: int | str | None = None,
         wait_for_completion: bool | str = True,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float | timedelta | str = 60,
@@ -135,6 +149,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.on_running = on_running
         self.failed_aggregates = failed_aggregates
         self.skip_if_built_within = skip_if_built_within
+        self.only_if_newer = only_if_newer
+        self.give_up_after = give_up_after
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = poll_interval
@@ -148,6 +164,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
             on_running=(on_running, choice(*ON_RUNNING)),
             failed_aggregates=(failed_aggregates, choice(*FAILED_AGGREGATES)),
             skip_if_built_within=(skip_if_built_within, optional_seconds),
+            only_if_newer=(only_if_newer, parse_bool),
+            give_up_after=(give_up_after, optional_count),
             wait_for_completion=(wait_for_completion, parse_bool),
             poll_interval=(poll_interval, parse_seconds),
             timeout=(timeout, optional_seconds),

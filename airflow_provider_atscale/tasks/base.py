@@ -131,6 +131,7 @@ class RunningTask:
             next_step=next_step,
             history_url=hook.history_url(ref, batch_id),
             expectation=plan.expectation,
+            joined_at=plan.joined_at,
         )
 
     def judge(

@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 
 from airflow_provider_atscale import metrics
-from airflow_provider_atscale.api.models import HistoryUnavailable, aggregates_of, kind_of
+from airflow_provider_atscale.api.models import kind_of
 from airflow_provider_atscale.api.observation import Seen
-from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.arguments import (
     FAILED_AGGREGATES,
     ON_RUNNING,
+    optional_count,
     optional_seconds,
     parse_bool,
     parse_choice,
@@ -24,17 +23,17 @@ from airflow_provider_atscale.arguments import (
     parse_overrides,
     parse_seconds,
 )
-from airflow_provider_atscale.builds.freshness import find_fresh
 from airflow_provider_atscale.builds.request import BuildRequest
-from airflow_provider_atscale.builds.start import (
-    BuildStarter,
-    FinishedBatch,
-    OwnBatch,
-    RunningOther,
-    Skip,
+from airflow_provider_atscale.builds.start import BuildStarter
+from airflow_provider_atscale.builds.state import (
+    DONE,
+    FAILED,
+    LOST,
+    BuildKey,
+    BuildStateStore,
     store_outcome,
 )
-from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, BuildKey, BuildStateStore, StartNew
+from airflow_provider_atscale.builds.steps import FinishedBatch, OwnBatch, RunningOther, Skip
 from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.exceptions import (
     AtScaleBatchFailedError,
@@ -50,6 +49,7 @@ from airflow_provider_atscale.tasks.base import RunningTask
 from airflow_provider_atscale.tasks.conclusion import WaitContext, conclude
 from airflow_provider_atscale.tasks.event import read_event
 from airflow_provider_atscale.tasks.plan import TaskPlan
+from airflow_provider_atscale.tasks.skips import SkipCheck, check_only_if_newer
 from airflow_provider_atscale.waiting.blocking import wait_blocking
 from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, WaitPolicy, WaitResult
 from airflow_provider_atscale.waiting.progress import Progress
@@ -83,12 +83,13 @@ class BuildTask(RunningTask):
 
     def execute(self) -> str:
         """Start the batch, or go on with an earlier try's, and wait as asked."""
-        within = optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")
+        optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")
+        if parse_bool(self.operator.only_if_newer, "only_if_newer"):
+            check_only_if_newer()
         with closing(AtScaleHook(parse_name(self.operator.atscale_conn_id, "atscale_conn_id"))) as hook:
             plan, request = self._make_plan(hook)
-            if within is not None:
-                with _before(plan.deadline, f"a build of {plan.ref}"):
-                    self._skip_if_fresh(hook, plan, request, within)
+            with _before(plan.deadline, f"a build of {plan.ref}"):
+                self._skip_if_not_needed(hook, plan, request)
             return self._build(hook, plan, request)
 
     def restart(self) -> str:
@@ -108,7 +109,7 @@ class BuildTask(RunningTask):
         with closing(AtScaleHook(resumed.plan.conn_id)) as hook:
             hook.until = resumed.plan.until
             self._after_other_batch(hook, resumed.plan, str(resumed.batch_id), resumed.result)
-            return self._build(hook, resumed.plan, request)
+            return self._build(hook, resumed.plan, request, has_waited=True)
 
     def resume(self, event: Any) -> str:
         """
@@ -153,6 +154,7 @@ class BuildTask(RunningTask):
             overrides,
             parse_choice(given.on_running, "on_running", ON_RUNNING),
             parse_bool(given.wait_for_completion, "wait_for_completion"),
+            self._give_up_after(),
         )
         failed_aggregates = parse_choice(given.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
         poll_interval = parse_seconds(given.poll_interval, "poll_interval")
@@ -191,48 +193,35 @@ class BuildTask(RunningTask):
         # Airflow before 3.3 has no such store.
         return BuildStateStore(self.context.get("task_state_store"), key)  # type: ignore[arg-type, unused-ignore]
 
-    def _skip_if_fresh(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest, within: float) -> None:
-        """Skip the task if what it would build was built a moment ago."""
-        store = self._state_store(hook, plan, request)
-        decision = store.load()
-        if (
-            (store.is_persistent and plan.try_number > 1)
-            or not isinstance(decision, StartNew)
-            or decision.cleared
-        ):
-            # A retry has a batch of its own, which may be the one that makes the model fresh, or it waited for
-            # another one, which may lack its data; a clear means: build again.
+    def _skip_if_not_needed(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest) -> None:
+        within = optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")
+        newer = parse_bool(self.operator.only_if_newer, "only_if_newer")
+        if within is None and not newer:
             return
-        history = hook.get_history(plan.ref)
-        if isinstance(history, HistoryUnavailable):
-            self.log.warning(
-                "skip_if_built_within has no effect: no permission to read the build history (%s). The build is "
-                "started. Give the user of the connection %s",
-                history,
-                hook.edition.view_right,
-            )
+        check = SkipCheck(hook, plan, request, self.log)
+        if not check.is_due(self._state_store(hook, plan, request)):
             return
-        now = history.server_time or datetime.now(timezone.utc)
-        fresh = find_fresh(history, is_full_build=request.is_full_build, within=within, now=now)
-        if fresh is None:
-            return
-        batch, age = fresh
-        about = f"batch {batch.id} ({batch.kind}, {batch.status}) of {plan.ref} ended {iso(batch.ended)}"
-        if plan.failed_aggregates == "fail":
-            listed = hook.get_instances(batch.id)
-            if listed.is_truncated or aggregates_of(listed).missing:
-                self.log.info(
-                    'Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about
-                )
-                return
-        raise AirflowSkipException(
-            f"Skipped: {about}, {timedelta(seconds=round(age))} ago, and skip_if_built_within is "
-            f"{timedelta(seconds=within)}."
-        )
+        if within is not None:
+            check.skip_if_built_within(within)
+        if newer:
+            check.skip_if_nothing_is_newer(self.context, self.operator.inlets)
+
+    def _give_up_after(self) -> int | None:
+        """Return how many failed builds are tolerated; the first try after a clear builds in any case."""
+        limit = optional_count(self.operator.give_up_after, "give_up_after")
+        ti: Any = self.context["ti"]
+        # A clear raises max_tries to the tries so far plus the retries.
+        tries_before_clear = (ti.max_tries or 0) - (self.operator.retries or 0)
+        if limit is not None and 0 < tries_before_clear >= ti.try_number - 1:
+            self.log.info("The task was cleared, so give_up_after is not asked in this try")
+            return None
+        return limit
 
     # --- build and wait ---
 
-    def _build(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest) -> str:
+    def _build(
+        self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest, *, has_waited: bool = False
+    ) -> str:
         """Obtain a batch, and wait for it."""
         store = self._state_store(hook, plan, request)
         self._starter = BuildStarter(
@@ -243,10 +232,13 @@ class BuildTask(RunningTask):
             self.log,
             is_stopped=self._is_stopped,
             lost_reply_window=conf.getfloat("atscale", "lost_reply_window", fallback=120.0),
+            first_look=plan.first_look,
+            has_waited=has_waited,
         )
         step = self._obtain_batch(hook, plan, self._starter)
+        plan = plan.with_origin(step.origin, step.joined_at if isinstance(step, OwnBatch) else None)
         # A wait for another batch may have learnt how long builds of another kind take.
-        plan = replace(plan, origin=step.origin, expectation=Expectation(plan.expectation.warn_after))
+        plan = replace(plan, expectation=Expectation(plan.expectation.warn_after))
         self._batch_id = step.batch_id
         self._count(plan, step.origin)
         self._publish_batch(hook, plan, step.batch_id)
@@ -272,6 +264,7 @@ class BuildTask(RunningTask):
                 raise AirflowSkipException(str(skip)) from None
             if not isinstance(step, RunningOther):
                 return step
+            plan = replace(plan, first_look=starter.first_look)
             result = self._wait(hook, plan, step.batch.id, "execute_after_running")
             self._after_other_batch(hook, plan, step.batch.id, result)
 
@@ -309,8 +302,9 @@ class BuildTask(RunningTask):
 
     def _after_other_batch(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str, result: WaitResult) -> None:
         """Log how another batch ended; raise if it has not, or if no time is left to wait for one's own."""
+        on_running = plan.build.on_running if plan.build else "wait"
         if isinstance(result, Ended):
-            self.log.info("Batch %s ended as %s; starting this task's build", batch_id, result.batch.status)
+            self.log.info("Batch %s ended as %s; continuing", batch_id, result.batch.status)
         elif isinstance(result, GaveUp) and result.kind == "missing":
             self.log.warning("Batch %s is no longer in the build history; continuing", batch_id)
         else:
@@ -319,14 +313,14 @@ class BuildTask(RunningTask):
                 plan.ref,
                 batch_id,
                 next_step="Another task or user started this batch, and this task waited for it "
-                "(on_running='wait'); this task has started nothing.",
+                f"(on_running={on_running!r}); this task has started nothing.",
             )
             conclude(result, wait, lambda: ())
         if plan.deadline is not None and time.time() >= plan.deadline.at:
             raise AtScaleTimeoutError(
                 f"No build was started: {plan.deadline.limit} passed while this task waited for batch {batch_id} "
-                f"of {plan.ref} at {hook.edition.base_url} (on_running='wait'), which has ended now. A retry of "
-                "the task has a timeout of its own."
+                f"of {plan.ref} at {hook.edition.base_url} (on_running={on_running!r}), which has ended now. A "
+                "retry of the task has a timeout of its own."
             )
 
     # --- the end ---

@@ -34,12 +34,13 @@ class WaitContext:
     :param server: Address of the AtScale server, as the connection has it.
     :param ref: The model, if it is known.
     :param batch_id: The batch, if it is known.
-    :param origin: How the task obtained the batch: started, attached, adopted or watched.
+    :param origin: How the task obtained the batch: started, joined, attached, adopted or watched.
     :param is_full_build: The kind that was asked for, if it is known.
     :param failed_aggregates: What to do if a done batch lacks aggregates: warn, fail or ignore.
     :param next_step: What to do about a wait that ended without the batch.
     :param history_url: Address of the build history page.
     :param expectation: How long the batch should take.
+    :param joined_at: The server's time at which the task joined the batch, if it did.
     """
 
     server: str
@@ -51,6 +52,7 @@ class WaitContext:
     next_step: str = ""
     history_url: str | None = None
     expectation: Expectation = field(default_factory=Expectation)
+    joined_at: str | None = None
 
     def __str__(self) -> str:
         batch = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
@@ -73,6 +75,8 @@ class WaitContext:
         """What makes AtScale build again."""
         if self.origin == "watched":
             return "to build again, clear the task that started it"
+        if self.origin == "joined":
+            return "a retry of the task joins a newer build, or starts one"
         return "a retry of the task builds again"
 
     def report(self, batch: Batch, instances: Sequence[AggregateInstance] | None) -> dict[str, Any]:
@@ -82,6 +86,7 @@ class WaitContext:
             server=self.server,
             ref=self.ref,
             origin=self.origin,
+            joined_at=self.joined_at,
             is_full_build=self.is_full_build,
             instances=instances,
             usual_seconds=self.expectation.usual_seconds,

@@ -15,6 +15,7 @@ from typing import Any
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.api.values import is_number
 from airflow_provider_atscale.arguments import FAILED_AGGREGATES, ON_RUNNING
+from airflow_provider_atscale.builds.join import FirstLook, parse_first_look
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.usual import Expectation, parse_expectation
 from airflow_provider_atscale.waiting.deadline import Deadline, parse_deadline
@@ -31,10 +32,12 @@ class TaskPlan:
     :param poll_interval: The longest time between two polls, in seconds.
     :param deadline: When the wait ends without the batch.
     :param failed_aggregates: What to do if the batch is done and aggregates are missing.
-    :param origin: How the task obtained its batch: started, attached, adopted or watched.
+    :param origin: How the task obtained its batch: started, joined, attached, adopted or watched.
     :param try_number: Which try of the task it is.
     :param build: What to build; None for the sensor.
     :param expectation: How long the batch should take.
+    :param first_look: When the task began by the server's clock, if it may join a batch.
+    :param joined_at: The server's time at which the task joined its batch, if it did.
     """
 
     conn_id: str
@@ -47,15 +50,17 @@ class TaskPlan:
     try_number: int = 1
     build: BuildRequest | None = None
     expectation: Expectation = field(default_factory=Expectation)
+    first_look: FirstLook | None = None
+    joined_at: str | None = None
 
     @property
     def until(self) -> float | None:
         """Epoch seconds at which the wait ends without the batch."""
         return self.deadline.at if self.deadline else None
 
-    def with_origin(self, origin: str) -> TaskPlan:
+    def with_origin(self, origin: str, joined_at: str | None = None) -> TaskPlan:
         """Return the plan of a task that obtained its batch in this way."""
-        return replace(self, origin=origin)
+        return replace(self, origin=origin, joined_at=joined_at)
 
     def trigger_arguments(self) -> dict[str, Any]:
         """Return the plan as arguments of the trigger: JSON values, none of them secret."""
@@ -74,6 +79,8 @@ class TaskPlan:
                 "origin": self.origin,
                 "try_number": self.try_number,
                 "build": asdict(self.build) if self.build else None,
+                "first_look": self.first_look.to_json() if self.first_look else None,
+                "joined_at": self.joined_at,
             },
         }
 
@@ -102,12 +109,15 @@ _PAYLOAD: Checks = {
     "origin": lambda value: _is_text(value) and bool(value),
     "try_number": is_number,
     "build": lambda value: value is None or isinstance(value, Mapping),
+    "first_look": lambda value: value is None or isinstance(value, Mapping),
+    "joined_at": lambda value: value is None or _is_text(value),
 }
 _BUILD: Checks = {
     "is_full_build": lambda value: isinstance(value, bool),
     "overrides": _is_overrides,
     "on_running": lambda value: value in ON_RUNNING,
     "wait_for_completion": lambda value: isinstance(value, bool),
+    "give_up_after": lambda value: value is None or (type(value) is int and value > 0),
 }
 
 
@@ -133,7 +143,7 @@ def parse_plan(event: Mapping[str, Any]) -> TaskPlan:
         poll_interval=values["poll_interval"],
         deadline=parse_deadline(event.get("deadline")),
         expectation=parse_expectation(event.get("expectation")),
-        **{**rest, "build": build},
+        **{**rest, "build": build, "first_look": parse_first_look(rest["first_look"])},
     )
 
 

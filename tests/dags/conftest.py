@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
 from airflow_provider_atscale.api import installer_start
+from airflow_provider_atscale.builds import join
 from airflow_provider_atscale.testing import AtScaleEngine
 
 from . import runs
@@ -80,6 +81,8 @@ def edition(request: pytest.FixtureRequest) -> str:
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what other tests of this process have found out about an engine at the same port."""
     monkeypatch.setattr(installer_start, "_known_variants", {})
+    # Nobody else starts builds here, so the pause before a start would only make the tests slow.
+    monkeypatch.setattr(join, "_PAUSE", 0.0)
 
 
 @pytest.fixture

@@ -37,7 +37,10 @@ BAD_OF_OPERATOR = {
         "grace_period_overrides['factinternetsales'] is 'a week'",
     ),
     "overrides that are no mapping": ({"grace_period_overrides": ["a"]}, "grace_period_overrides is ['a']"),
-    "an unknown choice": ({"on_running": "queue"}, "on_running is 'queue'; it must be one of wait, attach"),
+    "an unknown choice": (
+        {"on_running": "queue"},
+        "on_running is 'queue'; it must be one of join, wait, attach",
+    ),
     "another unknown choice": ({"failed_aggregates": "no"}, "failed_aggregates is 'no'"),
     "a catalog that rendered to None": ({"catalog": "None"}, "catalog is 'None'"),
     "an empty model": ({"model": " "}, "model is ' '"),
@@ -106,8 +109,8 @@ def test_templated_flag(engine, full, expected):
     )
     assert done.state == "success"
     assert engine.batches[0].is_full_build is expected
-    assert engine.requests[3].route == "start"
-    assert engine.requests[3].query["isFullBuild"] == ("true" if expected else "false")
+    [start] = [each for each in engine.requests if each.route == "start"]
+    assert start.query["isFullBuild"] == ("true" if expected else "false")
 
 
 @pytest.mark.parametrize("edition", ["container"], indirect=True)

@@ -1,13 +1,19 @@
-"""A batch of the model runs already: wait for it, attach to it, skip, or fail; alike in both modes."""
+"""A batch of the model runs already: join it, wait for it, attach to it, skip, or fail; alike in both modes."""
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from airflow_provider_atscale.exceptions import AtScaleAlreadyRunningError, AtScaleTimeoutError
+from airflow_provider_atscale.exceptions import (
+    AtScaleAlreadyRunningError,
+    AtScaleBatchFailedError,
+    AtScaleTimeoutError,
+)
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
-from .conftest import MODEL, QUICK, WAITS, listing, run_task
+from .conftest import MODEL, QUICK, WAITS, listing, run_task, whatever_the_edition
 
 
 def build(**arguments):
@@ -29,11 +35,81 @@ def test_wait_builds_after_the_other_has_ended(engine, running, mode):
     assert task.xcoms["batch"]["batch_id"] == own.id
 
 
-def test_wait_is_what_is_done_by_default(engine, running, mode):
-    running()
+@pytest.fixture
+def newer(engine, when):
+    """Let an older batch run; as soon as the task waits for it, end it, and let somebody else start a newer one."""
+
+    def newer(**options):
+        engine.settings(build_seconds=600)
+        older = engine.start_batch("Sales Insights", "Internet Sales")
+        engine.settings(build_seconds=0.6)
+
+        def replace() -> None:
+            # What begins in the second in which the task began is not newer.
+            time.sleep(1.1)
+            engine.end_batch(older.id)
+            engine.start_batch("Sales Insights", "Internet Sales", **options)
+
+        when(lambda: engine.stats.routes.get("history", 0) >= 2, replace)
+        return older
+
+    return newer
+
+
+def test_join_is_what_is_done_by_default(engine, newer, mode):
+    """The older batch lacks the data, so it is waited for; the one that began after the task has it."""
+    older = newer()
     task = build(**mode)
+    assert task.state == "success", task.errors
+    assert len(engine.batches) == 2
+    assert task.value == engine.batches[1].id != older.id
+    report = task.xcoms["batch_result"]
+    assert report["start"] == "joined"
+    assert report["joined_at"] >= report["created"][:19]
+    assert task.xcoms["batch"]["batch_id"] == task.value
+
+
+def test_join_builds_if_nobody_else_does(engine, running, mode):
+    running()
+    task = build(on_running="join", **mode)
     assert task.value == engine.batches[1].id
     assert engine.batches[1].overlapped_with == []
+    assert task.xcoms["batch_result"]["start"] == "started"
+    assert task.xcoms["batch_result"]["joined_at"] is None
+
+
+def test_join_does_not_take_less_than_was_asked_for(engine, newer, mode):
+    newer(is_full_build=False)
+    task = build(is_full_build=True, **mode)
+    assert task.state == "success", task.errors
+    assert task.value == engine.batches[2].id
+    assert engine.batches[2].is_full_build
+
+
+def test_join_without_waiting_for_the_end(engine, newer, mode):
+    newer()
+    task = build(wait_for_completion=False, **mode)
+    assert task.value == engine.batches[1].id
+    assert len(engine.batches) == 2
+
+
+@whatever_the_edition
+def test_a_joined_batch_that_fails_fails_the_task_and_a_retry_builds(engine, newer, when, mode):
+    newer(build_seconds=60)
+
+    def fail_later() -> None:
+        # By then the task has joined it.
+        read = engine.stats.routes["history"]
+        while engine.stats.routes["history"] < read + 8:
+            time.sleep(0.02)
+        engine.end_batch(engine.batches[1].id, "failed")
+
+    when(lambda: len(engine.batches) == 2, fail_later)
+    task = build(retries=1, **mode)
+    assert isinstance(task.errors[0], AtScaleBatchFailedError)
+    assert "a retry of the task joins a newer build, or starts one" in str(task.errors[0])
+    assert task.state == "success", task.errors
+    assert task.value == engine.batches[2].id
 
 
 def test_wait_does_not_mind_how_the_other_ends(engine, running, mode):
@@ -100,7 +176,7 @@ def test_fail(engine, running, mode):
     assert len(engine.batches) == 1
 
 
-@pytest.mark.parametrize("choice", ["wait", "attach", "skip", "fail"])
+@pytest.mark.parametrize("choice", ["join", "wait", "attach", "skip", "fail"])
 def test_nothing_runs(engine, mode, choice):
     engine.start_batch("Sales Insights", "Reseller Sales", build_seconds=60)
     engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)

@@ -317,6 +317,23 @@ def airflow_itself() -> Iterable[Case]:
         yield Case(
             f"{title}; waiting for another's batch", DEFERRABLE, plays.over_before_own, waits_on, injury=injury
         )
+    for title, injury in TRIGGERERS_KILLED[:1]:
+        yield Case(
+            f"{title}, and a worker; 23 tasks join",
+            DEFERRABLE,
+            plays.joined_by_many,
+            "all but the first began after its batch did: one of them builds after it, and the others join that",
+            builds=2,
+            posts=None,
+            states=("success",) * 23,
+            # On a busy machine Airflow takes tries from tasks that start late.
+            tries=None,
+            came=None,
+            says=("Adopting batch", "Joining batch"),
+            injury=injury,
+            seconds=180,
+            to_the_end=240.0,
+        )
     title = "scheduler killed while waiting, and restarted"
     yield Case(title, DEFERRABLE, plays.over, "a deferred task needs no scheduler", injury=SCHEDULER_KILLED)
     yield Case(

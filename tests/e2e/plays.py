@@ -380,6 +380,29 @@ def at_once(mapped: bool, *, on_running: str = "wait") -> Play:
     return play
 
 
+def joined_by_many(scene: Scene) -> Iterator[None]:
+    """
+    Let three runs and twenty mapped tasks need one model at once, and injure them in the middle.
+
+    The worker of the first one dies between the start and its reply. While all wait in the triggerer, the injury.
+    """
+    reply = scene.hold("start.created")
+    scene.start_run(on_running="join")
+    scene.wait_held(reply)
+    scene.kill_worker("both")
+    scene.release(reply)
+    for _ in range(2):
+        scene.start_run(on_running="join")
+    scene.start_run(models=[scene.model.name] * 20, on_running="join")
+    wait_for(lambda: len(scene.tasks()) == 23, "all tasks", 120)
+    scene.wait_state("deferred", timeout=240)
+    scene.wait_triggered()
+    yield
+    scene.let_it_look(2)
+    scene.end_builds()
+    scene.end_builds(2)
+
+
 # --- Airflow's own components -----------------------------------------------------------------------------
 #
 # These plays pause where they yield, for one injury that all of them meet.

@@ -207,7 +207,13 @@ KEPT = {
         "e2e: reply to the POST cut",
     ),
     "the connection was refused": ("contract/test_start.py::test_refused_connection_is_an_error_in_the_end",),
-    "a batch of the model runs already": ("dags/test_on_running.py::test_attach",),
+    "a batch of the model runs already": (
+        "dags/test_on_running.py::test_attach",
+        "dags/test_on_running.py::test_join_is_what_is_done_by_default",
+    ),
+    "a joined batch fails": (
+        "unit/test_join.py::test_retries_after_a_joined_batch_that_failed_share_one_further_build",
+    ),
     "two DAG runs": ("e2e: two runs of the DAG at once on one model",),
     "the worker dies before the start": ("e2e: before the POST",),
     "the worker dies between start and reply": ("e2e: between reply and store", "e2e: before the reply"),

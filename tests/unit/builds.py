@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BUILD_KEY = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
-REQUEST = BuildRequest(is_full_build=False)
+REQUEST = BuildRequest(is_full_build=False, on_running="wait")
+JOIN = BuildRequest(is_full_build=False, on_running="join")
 
 
 class Log:
@@ -77,7 +78,7 @@ class AtScale:
 
     @property
     def edition(self) -> Any:
-        return SimpleNamespace(view_right="the role aggregates_view")
+        return SimpleNamespace(view_right="the role aggregates_view", base_url=HOST)
 
     @contextmanager
     def deadline(self, until: float | None) -> Iterator[None]:
@@ -157,6 +158,5 @@ def builder(
 ) -> BuildStarter:
     key = replace(BUILD_KEY, is_full_build=request.is_full_build)
     memory = BuildStateStore(store, options.pop("key", key))
-    return BuildStarter(
-        server, REF, request, memory, log, clock=server.clock, sleep=server.clock.sleep, **options
-    )  # fmt: skip
+    options = {"clock": server.clock, "sleep": server.clock.sleep, "chance": lambda: 0.5, **options}
+    return BuildStarter(server, REF, request, memory, log, **options)

@@ -8,19 +8,32 @@ batches are listed late. In the end there is one batch, unless one failed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_atscale.builds.start import FinishedBatch, OwnBatch, RunningOther
 from airflow_provider_atscale.builds.state import DONE, FAILED, BuildStateStore
+from airflow_provider_atscale.builds.steps import FinishedBatch, OwnBatch, RunningOther
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleStartUnknownError
 
-from .builds import BUILD_KEY, REQUEST, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
+from .builds import (
+    BUILD_KEY,
+    JOIN,
+    REQUEST,
+    AtScale,
+    Log,
+    accepted,
+    builder,
+    lost_after_start,
+    lost_before_start,
+)
 from .flows import Clock
 from .test_build_state import Store
+
+if TYPE_CHECKING:
+    from airflow_provider_atscale.builds.request import BuildRequest
 
 #: Seconds until a new batch is listed; the task looks for one for two minutes.
 LAG = st.sampled_from([0.0, 1.0, 20.0, 100.0])
@@ -79,14 +92,17 @@ class MortalAtScale(AtScale):
 
 
 FATES = st.lists(st.sampled_from(["live", "live", "live", "die before", "die after"]), max_size=25)
+REQUESTS = st.sampled_from([REQUEST, JOIN])
 STARTS = st.lists(st.sampled_from([accepted, lost_after_start, lost_before_start]), max_size=3)
 
 
-def try_on(server: AtScale, store: Any, pause: float) -> OwnBatch | FinishedBatch:
+def try_on(
+    server: AtScale, store: Any, pause: float, request: BuildRequest = REQUEST
+) -> OwnBatch | FinishedBatch:
     """Try again and again, as a task with many retries does; return what the last try came to."""
     for _ in range(80):
         try:
-            step = builder(server, store, Log()).obtain_batch()
+            step = builder(server, store, Log(), request).obtain_batch()
         except (Death, AtScaleError, ConnectionError):
             server.clock.now += pause
             continue
@@ -99,56 +115,56 @@ def try_on(server: AtScale, store: Any, pause: float) -> OwnBatch | FinishedBatc
 
 
 @settings(max_examples=300)
-@given(FATES, STARTS, LAG, st.sampled_from([0.0, 5.0, 300.0]))
-def test_one_build_is_started_whoever_dies_when(fates, starts, lag, pause):
+@given(REQUESTS, FATES, STARTS, LAG, st.sampled_from([0.0, 5.0, 300.0]))
+def test_one_build_is_started_whoever_dies_when(request, fates, starts, lag, pause):
     dice = Dice(fates)
     server = MortalAtScale(Clock(), starts=list(starts), lag=lag)
     server.dice = dice
     store = MortalStore(dice)
-    step = try_on(server, store, pause)
+    step = try_on(server, store, pause, request)
     assert isinstance(step, OwnBatch)
     assert [each.id for each in server.batches] == [step.batch_id] == ["b1"]
 
 
 @settings(max_examples=150)
-@given(FATES, FATES, LAG, st.sampled_from(["done", "failed"]))
-def test_a_judged_build_is_not_built_again_unless_it_failed(fates, later, lag, end):
+@given(REQUESTS, FATES, FATES, LAG, st.sampled_from(["done", "failed"]))
+def test_a_judged_build_is_not_built_again_unless_it_failed(request, fates, later, lag, end):
     dice = Dice(fates)
     server = MortalAtScale(Clock(), lag=lag)
     server.dice = dice
     store = MortalStore(dice)
-    step = try_on(server, store, 5.0)
+    step = try_on(server, store, 5.0, request)
     server.clock.now += 600
     server.end(step.batch_id, end)
     dice.fates = []
     BuildStateStore(store, BUILD_KEY).store_outcome(DONE if end == "done" else FAILED, step.batch_id)
     # Airflow can still lose the outcome of the task, and try again.
     dice.fates = list(later)
-    again = try_on(server, store, 5.0)
+    again = try_on(server, store, 5.0, request)
     assert again.batch_id == ("b1" if end == "done" else "b2")
     assert len(server.batches) == (1 if end == "done" else 2)
 
 
 @settings(max_examples=150)
-@given(FATES, STARTS, LAG)
-def test_a_store_that_fails_now_and_then_costs_no_build(fates, starts, lag):
+@given(REQUESTS, FATES, STARTS, LAG)
+def test_a_store_that_fails_now_and_then_costs_no_build(request, fates, starts, lag):
     """A write of the id that fails goes on; a write of the intent that fails starts nothing."""
     dice = Dice([fate.replace("die before", "fail") for fate in fates])
     server = MortalAtScale(Clock(), starts=list(starts), lag=lag)
     server.dice = Dice([])
-    assert try_on(server, MortalStore(dice), 5.0).batch_id == "b1"
+    assert try_on(server, MortalStore(dice), 5.0, request).batch_id == "b1"
     assert len(server.batches) == 1
 
 
 @settings(max_examples=100)
-@given(FATES, LAG, st.integers(1, 2_000))
-def test_a_sibling_at_work_is_waited_for_and_never_doubled(fates, lag, age):
+@given(REQUESTS, FATES, LAG, st.integers(1, 2_000))
+def test_a_sibling_at_work_is_waited_for_and_never_doubled(request, fates, lag, age):
     """Of a task and a sibling on one model both build, one after the other."""
     dice = Dice(fates)
     server = MortalAtScale(Clock(), lag=lag)
     server.dice = dice
     server.make(seconds=-float(age) - lag)
-    step = try_on(server, MortalStore(dice), 5.0)
+    step = try_on(server, MortalStore(dice), 5.0, request)
     assert step.batch_id == "b2"
     assert len(server.batches) == 2
 
@@ -178,4 +194,3 @@ def test_a_start_that_nobody_can_find_is_told_before_it_is_repeated():
     with pytest.raises(AtScaleStartUnknownError):
         builder(server, store, Log()).obtain_batch()
     assert builder(server, store, Log()).obtain_batch().batch_id == "b1"
-    assert REQUEST.on_running == "wait"

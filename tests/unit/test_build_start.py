@@ -9,8 +9,16 @@ import pytest
 
 from airflow_provider_atscale.api.models import AggregateInstance, Batch, History, HistoryUnavailable
 from airflow_provider_atscale.api.start import LostReply, Refused
-from airflow_provider_atscale.builds.start import FinishedBatch, OwnBatch, RunningOther, Skip, store_outcome
-from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, REFUSED, BuildStateStore, StartIntent
+from airflow_provider_atscale.builds.state import (
+    DONE,
+    FAILED,
+    LOST,
+    REFUSED,
+    BuildStateStore,
+    StartIntent,
+    store_outcome,
+)
+from airflow_provider_atscale.builds.steps import FinishedBatch, OwnBatch, RunningOther, Skip
 from airflow_provider_atscale.exceptions import (
     AtScaleAlreadyRunningError,
     AtScaleApiError,

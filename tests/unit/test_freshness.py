@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_provider_atscale.api.models import Batch, History
-from airflow_provider_atscale.builds.freshness import find_fresh
+from airflow_provider_atscale.builds.freshness import find_fresh, find_last_good
+from airflow_provider_atscale.builds.request import BuildRequest
 
 NOW = datetime(2025, 2, 27, 12, 0, tzinfo=timezone.utc)
 HOUR = 3600.0
@@ -57,3 +58,31 @@ def test_age_is_told_in_seconds():
     found = find_fresh(History((batch("a", 12),)), is_full_build=True, within=HOUR, now=NOW)
     assert found is not None
     assert found[1] == 720.0
+
+
+def began(name: str, minutes: float | None, status: str = "done", full: bool | None = True) -> Batch:
+    """Make a batch that began so many minutes ago."""
+    created = None if minutes is None else NOW - timedelta(minutes=minutes)
+    return Batch(name, status, full, created=created)
+
+
+STANDARD, FULL = BuildRequest(is_full_build=False), BuildRequest(is_full_build=True)
+GRACE = BuildRequest(is_full_build=False, overrides={"sales": 30})
+LAST_GOOD = {
+    "nothing was built": ([], FULL, None),
+    "the one that began last": ([began("a", 9), began("b", 5), began("c", 7)], FULL, "b"),
+    "not one that failed": ([began("b", 1, "failed"), began("a", 9)], FULL, "a"),
+    "not one that runs": ([began("b", 1, "running"), began("a", 9)], FULL, "a"),
+    "not one whose beginning is not told": ([began("b", None), began("a", 9)], FULL, "a"),
+    "not one of less than is asked for": ([began("b", 1, full=False), began("a", 9)], FULL, "a"),
+    "a full one serves standard requests": ([began("a", 9)], STANDARD, "a"),
+    "and those with overrides": ([began("b", 1, full=False), began("a", 9)], GRACE, "a"),
+    "of an unknown kind, for standard requests": ([began("a", 1, full=None)], STANDARD, "a"),
+    "of an unknown kind, for full ones": ([began("a", 1, full=None)], FULL, None),
+}
+
+
+@pytest.mark.parametrize(("batches", "request_", "expected"), LAST_GOOD.values(), ids=LAST_GOOD)
+def test_the_last_good_build(batches, request_, expected):
+    found = find_last_good(History(tuple(batches)), request_)
+    assert (found.id if found else None) == expected

@@ -6,12 +6,14 @@ import copy
 import json
 import math
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_atscale.api.models import ModelRef, Phase, batch_to_json, parse_batch
+from airflow_provider_atscale.builds.join import FirstLook
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.usual import Expectation, Usual
 from airflow_provider_atscale.exceptions import AtScaleEventError
@@ -47,8 +49,9 @@ requests = st.builds(
     BuildRequest,
     is_full_build=st.booleans(),
     overrides=st.dictionaries(texts, numbers, max_size=3),
-    on_running=st.sampled_from(["wait", "attach", "skip", "fail"]),
+    on_running=st.sampled_from(["join", "wait", "attach", "skip", "fail"]),
     wait_for_completion=st.booleans(),
+    give_up_after=st.none() | st.integers(1, 9),
 )
 plans = st.builds(
     TaskPlan,
@@ -59,7 +62,7 @@ plans = st.builds(
     deadline=st.none()
     | st.builds(Deadline, st.floats(0, 1e12), st.sampled_from(["timeout", "execution_timeout"])),
     failed_aggregates=st.sampled_from(["warn", "fail", "ignore"]),
-    origin=st.sampled_from(["started", "attached", "adopted", "watched"]),
+    origin=st.sampled_from(["started", "joined", "attached", "adopted", "watched"]),
     try_number=st.integers(1, 100),
     build=st.none() | requests,
     expectation=st.builds(
@@ -69,6 +72,13 @@ plans = st.builds(
         | st.builds(Usual, st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e6), st.integers(5, 99)),
         st.booleans(),
     ),
+    first_look=st.none()
+    | st.builds(
+        FirstLook,
+        st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(timezone.utc)),
+        st.lists(names, max_size=3).map(tuple),
+    ),
+    joined_at=st.none() | texts,
 )
 
 
@@ -88,7 +98,9 @@ def test_a_plan_has_no_secret_and_nothing_twice():
         "atscale_conn_id", "catalog_id", "model_id", "catalog", "model", "poll_interval", "deadline", "expectation",
         "payload",
     }  # fmt: skip
-    assert arguments["payload"].keys() == {"began", "failed_aggregates", "origin", "try_number", "build"}
+    assert arguments["payload"].keys() == {
+        "began", "failed_aggregates", "origin", "try_number", "build", "first_look", "joined_at",
+    }  # fmt: skip
 
 
 def test_an_event_of_a_trigger_that_was_made_before_an_upgrade_has_no_expectation():
@@ -99,6 +111,8 @@ def test_an_event_of_a_trigger_that_was_made_before_an_upgrade_has_no_expectatio
 
 def test_origin_is_added_later():
     assert PLAN.with_origin("adopted") == replace(PLAN, origin="adopted")
+    joined = PLAN.with_origin("joined", "2025-02-27T09:53:20Z")
+    assert joined == replace(PLAN, origin="joined", joined_at="2025-02-27T09:53:20Z")
     assert PLAN.origin == "started"
 
 
@@ -165,6 +179,11 @@ def changed(path, value):
         (["payload", "build", "on_running"], None),
         (["payload", "build", "wait_for_completion"], 1),
         (["payload", "build", "wait_for_completion"], "true"),
+        (["payload", "build", "give_up_after"], 0),
+        (["payload", "build", "give_up_after"], True),
+        (["payload", "build", "give_up_after"], "3"),
+        (["payload", "first_look"], "yesterday"),
+        (["payload", "joined_at"], 7),
         (["payload", "colour"], "red"),
         (["payload", "build", "colour"], "red"),
     ],
@@ -175,6 +194,22 @@ def test_a_plan_with_a_wrong_field_is_refused(path, value):
         ValueError, match=f"its .*{path[-1] if path[-1] != 'colour' else ''}|is no (deadline|expectation)"
     ):
         parse_plan(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        {},
+        {"server_time": None, "known": []},
+        {"server_time": "soon", "known": []},
+        {"server_time": "2025-02-27T09:53:20Z", "known": None},
+        {"server_time": "2025-02-27T09:53:20Z", "known": [7]},
+    ],
+    ids=repr,
+)
+def test_a_plan_with_a_wrong_first_look_is_refused(look):
+    with pytest.raises(ValueError, match="is no valid"):
+        parse_plan(changed(["payload", "first_look"], look))
 
 
 # --- the event --------------------------------------------------------------------------------------------

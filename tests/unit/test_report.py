@@ -86,6 +86,7 @@ def test_a_batch_that_is_done_is_reported():
         "kind": "incremental",
         "requested_kind": "incremental",
         "start": "started",
+        "joined_at": None,
         "created": "2025-02-27T09:53:22.654000+00:00",
         "started": "2025-02-27T09:53:23.100000+00:00",
         "ended": "2025-02-27T09:54:23.100000+00:00",

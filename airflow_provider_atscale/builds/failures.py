@@ -1,0 +1,87 @@
+"""Tell from a model's build history that its builds fail one after the other: ``give_up_after``."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from airflow_provider_atscale.api.flow import shorten
+from airflow_provider_atscale.api.models import (
+    Batch,
+    History,
+    ModelRef,
+    Phase,
+    aggregates_of,
+    kind_of,
+    normalize_status,
+)
+from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.builds.join import serves
+from airflow_provider_atscale.builds.report import MAX_FAILURE_MESSAGE
+from airflow_provider_atscale.exceptions import AtScaleError
+
+if TYPE_CHECKING:
+    from airflow_provider_atscale.builds.request import BuildRequest
+    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+
+#: People end a batch in these ways; they tell nothing of the model.
+_ENDED_BY_PEOPLE = ("cancelled", "deleted")
+#: Of how many failed batches the messages are read: each costs a request.
+_MESSAGES = 3
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def find_failed_series(history: History, request: BuildRequest) -> list[Batch]:
+    """
+    Return the batches of the kind that have failed since one that serves the request ended well, newest first.
+
+    A batch of an unknown kind counts for both kinds. A batch that was cancelled or deleted does not count.
+
+    :param history: The model's history.
+    :param request: What is asked for.
+    """
+    # AtScale promises no order.
+    newest_first = sorted(history.batches, key=lambda each: each.created or _LONG_AGO, reverse=True)
+    failed = []
+    for batch in newest_first:
+        if batch.phase is Phase.SUCCEEDED and (
+            serves(batch, request) or batch.is_full_build in (None, request.is_full_build)
+        ):
+            break
+        if (
+            batch.phase is Phase.FAILED
+            and batch.is_full_build in (None, request.is_full_build)
+            and normalize_status(batch.status) not in _ENDED_BY_PEOPLE
+        ):
+            failed.append(batch)
+    return failed
+
+
+def describe_failed_series(hook: AtScaleHook, ref: ModelRef, failed: list[Batch], request: BuildRequest) -> str:
+    """
+    Return the text of the error that no other build is started.
+
+    :param hook: The hook, to read why the batches failed.
+    :param ref: The model.
+    :param failed: The batches that failed, newest first.
+    :param request: What is asked for.
+    """
+    told = "; ".join(_describe(hook, batch) for batch in failed[:_MESSAGES])
+    more = f"; and {len(failed) - _MESSAGES} more" if len(failed) > _MESSAGES else ""
+    return (
+        f"Nothing was started: the last {len(failed)} {kind_of(request.is_full_build)} builds of {ref} at "
+        f"{hook.edition.base_url} have failed, and give_up_after is {request.give_up_after}. {told}{more}. Mend "
+        f"the model or its data, then clear the task: a cleared task builds again. See "
+        f"{hook.history_url(ref, failed[0].id)}."
+    )
+
+
+def _describe(hook: AtScaleHook, batch: Batch) -> str:
+    about = f"batch {batch.id} ({batch.status}, ended {iso(batch.ended) or 'at an unknown time'})"
+    try:
+        missing = aggregates_of(hook.get_instances(batch.id)).missing
+    except AtScaleError as error:
+        return f"{about}: its messages could not be read: {error}"
+    if not missing:
+        return f"{about}: AtScale names no reason"
+    return f"{about}: {missing[0].label}: {shorten(missing[0].message or 'no message', MAX_FAILURE_MESSAGE)}"

@@ -1,0 +1,185 @@
+"""What is done about a batch of the model that runs already: ``on_running``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.builds.join import FirstLook, find_joinable, serves
+from airflow_provider_atscale.builds.state import StartIntent, store_batch
+from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
+from airflow_provider_atscale.exceptions import AtScaleAlreadyRunningError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_atscale.api.models import Batch, History, ModelRef
+    from airflow_provider_atscale.builds.request import BuildRequest
+    from airflow_provider_atscale.builds.state import BuildStateStore
+    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+
+
+class OnRunning:
+    """
+    Apply ``on_running`` to what a read of the history shows.
+
+    :param hook: The hook.
+    :param ref: The model.
+    :param request: What to build.
+    :param state: What earlier tries have stored.
+    :param log: The task's logger.
+    :param clock: Returns epoch seconds.
+    :param first_look: When the task began, if that is known already.
+    """
+
+    def __init__(
+        self,
+        hook: AtScaleHook,
+        ref: ModelRef,
+        request: BuildRequest,
+        state: BuildStateStore,
+        log: Any,
+        *,
+        clock: Callable[[], float],
+        first_look: FirstLook | None,
+    ) -> None:
+        self.first_look = first_look
+        self._hook = hook
+        self._ref = ref
+        self._request = request
+        self._a_kind = "a full" if request.is_full_build else "an incremental"
+        self._state = state
+        self._log = log
+        self._clock = clock
+
+    def apply(self, history: History | None) -> OwnBatch | RunningOther | None:
+        """
+        Return what to do about a batch that runs, or that ran since the task began; None: start a build.
+
+        :param history: The history; None if it could not be read.
+        """
+        joined = self.join(history)
+        if joined is not None:
+            return joined
+        if history is None or not history.running:
+            return None
+        batch = history.running[0]
+        about = f"batch {batch.id} ({batch.kind}, {batch.status}, created {iso(batch.created)})"
+        on_running = self._request.on_running
+        if on_running == "skip":
+            raise Skip(f"Skipped: {about} of {self._ref} already runs, and on_running is 'skip'.")
+        if on_running == "fail":
+            raise AtScaleAlreadyRunningError(
+                f"Nothing was started: {about} of {self._ref} already runs, and on_running is 'fail'. See "
+                f"{self._hook.history_url(self._ref, batch.id)}."
+            )
+        if on_running == "attach":
+            fitting = [each for each in history.running if self._satisfies(each)]
+            if fitting:
+                return self._attach(fitting[0])
+            self._log.warning("Not attaching to %s: it is not %s build; waiting for it", about, self._a_kind)
+        if on_running == "join":
+            self._log.info("Not joining %s: %s", about, self._why_not(batch))
+        self._log.info("Waiting for %s of %s to end before a build is started", about, self._ref)
+        return RunningOther(batch)
+
+    # --- attach ---
+
+    def _satisfies(self, batch: Batch) -> bool:
+        """Return whether a batch builds at least what this task was asked for."""
+        return batch.is_full_build is not False or not self._request.is_full_build
+
+    def _attach(self, batch: Batch) -> OwnBatch:
+        self._log.warning(
+            "Attaching to batch %s (%s), which another task or user started at %s: it may lack data that was "
+            "loaded after that",
+            batch.id,
+            batch.kind,
+            iso(batch.created) or "an unknown time",
+        )
+        store_batch(self._state, self._log, batch.id, "attached", StartIntent(self._clock()))
+        return OwnBatch(batch.id, "attached", batch)
+
+    # --- join ---
+
+    @property
+    def may_join(self) -> bool:
+        """Whether a batch that begins from now on could be joined."""
+        return self._request.on_running == "join" and self.first_look is not None
+
+    def join(self, history: History | None) -> OwnBatch | None:
+        """
+        Return a batch of another task or user that has this task's data; None if there is none.
+
+        :param history: The history; None if it could not be read.
+        """
+        if self._request.on_running != "join":
+            return None
+        look = self._find_first_look(history)
+        if history is None or look is None:
+            return None
+        batch = find_joinable(history, look, self._request)
+        if batch is None:
+            return None
+        self._log.info(
+            "Joining batch %s (%s, %s), which another task or user started at %s: it began after this task did "
+            "(%s), so it has this task's data",
+            batch.id,
+            batch.kind,
+            batch.status,
+            iso(batch.created),
+            iso(look.server_time),
+        )
+        store_batch(self._state, self._log, batch.id, "joined", StartIntent(self._clock()))
+        return OwnBatch(batch.id, "joined", batch, iso(history.server_time))
+
+    def _find_first_look(self, history: History | None) -> FirstLook | None:
+        """Return when the task began: known, stored by an earlier try, or else now."""
+        if history is None:
+            self._log.warning("on_running='join' works as 'wait' now, because the build history cannot be read")
+            return None
+        if self.first_look is not None:
+            return self.first_look
+        try:
+            stored = self._state.load_first_look()
+        except Exception as error:
+            # A later moment is safe: it may cost a build, never data.
+            self._log.warning(
+                "When the first try of this task began could not be read from Airflow's task state store (%s: %s); "
+                "only a batch that begins from now on is joined",
+                type(error).__name__,
+                error,
+            )
+            stored = None
+        look = stored or FirstLook.at(history)
+        if look is None:
+            self._log.warning(
+                "on_running='join' works as 'wait' now, because AtScale's answer has no time (no Date header)"
+            )
+            return None
+        self.first_look = look.without(self._state.failed_ids)
+        if self.first_look != stored:
+            self._store_first_look(self.first_look)
+        return self.first_look
+
+    def _store_first_look(self, look: FirstLook) -> None:
+        try:
+            self._state.store_first_look(look)
+        except Exception as error:
+            self._log.warning(
+                "When this task began could not be written to Airflow's task state store (%s: %s); a retry joins "
+                "only a batch that begins after the retry",
+                type(error).__name__,
+                error,
+            )
+
+    def _why_not(self, batch: Batch) -> str:
+        look = self.first_look
+        if look is None:
+            return "it is not known when this task began"
+        if not serves(batch, self._request):
+            wanted = "grace_period_overrides were" if self._request.overrides else f"{self._a_kind} build was"
+            return f"{wanted} asked for, and it is not known to be a full build"
+        if batch.created is None:
+            return "AtScale does not tell when it was created"
+        return f"it began before this task did ({iso(look.server_time)}), or in the same second, so it may lack data"

@@ -1,0 +1,173 @@
+"""Skip a build that is not needed: ``skip_if_built_within`` and ``only_if_newer``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, aggregates_of
+from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.builds.freshness import find_fresh, find_last_good
+from airflow_provider_atscale.builds.state import StartNew
+from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_atscale.builds.request import BuildRequest
+    from airflow_provider_atscale.builds.state import BuildStateStore
+    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+    from airflow_provider_atscale.tasks.plan import TaskPlan
+
+#: A ``Date`` header knows whole seconds.
+_DATE_PRECISION = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SkipCheck:
+    """
+    Tell, before anything else is done, that a task need not build.
+
+    :param hook: The hook.
+    :param plan: The task's plan.
+    :param request: What to build.
+    :param log: The task's logger.
+    """
+
+    hook: AtScaleHook
+    plan: TaskPlan
+    request: BuildRequest
+    log: Any
+
+    def is_due(self, store: BuildStateStore) -> bool:
+        """
+        Return whether the task may be skipped: not if it is a retry, and not after a clear.
+
+        :param store: What earlier tries have stored.
+        """
+        decision = store.load()
+        # A retry has a batch of its own, which may be the one that makes the model fresh, or it waited for
+        # another one, which may lack its data; a clear means: build again.
+        is_retry = store.is_persistent and self.plan.try_number > 1
+        return not is_retry and isinstance(decision, StartNew) and not decision.cleared
+
+    def skip_if_built_within(self, within: float) -> None:
+        """
+        Skip the task if what it would build was built a moment ago.
+
+        :param within: The age, in seconds, at which a build is too old.
+        """
+        history = self._read_history("skip_if_built_within")
+        if history is None:
+            return
+        now = history.server_time or datetime.now(timezone.utc)
+        fresh = find_fresh(history, is_full_build=self.request.is_full_build, within=within, now=now)
+        if fresh is None:
+            return
+        batch, age = fresh
+        about = self._describe(batch, f"ended {iso(batch.ended)}")
+        if self._may_lack_aggregates(batch, about):
+            return
+        raise AirflowSkipException(
+            f"Skipped: {about}, {timedelta(seconds=round(age))} ago, and skip_if_built_within is "
+            f"{timedelta(seconds=within)}."
+        )
+
+    def skip_if_nothing_is_newer(self, context: Context, inlets: list[Any]) -> None:
+        """
+        Skip the task if no inlet has an asset event since the last good build began.
+
+        :param context: The task's context.
+        :param inlets: The task's inlets.
+        """
+        newest = _find_newest_event(context, inlets, self.log)
+        if newest is None:
+            return
+        asked_at = datetime.now(timezone.utc)
+        history = self._read_history("only_if_newer")
+        if history is None:
+            return
+        batch = find_last_good(history, self.request)
+        if batch is None or batch.created is None or history.server_time is None:
+            what = "no time in AtScale's answer" if batch else "no successful build that serves this request"
+            self.log.info("Building: only_if_newer found %s", what)
+            return
+        about = self._describe(batch, f"began {iso(batch.created)}")
+        # The event's time is by Airflow's clock. Rounded up, so that a doubt leads to a build.
+        event = newest + (history.server_time + _DATE_PRECISION - asked_at)
+        if event >= batch.created:
+            self.log.info("Building: the newest asset event of the inlets is of %s, and %s", iso(newest), about)
+            return
+        if self._may_lack_aggregates(batch, about):
+            return
+        raise AirflowSkipException(
+            f"Skipped: {about}, the newest asset event of the inlets is of {iso(newest)}, which is older, and "
+            "only_if_newer is true."
+        )
+
+    def _read_history(self, argument: str) -> History | None:
+        history = self.hook.get_history(self.plan.ref)
+        if isinstance(history, HistoryUnavailable):
+            self.log.warning(
+                "%s has no effect: no permission to read the build history (%s). The build is started. Give the "
+                "user of the connection %s",
+                argument,
+                history,
+                self.hook.edition.view_right,
+            )
+            return None
+        return history
+
+    def _describe(self, batch: Batch, moment: str) -> str:
+        return f"batch {batch.id} ({batch.kind}, {batch.status}) of {self.plan.ref} {moment}"
+
+    def _may_lack_aggregates(self, batch: Batch, about: str) -> bool:
+        if self.plan.failed_aggregates != "fail":
+            return False
+        listed = self.hook.get_instances(batch.id)
+        if not listed.is_truncated and not aggregates_of(listed).missing:
+            return False
+        self.log.info('Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about)
+        return True
+
+
+def check_only_if_newer() -> None:
+    """Raise on Airflow 2, where asset events are no part of what this provider reads."""
+    from airflow import __version__
+
+    if int(__version__.partition(".")[0]) < 3:
+        raise AtScaleConfigurationError(
+            f"only_if_newer needs Airflow 3.0 or newer, and this is {__version__}. Leave it out, or use "
+            "skip_if_built_within."
+        )
+
+
+def _find_newest_event(context: Context, inlets: list[Any], log: Any) -> datetime | None:
+    """Return when the newest asset event of the inlets happened; None, with the reason logged, if unknown."""
+    accessors: Any = context.get("inlet_events")
+    times: list[datetime] = []
+    for inlet in inlets:
+        try:
+            events = accessors[inlet]
+        except TypeError:
+            # An inlet that is no asset has no events.
+            continue
+        try:
+            if hasattr(events, "limit"):
+                events = events.ascending(False).limit(1)
+            times += [events[-1].timestamp] if len(events) else []
+        except Exception as error:
+            log.warning(
+                "Building: only_if_newer could not read the asset events of %r (%s: %s)",
+                inlet,
+                type(error).__name__,
+                error,
+            )
+            return None
+    if not times:
+        log.info("Building: only_if_newer found no asset event of the task's inlets")
+        return None
+    return max(times)
