@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 #: The key in the task state store under which a rescheduled sensor keeps its uncertainty (Airflow 3.3+).
 STATE_KEY = "atscale_watch"
+#: The base class looks at the timeout so many seconds after a poke at most.
+_MOMENT = 0.1
 
 
 class WaitTask(RunningTask):
@@ -207,8 +209,8 @@ class WaitTask(RunningTask):
         if not isinstance(decision, Wait):
             return decision
         self._delay = decision.seconds
-        if not self.operator.deferrable and now - policy.since >= self.operator.timeout:
-            # The base class would raise the same right after this, without a word about the batch.
+        if not self.operator.deferrable and now + _MOMENT - policy.since >= self.operator.timeout:
+            # The base class would raise the same a moment after this, without a word about the batch.
             return timeout_result(Deadline(policy.since + self.operator.timeout, "timeout"), policy, now)
         return None
 

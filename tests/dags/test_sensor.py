@@ -109,7 +109,8 @@ def test_skip_says_why(engine, logged):
     batch = engine.start_batch("Sales Insights", "Internet Sales")
     assert wait(batch.id, soft_fail=True).state == "skipped"
     said = logged()
-    assert f"Skipped, because soft_fail is set: Batch {batch.id}" in said
+    assert "Skipped, because soft_fail is set: Failed after " in said
+    assert f"Batch {batch.id}" in said
     assert "disk quota exceeded" in said
 
 
