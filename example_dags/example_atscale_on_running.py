@@ -6,8 +6,8 @@ there first, the operator's ``on_running`` decides. The first task plays that ot
 after it find its batch running:
 
 - ``join``, the default: if the other batch began after this task did, take it, because it has this task's data;
-  else wait for it to end and look again. So all tasks that need the model share two builds.
-- ``wait``: wait for the other batch to end, then build. Each task makes a build of its own.
+  else wait for it to end, then check again. So all tasks that need the model share two builds.
+- ``wait``: wait for the other batch to end, then build. Each task makes a separate build.
 - ``attach``: wait for the other batch instead of building. For models whose batches are all alike, if data
   that was loaded since the other batch began can wait for the next one.
 - ``skip``: skip the task. For frequent builds, if one more or less does not matter.
@@ -44,7 +44,7 @@ with DAG(
     fail = AtScaleAggregateBuildOperator(
         task_id="fail",
         on_running="fail",
-        # A skipped task skips what follows it, unless that asks for less.
+        # By default a skipped task skips the tasks after it.
         trigger_rule="none_failed",
     )
 

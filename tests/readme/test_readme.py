@@ -78,6 +78,7 @@ BUILDS: dict[str, list[bool]] = {
     "Builds made elsewhere": [],
     "Start now, wait later": [False],
     "Grace periods": [False],
+    "Reports and asset events": [],
     "A curl script or BashOperator": [False],
     "Many models": [False, False],
     "Full once a week, incremental each day": [datetime.now(timezone.utc).isoweekday() == 7],
