@@ -138,6 +138,8 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": FIELD_BEHAVIOUR,
             }
         ],
+        # Read by Airflow 3.2 and newer.
+        "cli": [f"{PACKAGE}.cli.definition.get_atscale_cli_commands"],
         "extra-links": [f"{PACKAGE}.links.atscale.AtScaleBuildHistoryLink"],
         "config": _config(),
     }

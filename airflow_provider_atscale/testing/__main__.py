@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shlex
 import signal
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--client-api-key", default=core.CLIENT_API_KEY, help="installer: client API key (%(default)s)")
     add("--no-request-log", dest="log_requests", action="store_false", help="the same as --no-log-requests")
     add("--verbose", action="store_true", help="print each request")
+    add("--json", action="store_true", help="print addresses and connection as one line of JSON")
     add_settings(parser)
     return parser
 
@@ -75,15 +77,20 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         sys.stderr.write(f"Cannot listen: {error}\n")
         return 1
-    for role, url in engine.urls.items():
-        _say(f"AtScale engine ({options.edition}, {role.replace('_', ' ')}): {url}")
-    _say(f"Build history: {engine.url}/")
-    _say(f"AIRFLOW_CONN_ATSCALE_DEFAULT={shlex.quote(engine.connection_json())}")
+    if options.json:
+        connection = json.loads(engine.connection_json())
+        _say(json.dumps({"edition": options.edition, "urls": engine.urls, "connection": connection}))
+    else:
+        for role, url in engine.urls.items():
+            _say(f"AtScale engine ({options.edition}, {role.replace('_', ' ')}): {url}")
+        _say(f"Build history: {engine.url}/")
+        _say(f"AIRFLOW_CONN_ATSCALE_DEFAULT={shlex.quote(engine.connection_json())}")
     # Waiting with a limit keeps signals deliverable on every platform.
     while not ended.wait(1):
         pass
     engine.stop()
-    _say("Stopped")
+    if not options.json:
+        _say("Stopped")
     return 0
 
 

@@ -1,0 +1,194 @@
+"""Try a connection step by step, from this machine."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_atscale.api.flow import Response
+from airflow_provider_atscale.api.models import HistoryUnavailable, kind_of
+from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.arguments import ON_RUNNING
+from airflow_provider_atscale.builds.report import format_duration
+from airflow_provider_atscale.builds.usual import LEAST_BATCHES, usual_duration
+from airflow_provider_atscale.cli.exit_codes import DONE, exit_code_of
+from airflow_provider_atscale.cli.explain import explain_on_running
+from airflow_provider_atscale.cli.run import command, describe_error
+from airflow_provider_atscale.exceptions import AtScaleConfigurationError, AtScaleError
+from airflow_provider_atscale.hooks.atscale import AtScaleHook
+
+if TYPE_CHECKING:
+    import argparse
+
+    from airflow_provider_atscale.api.flow import Flow
+    from airflow_provider_atscale.api.models import History, ModelRef
+    from airflow_provider_atscale.cli.output import Output
+
+T = TypeVar("T")
+
+#: The ``Date`` header has whole seconds, and an answer takes its time.
+_CLOCK_PRECISION = 2.0
+#: From here on a difference is worth a look: certificates and tokens are checked by both clocks.
+_CLOCK_WARNING = 60.0
+_TRIES = 2
+
+OK, WARNING, FAILED, NOT_TESTED = "ok", "warning", "failed", "not tested"
+
+
+@dataclass
+class _Findings:
+    """What the steps found, for people and for programs."""
+
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, step: str, outcome: str, text: str, **facts: Any) -> None:
+        self.rows.append((step, outcome, text))
+        self.facts.update(facts)
+
+
+@command
+def check(options: argparse.Namespace, out: Output) -> int:
+    """Try host, credentials, rights, clock and, if given, a model; start nothing."""
+    if options.catalog is not None and options.model is None:
+        raise AtScaleConfigurationError("Give both catalog and model, or none of them.")
+    found = _Findings()
+    code, error = DONE, None
+    with closing(AtScaleHook(options.conn_id)) as hook:
+        try:
+            _check(hook, options, found)
+        except AtScaleError as raised:
+            code, error = exit_code_of(raised), raised
+    out.table(("step", "", "what was found"), found.rows, header=False)
+    steps = [dict(zip(("step", "outcome", "text"), row, strict=True)) for row in found.rows]
+    document = {"steps": steps, **found.facts}
+    if error is not None:
+        text = describe_error(error)
+        out.note(f"Error: {text}")
+        document["error"] = {"type": type(error).__name__, "message": text, "exit_code": code}
+    out.document(document)
+    return code
+
+
+def _check(hook: AtScaleHook, options: argparse.Namespace, found: _Findings) -> None:
+    try:
+        edition, url = hook.edition.name, hook.edition.base_url
+    except AtScaleError:
+        found.add("connection", FAILED, options.conn_id)
+        raise
+    found.add("connection", OK, f"{options.conn_id}: {edition} edition at {url}", edition=edition, server=url)
+    steps = zip(("host", "credentials", "history"), hook.edition.probe(), strict=True)
+    for name, (what, flow) in steps:
+        clock = _Clock()
+        try:
+            text = hook.get_conn().run(clock.note_dates(flow), tries=_TRIES)
+        except AtScaleError:
+            found.add(name, FAILED, f"could not {what}")
+            raise
+        found.add(name, OK, text)
+        if name == "host":
+            _add_clock(found, clock)
+    found.add("start", NOT_TESTED, "only a start shows whether the user may start builds")
+    if options.catalog is None:
+        return
+    try:
+        ref = hook.resolve_model(options.catalog, options.model)
+    except AtScaleError:
+        found.add("model", FAILED, f"{options.model!r} of catalog {options.catalog!r}")
+        raise
+    ids = f"catalog id {ref.catalog_id}, model id {ref.model_id}"
+    found.add("model", OK, f"{ref} ({ids})", catalog_id=ref.catalog_id, model_id=ref.model_id)
+    _add_history(hook, ref, options, found)
+
+
+class _Clock:
+    """Compare the server's clock with this machine's, by the answers of a flow."""
+
+    def __init__(self) -> None:
+        self.difference: float | None = None
+
+    def note_dates(self, flow: Flow[T]) -> Flow[T]:
+        """Run a flow unchanged, and note the dates of its answers."""
+        outcome: Any = None
+        error: AtScaleError | None = None
+        while True:
+            try:
+                effect = flow.send(outcome) if error is None else flow.throw(error)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            outcome = error = None
+            try:
+                outcome = yield effect
+            except AtScaleError as raised:
+                error = raised
+            if isinstance(outcome, Response) and outcome.date is not None:
+                # On average half a second has passed since the second that the header names.
+                self.difference = outcome.date.timestamp() + 0.5 - time.time()
+
+
+def _add_clock(found: _Findings, clock: _Clock) -> None:
+    seconds = clock.difference
+    if seconds is None:
+        found.add("clock", NOT_TESTED, "the host tells no time", clock_difference=None)
+        return
+    size = abs(seconds)
+    if size < _CLOCK_PRECISION:
+        text = f"the host's clock is that of this machine (to {_CLOCK_PRECISION:.0f} s)"
+    else:
+        text = f"the host's clock is {format_duration(size)} {'ahead of' if seconds > 0 else 'behind'} this machine's"
+    found.add("clock", WARNING if size > _CLOCK_WARNING else OK, text, clock_difference=round(seconds, 1))
+
+
+def _add_history(hook: AtScaleHook, ref: ModelRef, options: argparse.Namespace, found: _Findings) -> None:
+    history = hook.get_history(ref)
+    if isinstance(history, HistoryUnavailable):
+        found.add(
+            "running",
+            NOT_TESTED,
+            f"the build history cannot be read ({history}): a task cannot see a running batch. Give the user "
+            f"{hook.edition.view_right}",
+        )
+        return
+    _add_running(history, options, found)
+    for is_full_build in (False, True):
+        kind = kind_of(is_full_build)
+        usual = usual_duration(history, is_full_build)
+        if usual is None:
+            found.add(
+                "usual", NOT_TESTED, f"{kind}: fewer than {LEAST_BATCHES} successful builds in the history"
+            )
+            continue
+        text = (
+            f"{kind}: {format_duration(usual.median)}, nine of ten within {format_duration(usual.high)} "
+            f"(the last {usual.count} successful builds)"
+        )
+        facts = {"median": usual.median, "p90": usual.high, "builds": usual.count}
+        found.add("usual", OK, text)
+        found.facts.setdefault("usual_seconds", {})[kind] = facts
+
+
+def _add_running(history: History, options: argparse.Namespace, found: _Findings) -> None:
+    if not history.running:
+        found.add("running", OK, "no batch runs, so a build starts at once", running=None)
+        return
+    batch = history.running[0]
+    effects = {value: explain_on_running(value, batch, is_full_build=options.full) for value in ON_RUNNING}
+    begun = batch.started or batch.created
+    for_how_long = ""
+    if begun is not None and isinstance(history.server_time, datetime):
+        age = max((history.server_time - begun).total_seconds(), 0.0)
+        for_how_long = f", for {format_duration(age)}"
+    running = {
+        "batch_id": batch.id,
+        "kind": batch.kind,
+        "status": batch.status,
+        "created": iso(batch.created),
+        "on_running": effects,
+    }
+    text = f"batch {batch.id} ({batch.kind}, {batch.status}{for_how_long})"
+    found.add("running", OK, text, running=running)
+    for value, effect in effects.items():
+        found.add("", "", f"on_running={value}: {effect}")

@@ -1,0 +1,72 @@
+"""What each exit code of the commands means."""
+
+from __future__ import annotations
+
+from airflow_provider_atscale.exceptions import (
+    AtScaleAlreadyRunningError,
+    AtScaleAuthenticationError,
+    AtScaleBatchFailedError,
+    AtScaleBatchNotFoundError,
+    AtScaleBatchSupersededError,
+    AtScaleConfigurationError,
+    AtScaleConnectionError,
+    AtScaleGaveUpError,
+    AtScaleMalformedAnswerError,
+    AtScaleNotFoundError,
+    AtScalePermissionError,
+    AtScaleStartError,
+    AtScaleStartUnknownError,
+    AtScaleTimeoutError,
+    AtScaleWaitError,
+)
+
+DONE = 0
+OTHER = 1
+USAGE = 2
+NOT_STARTED = 9
+STOPPED = 130
+
+#: Of an error, the first class that fits decides.
+CODES: dict[type[Exception], int] = {
+    AtScaleConfigurationError: USAGE,
+    AtScaleConnectionError: 3,
+    AtScaleMalformedAnswerError: 3,
+    AtScaleAuthenticationError: 4,
+    AtScalePermissionError: 5,
+    AtScaleNotFoundError: 6,
+    AtScaleBatchNotFoundError: 6,
+    AtScaleBatchFailedError: 7,
+    AtScaleBatchSupersededError: 7,
+    AtScaleTimeoutError: 8,
+    AtScaleWaitError: 8,
+    AtScaleAlreadyRunningError: NOT_STARTED,
+    AtScaleGaveUpError: NOT_STARTED,
+    AtScaleStartError: 10,
+    AtScaleStartUnknownError: 11,
+}
+
+#: The table of the docs.
+MEANINGS = {
+    DONE: "All is well; for `watch` and `build`: the batch ended well.",
+    OTHER: "Another error. `--debug` shows the traceback.",
+    USAGE: "Wrong arguments or connection settings, an unknown connection, or `build` was not confirmed.",
+    3: "AtScale cannot be reached, or what answers is not AtScale.",
+    4: "AtScale refused the credentials.",
+    5: "The user lacks a right.",
+    6: "There is no such catalog, model or batch.",
+    7: "The batch failed; with `--failed-aggregates fail` also: aggregates are missing.",
+    8: "The wait ended before the batch did: `--timeout`, or AtScale could not be read for too long.",
+    NOT_STARTED: "Nothing was started: a batch already runs, and `--on-running` is `skip` or `fail`.",
+    10: "AtScale refused to start the build.",
+    11: "The reply to the start was lost: AtScale may or may not have started a build.",
+    STOPPED: "You stopped the command. A build that was started goes on in AtScale.",
+}
+
+
+def exit_code_of(error: BaseException) -> int:
+    """
+    Return the exit code of an error.
+
+    :param error: The error.
+    """
+    return next((code for kind, code in CODES.items() if isinstance(error, kind)), OTHER)
