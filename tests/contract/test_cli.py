@@ -33,8 +33,9 @@ def _connection(engine: AtScaleEngine, monkeypatch: pytest.MonkeyPatch, new_proc
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a command; return its exit code, what it printed, and its errors."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*arguments: str) -> tuple[Any, str, str]:
         capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -95,7 +96,10 @@ def test_any_answer_is_an_observation(found, expected):
             raise found
         return found
 
-    assert AtScaleHook.observe_batch(SimpleNamespace(get_batches=get_batches), REF, "b") == expected
+    assert (
+        AtScaleHook.observe_batch(SimpleNamespace(get_batches=get_batches, poll=nullcontext), REF, "b")
+        == expected
+    )
     assert asked == [(REF, ("b",), 1)]
 
 
@@ -104,7 +108,7 @@ def test_a_programming_error_is_no_observation():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        AtScaleHook.observe_batch(SimpleNamespace(get_batches=broken), REF, "b")
+        AtScaleHook.observe_batch(SimpleNamespace(get_batches=broken, poll=nullcontext), REF, "b")
 
 
 # --- the loop ---------------------------------------------------------------------------------------------
