@@ -124,9 +124,10 @@ def test_fortnight_of_waiting_leaves_memory_and_loop_as_they_were(world, monkeyp
 
     world.run(main())
     # In the first week the memory that the interpreter keeps for reuse is taken anew, and so noticed. Later it rises
-    # and falls by some 17 KiB; six bytes that each of the week's 6,000 polls would leave behind are more.
+    # and falls: asyncio drops the cancelled timers of polls with a deadline once they are a hundred. What each of the
+    # week's 6,000 polls would leave behind, six bytes or a tenth of an object, is more.
     assert max(sizes[7:]) - min(sizes[7:]) < 32 * 1024
-    assert max(objects[7:]) - min(objects[7:]) < 50
+    assert max(objects[7:]) - min(objects[7:]) < 300
     assert max(tasks_of) <= 2 * len(models) + 1
     assert not shared_module._loops
 
