@@ -36,7 +36,7 @@ def add_options(parser: pytest.Parser) -> None:
         return
     group.addoption(KEEP, action="store_true", help="keep that folder also when all is well")
     group.addoption(
-        "--e2e-minutes", type=float, default=20.0, help="end the suite on Celery after so many minutes"
+        "--e2e-minutes", type=float, default=30.0, help="end the suite on Celery after so many minutes"
     )
 
 
