@@ -54,9 +54,25 @@ def sessions() -> dict[str, str]:
         finally:
             AtScaleHook.get_instances = get_instances  # type: ignore[method-assign]
         recorded["typo"] = _run("check", "Sales Insights", "Internet Slaes")
+    recorded["cli options"] = _options()
     codes = [f"| {code} | {meaning} |" for code, meaning in MEANINGS.items()]
     recorded["exit codes"] = "\n".join(["| exit code | meaning |", "| --- | --- |", *codes])
     return recorded
+
+
+def _options() -> str:
+    """Return a table of all options and the commands that have them."""
+    from airflow_provider_atscale.cli.definition import get_atscale_cli_commands
+
+    commands: dict[tuple[str, str], list[str]] = {}
+    for command in get_atscale_cli_commands()[0].subcommands:
+        for argument in command.args:
+            name = argument.flags[0]
+            if name.startswith("-"):
+                option = f"{name} {argument.kwargs.get('metavar') or ''}".rstrip()
+                commands.setdefault((option, argument.kwargs["help"]), []).append(f"`{command.name}`")
+    rows = [f"| `{option}` | {', '.join(names)} | {text} |" for (option, text), names in commands.items()]
+    return "\n".join(["| option | of | meaning (default) |", "| --- | --- | --- |", *rows])
 
 
 def _run(*arguments: str, hidden: tuple[str, ...] = ()) -> str:
@@ -84,7 +100,7 @@ def _made_equal(text: str) -> str:
     text = re.sub(r"\b[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b", _numbered(), text)
     text = re.sub(r"query [0-9a-f-]{36}", "query 5d1f7c3e-0b7a-5e7c-8a52-0c9b1f6e4d20", text)
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "2025-02-27 09:53:20", text)
-    text = re.sub(r"the host's clock .*", "the host's clock is within 2 s of this machine's", text)
+    text = re.sub(r"the host's clock .*", "the host's clock is that of this machine (to 2 s)", text)
     text = re.sub(r"clock        (ok|warning)", "clock        ok     ", text)
     return re.sub(r"after \d+ s", "after 0 s", text)
 
