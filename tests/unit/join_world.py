@@ -304,7 +304,6 @@ class World:
                 self._stop(task, batch.ends)
             if isinstance(step, RunningOther):
                 task.waits += 1
-                batch.judged.add(task.number)
                 continue
             batch.judged.add(task.number)
             good = batch.outcome == "done"

@@ -298,7 +298,8 @@ def test_lost_and_two_appear_in_the_second_of_the_first_look(server, store, log)
     assert isinstance(running, RunningOther)
     server.end(running.batch.id)
     other = mine.obtain_batch()
-    assert isinstance(other, RunningOther) and other.batch.id != running.batch.id
+    assert isinstance(other, RunningOther)
+    assert other.batch.id != running.batch.id
     server.end(other.batch.id)
     assert (server.posts, mine.obtain_batch().origin, server.posts) == (1, "started", 2)
 

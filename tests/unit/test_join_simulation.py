@@ -36,6 +36,7 @@ PLANS = {
     "a batch lacks aggregates": (Plan(TWO, (0.0, 0.5), incomplete=1, passing=0), 3, False),
     "a reply is lost": (Plan(TWO, (0.0, 0.5), lost=1), 2, False),
     "a reply is lost, two at a time": (Plan(TWO, (0.0, 0.5), lost=1, refuses=False), 3, False),
+    "a single task": (Plan((STANDARD,), (0.0,), lost=1, deaths=1), 1, True),
     "a process dies": (Plan(TWO, (0.0, 0.5), deaths=1), 2, False),
     "a process dies, two at a time": (Plan(TWO, (0.0, 0.5), deaths=1, refuses=False), 3, False),
     "a process dies and its batch fails": (Plan((STANDARD,), (0.0,), deaths=1, failed=1), 2, True),
