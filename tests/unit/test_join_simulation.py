@@ -40,7 +40,7 @@ PLANS = {
     "a process dies": (Plan(TWO, (0.0, 0.5), deaths=1), 2, False),
     "a process dies, two at a time": (Plan(TWO, (0.0, 0.5), deaths=1, refuses=False), 3, False),
     "a process dies and its batch fails": (Plan((STANDARD,), (0.0,), deaths=1, failed=1), 2, True),
-    "a process dies and a reply is lost": (Plan(THREE, (0.0, 0.5, 1.5), (1.0, 3.0), lost=1, deaths=1), 3, False),
+    "a reply is lost and a process dies": (Plan(THREE, (0.0, 0.5, 1.5), (1.0,), lost=1, deaths=1), 3, False),
     "a task is cleared": (Plan(TWO, (0.0, 0.5), clears=1), 3, False),
     "without a store": (Plan(TWO, (0.0, 0.5), failed=1, deaths=0, has_store=False), 4, False),
     "a standard and a full build": (Plan((STANDARD, FULL), (0.0, 0.5)), 2, True),
