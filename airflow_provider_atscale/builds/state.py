@@ -44,7 +44,8 @@ What is not guaranteed
 - A batch that somebody else started in the same seconds, of the same model and kind, looks like this task's. It
   began after this task's data was loaded, so adopting it is not wrong, unless it lacks this task's
   ``grace_period_overrides``, which AtScale does not tell. Two such batches are an error; with ``join``, one that
-  certainly began after this task is joined.
+  certainly began after this task is joined, and this task's batch may run without a task that waits for it. If none
+  certainly did, the task waits for those that run, and it or its retry builds once more.
 """
 
 from __future__ import annotations

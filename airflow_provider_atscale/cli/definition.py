@@ -114,7 +114,7 @@ _COMMANDS = (
         help="Run a local AtScale engine, to try the provider out",
         func=lazy_load_command(f"{_PACKAGE}.engine.engine"),
         args=(
-            Arg(("--edition",), help="container or installer (container)", choices=("container", "installer")),
+            Arg(("--edition",), help="container or installer (container)", metavar="NAME"),
             Arg(("--port",), help="port to listen on, 0 for a free one", type=int, metavar="N"),
             Arg(("--engine-port",), help="installer: port of the engine", type=int, metavar="N"),
             Arg(("--build-seconds",), help="how long a build takes (10)", type=float, metavar="N"),

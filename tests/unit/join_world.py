@@ -20,7 +20,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from airflow_provider_atscale.api.models import Batch, History
+from airflow_provider_atscale.api.models import Batch, History, Phase
 from airflow_provider_atscale.api.observation import observe_found
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.builds.request import BuildRequest
@@ -129,6 +129,11 @@ class Made:
     starter: int
     outcome: str = "done"
     judged: set[int] = field(default_factory=set)
+    #: What its task knew just before the start.
+    listed_before: frozenset[str] = frozenset()
+    #: Whether its task was told its id; if not, what the first read that lists it lists besides it.
+    id_is_known: bool = True
+    listed_with: frozenset[str] | None = None
 
 
 @dataclass
@@ -144,6 +149,7 @@ class Task:
     tries: int = 0
     clears: int = 0
     waits: int = 0
+    listed: frozenset[str] = frozenset()
     state: str = "new"
     store: Any = None
     green: list[tuple[int, Made]] = field(default_factory=list)
@@ -298,7 +304,6 @@ class World:
                 self._stop(task, batch.ends)
             if isinstance(step, RunningOther):
                 task.waits += 1
-                batch.judged.add(task.number)
                 continue
             batch.judged.add(task.number)
             good = batch.outcome == "done"
@@ -318,10 +323,16 @@ class World:
                     raise Wrong(f"less than asked: task {task.number} is green by {batch.id}")
                 if batch.outcome != "done":
                     raise Wrong(f"task {task.number} is green by {batch.id}, which is {batch.outcome}")
-        lost = [batch.id for batch in self.batches if not batch.judged]
-        # After a lost reply, a task may join another batch than its own if it finds several: see the docs.
-        if lost and not (self.plan.lost and (self.plan.deaths or not self.plan.refuses)):
+        lost = [each.id for each in self.batches if not each.judged and not self._is_one_of_several(each)]
+        if lost:
             raise Wrong(f"nobody waited for {', '.join(lost)}")
+
+    def _is_one_of_several(self, batch: Made) -> bool:
+        # A task that was not told the id of its batch, and finds it only together with another new batch of its kind,
+        # cannot tell which one is its own: AtScale does not say who started a batch.
+        kinds = {each.id: each.request.is_full_build for each in self.batches}
+        others = (batch.listed_with or frozenset()) - batch.listed_before
+        return not batch.id_is_known and any(kinds[each] == kinds[batch.id] for each in others)
 
 
 def _serves(built: BuildRequest, asked: BuildRequest) -> bool:
@@ -347,6 +358,10 @@ class _Hook:
         world = self._world
         world._stop(self._task)
         listed = [each for each in world.batches if each.created + world.plan.lag <= world.now]
+        ids = self._task.listed = frozenset(each.id for each in listed)
+        for each in listed:
+            if each.starter == self._task.number and not each.id_is_known and each.listed_with is None:
+                each.listed_with = ids - {each.id}
         date = datetime.fromtimestamp(int(world.now), timezone.utc)
         return History(tuple(self._show(each) for each in reversed(listed)), date)
 
@@ -357,7 +372,12 @@ class _Hook:
         return contextlib.nullcontext()
 
     def observe_batch(self, ref: Any, batch_id: str) -> Any:
-        return observe_found({each.id: self._show(each) for each in self._world.batches}, batch_id)
+        shown = {each.id: self._show(each) for each in self._world.batches}
+        for each in self._world.batches:
+            # A retry that finds its batch failed has judged it, and does not wait.
+            if each.id == batch_id and shown[batch_id].phase is Phase.FAILED:
+                each.judged.add(self._task.number)
+        return observe_found(shown, batch_id)
 
     def start_batch(self, ref: Any, *, before_post: Any, **_: Any) -> Any:
         world = self._world
@@ -370,11 +390,13 @@ class _Hook:
         if world.plan.refuses and any(each.ends > world.now for each in world.batches):
             return Refused(AtScaleStartError("a batch runs", 409))
         made = self._make()
+        made.id_is_known = False
         if lost:
             return LostReply("HTTP 504")
         if world.left["deaths"]:
             # The process may die after the start and before it knows of it.
             world._stop(self._task)
+        made.id_is_known = True
         return Started(self._show(made))
 
     def _make(self) -> Made:
@@ -388,6 +410,7 @@ class _Hook:
             world.now + length,
             self._task.request,
             self._task.number,
+            listed_before=self._task.listed,
         )
         if world._spend("failed"):
             made.outcome = "failed"

@@ -269,6 +269,41 @@ def test_lost_and_two_appear(server, store, log):
     assert (step.batch_id, step.origin) == ("b2", "joined")
 
 
+def test_lost_and_the_own_one_has_ended_beside_a_newer_one(server, store, log):
+    """Only the newer one certainly began after the task did, so nobody waits for the task's own one."""
+
+    def lost(server, full):
+        server.make(full, status="done")
+        server.clock.now += 1
+        server.make(full)
+        return LostReply("HTTP 504")
+
+    server.starts = [lost]
+    step = builder(server, store, log, JOIN).obtain_batch()
+    assert (step.batch_id, step.origin) == ("b2", "joined")
+    assert server.posts == 1
+
+
+def test_lost_and_two_appear_in_the_second_of_the_first_look(server, store, log):
+    """Neither one certainly has the task's data: it waits for them, and builds once more."""
+
+    def lost(server, full):
+        server.make(full)
+        server.make(full)
+        return LostReply("HTTP 504")
+
+    server.starts = [lost]
+    mine = builder(server, store, log, JOIN, sleep=lambda _: None)
+    running = mine.obtain_batch()
+    assert isinstance(running, RunningOther)
+    server.end(running.batch.id)
+    other = mine.obtain_batch()
+    assert isinstance(other, RunningOther)
+    assert other.batch.id != running.batch.id
+    server.end(other.batch.id)
+    assert (server.posts, mine.obtain_batch().origin, server.posts) == (1, "started", 2)
+
+
 def test_lost_and_two_appear_that_may_lack_the_overrides(server, store, log):
     def lost(server, full):
         server.clock.now += 1

@@ -13,7 +13,8 @@ from dataclasses import replace
 import pytest
 
 from airflow_provider_atscale.api.models import Phase
-from airflow_provider_atscale.builds import join, running, state
+from airflow_provider_atscale.builds import join, running, search, state
+from airflow_provider_atscale.builds.steps import NotFound
 
 from .join_world import FULL, GRACE, STANDARD, Plan, RandomChooser, World, Wrong, explore, run
 
@@ -35,7 +36,11 @@ PLANS = {
     "a batch lacks aggregates": (Plan(TWO, (0.0, 0.5), incomplete=1, passing=0), 3, False),
     "a reply is lost": (Plan(TWO, (0.0, 0.5), lost=1), 2, False),
     "a reply is lost, two at a time": (Plan(TWO, (0.0, 0.5), lost=1, refuses=False), 3, False),
+    "a single task": (Plan((STANDARD,), (0.0,), lost=1, deaths=1), 1, True),
     "a process dies": (Plan(TWO, (0.0, 0.5), deaths=1), 2, False),
+    "a process dies, two at a time": (Plan(TWO, (0.0, 0.5), deaths=1, refuses=False), 3, False),
+    "a process dies and its batch fails": (Plan((STANDARD,), (0.0,), deaths=1, failed=1), 2, True),
+    "a reply is lost and a process dies": (Plan(THREE, (0.0, 0.5, 1.5), (1.0,), lost=1, deaths=1), 3, False),
     "a task is cleared": (Plan(TWO, (0.0, 0.5), clears=1), 3, False),
     "without a store": (Plan(TWO, (0.0, 0.5), failed=1, deaths=0, has_store=False), 4, False),
     "a standard and a full build": (Plan((STANDARD, FULL), (0.0, 0.5)), 2, True),
@@ -151,6 +156,14 @@ def never_join(monkeypatch):
     monkeypatch.setattr(running, "find_joinable", lambda *_: None)
 
 
+def forget_a_start_without_reply(monkeypatch):
+    monkeypatch.setattr(search.LostBatchSearch, "find", lambda *_, **__: NotFound("nobody looks"))
+
+
+def forget_what_an_earlier_try_started(monkeypatch):
+    monkeypatch.setattr(state.BuildStateStore, "load", lambda self: state.StartNew())
+
+
 #: A fault, the plan that shows it, and what the simulation says.
 PLANTED = {
     attach_to_an_older_batch: ("two tasks", "stale"),
@@ -162,6 +175,8 @@ PLANTED = {
     let_a_clear_change_nothing: ("a task is cleared", "stale"),
     let_each_try_begin_anew: ("a batch of three tasks fails", "builds instead of"),
     never_join: ("three tasks", "builds instead of"),
+    forget_a_start_without_reply: ("a reply is lost, two at a time", "nobody waited for"),
+    forget_what_an_earlier_try_started: ("a process dies", "nobody waited for"),
 }
 
 
