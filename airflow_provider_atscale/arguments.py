@@ -175,13 +175,27 @@ def optional_count(value: Any, name: str) -> int | None:
     :param value: A number, its text, None, ``""`` or ``"None"``.
     :param name: What the value is for, for the error.
     """
+    return _optional_int(value, name, least=1, words="greater than 0")
+
+
+def optional_threshold(value: Any, name: str) -> int | None:
+    """
+    Return the whole number, 0 or more, that a value is; None and its text mean that there is none.
+
+    :param value: A number, its text, None, ``""`` or ``"None"``.
+    :param name: What the value is for, for the error.
+    """
+    return _optional_int(value, name, least=0, words="that is not negative")
+
+
+def _optional_int(value: Any, name: str, *, least: int, words: str) -> int | None:
     if value in (None, "", "None"):
         return None
     number = _from_json(value, or_else=None) if isinstance(value, str) else value
-    if type(number) is int and number > 0:
+    if type(number) is int and number >= least:
         return number
     raise AtScaleConfigurationError(
-        f"{name} is {_shown(value)}; it must be a whole number greater than 0, or None. {_CHECK_TEMPLATE}"
+        f"{name} is {_shown(value)}; it must be a whole number {words}, or None. {_CHECK_TEMPLATE}"
     )
 
 

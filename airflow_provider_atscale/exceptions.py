@@ -21,6 +21,7 @@ class                                   retries  what to do
 :class:`AtScaleAlreadyRunningError`     yes      wait for the other batch, or choose another ``on_running``
 :class:`AtScaleBatchFailedError`        yes      read the failed aggregates' messages; a retry builds again
 :class:`AtScaleAggregatesFailedError`   yes      the same; or set ``failed_aggregates="warn"``
+:class:`AtScaleAggregateCheckError`     yes      build the model's aggregates, or correct the thresholds
 :class:`AtScaleBatchSupersededError`    yes      if the later build ended well, mark the task as success
 :class:`AtScaleBatchNotFoundError`      yes      look for the batch in AtScale's Build History page
 :class:`AtScaleWaitError`               yes      AtScale could not be read for long; a retry attaches again
@@ -116,6 +117,10 @@ class AtScaleBatchFailedError(AtScaleError):
 
 class AtScaleAggregatesFailedError(AtScaleBatchFailedError):
     """The batch is done, aggregates are missing from it, and ``failed_aggregates="fail"`` was chosen."""
+
+
+class AtScaleAggregateCheckError(AtScaleError):
+    """The aggregates of a model miss a threshold of the check. The text names the aggregates and the reasons."""
 
 
 class AtScaleBatchSupersededError(AtScaleError):

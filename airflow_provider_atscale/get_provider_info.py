@@ -117,7 +117,12 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "operators": [{"integration-name": name, "python-modules": [f"{PACKAGE}.operators.atscale"]}],
+        "operators": [
+            {
+                "integration-name": name,
+                "python-modules": [f"{PACKAGE}.operators.atscale", f"{PACKAGE}.operators.checks"],
+            }
+        ],
         "sensors": [{"integration-name": name, "python-modules": [f"{PACKAGE}.sensors.atscale"]}],
         "hooks": [{"integration-name": name, "python-modules": [f"{PACKAGE}.hooks.atscale"]}],
         "triggers": [

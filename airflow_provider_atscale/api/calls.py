@@ -65,7 +65,9 @@ _REALM_TOKEN = "/auth/realms/{realm}/protocol/openid-connect/token"  # noqa: S10
 
 CATALOGS = _host("GET", "{prefix}/catalogs", "find models by name", ATSCALE_TOOLS, HIGH)
 START = _host("POST", _BATCHES_START, "start a batch", DOCUMENTED, HIGH)
-INSTANCES = _host("GET", "{prefix}/aggregates/instances", "read a batch's aggregates", DOCUMENTED, HIGH)
+INSTANCES = _host(
+    "GET", "{prefix}/aggregates/instances", "read the aggregates of a batch or model", DOCUMENTED, HIGH
+)
 HISTORY = _host("GET", "/wapi/p/aggregate/batch-history", "read the status of batches", ATSCALE_TOOLS, MEDIUM)
 TOKEN = _host("POST", "{prefix}/token", "exchange the API token", ATSCALE_TOOLS, MEDIUM)
 KEYCLOAK_LOGIN = _host("POST", _REALM_TOKEN, "log in with a password", ATSCALE_TOOLS, HIGH)
@@ -89,7 +91,11 @@ INSTALLER_LAST_BATCHES = _engine(
     "GET", _BATCHES + "/envId/{environment}", "read the status of batches on old engines", ATSCALE_TOOLS, MEDIUM
 )
 INSTALLER_INSTANCES = _engine(
-    "GET", "/aggregates/orgId/{organization}/instances", "read a batch's aggregates", DOCUMENTED, HIGH
+    "GET",
+    "/aggregates/orgId/{organization}/instances",
+    "read the aggregates of a batch or cube",
+    DOCUMENTED,
+    HIGH,
 )
 INSTALLER_VERSION = _engine("GET", "/version", "test a connection", ATSCALE_TOOLS, HIGH)
 INSTALLER_LOGIN = Call(

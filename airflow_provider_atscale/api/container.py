@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api import calls
 from airflow_provider_atscale.api.auth import Area, Auth, call
-from airflow_provider_atscale.api.edition import ACCEPT_JSON, Edition
+from airflow_provider_atscale.api.edition import ACCEPT_JSON, Edition, Owner
 from airflow_provider_atscale.api.flow import Flow, Request, Response
 from airflow_provider_atscale.api.history import PAGE_SIZE, Page
 from airflow_provider_atscale.api.models import Instances, ModelRef
@@ -102,8 +102,7 @@ class ContainerEdition(Edition):
 
     def _read_history(self, ref: ModelRef, limit: int, number: int, before: int) -> Flow[Response]:
         del before
-        ids = {"catalogId": ref.catalog_id, "modelId": ref.model_id}
-        params = {"page": str(number), "limit": str(limit), **ids}
+        params = {"page": str(number), "limit": str(limit), **self._model_params(ref)}
         return self._read(Area.PRIVATE, calls.HISTORY, params)
 
     def _history_page(self, response: Response, ref: ModelRef, limit: int) -> Page:
@@ -112,11 +111,14 @@ class ContainerEdition(Edition):
 
     # --- instances ---
 
-    def _read_instances(self, batch_id: str, number: int, before: int) -> Flow[Page | None]:
+    def _model_params(self, ref: ModelRef) -> dict[str, str]:
+        return {"catalogId": ref.catalog_id, "modelId": ref.model_id}
+
+    def _read_instances(self, owner: Owner, number: int, before: int) -> Flow[Page | None]:
         del before
-        params = {"batchId": batch_id, "page": str(number), "size": str(PAGE_SIZE)}
+        params = {**owner.params, "page": str(number), "size": str(PAGE_SIZE)}
         response = yield from self._read(Area.PUBLIC, calls.INSTANCES, params)
-        self._check(response, f"read the instances of batch {batch_id}")
+        self._check(response, f"read the instances of {owner}")
         return _page(response, PAGE_SIZE)
 
     def _instances_that_judge(self, batch_id: str) -> Flow[Instances]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -39,11 +41,34 @@ from airflow_provider_atscale.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_provider_atscale.api.start import StartOutcome
 
 ACCEPT_JSON = {"Accept": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """
+    Whose aggregate instances are read: a batch's or a model's.
+
+    :param label: What people call it.
+    :param noun: What it is.
+    :param params: The query parameters that select its instances; the last one names it.
+    """
+
+    label: str
+    noun: str
+    params: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return self.label
+
+    @classmethod
+    def batch(cls, batch_id: str) -> Owner:
+        """Return a batch."""
+        return cls(f"batch {batch_id}", "batch", {"batchId": batch_id})
 
 
 class Edition(ABC):
@@ -221,22 +246,39 @@ class Edition(ABC):
 
     def instances(self, batch_id: str) -> Flow[Instances]:
         """Read all aggregate instances of a batch."""
+        batch = Owner.batch(batch_id)
         listed, is_truncated = yield from read_instances(
-            lambda number, before: self._read_instances(batch_id, number, before)
+            lambda number, before: self._read_instances(batch, number, before)
         )
         # Rows may not name their batch. Those that do are filtered here, whatever the server does.
         own = [each for each in listed if each.batch_id in (None, batch_id)]
         if any(each.batch_id is None for each in own):
-            yield from self._confirm_filter(batch_id)
+            yield from self._confirm_filter(batch)
+        return Instances.of(own, is_truncated=is_truncated)
+
+    def model_instances(self, ref: ModelRef) -> Flow[Instances]:
+        """Read all aggregate instances of a model, whichever batch has built them."""
+        model = Owner(str(ref), self._model_word, self._model_params(ref))
+        listed, is_truncated = yield from read_instances(
+            lambda number, before: self._read_instances(model, number, before)
+        )
+        # The catalog's id is not compared: several published versions of a project share a cube.
+        own = [each for each in listed if (each.model_id or ref.model_id).lower() == ref.model_id.lower()]
+        if any(each.model_id is None for each in own):
+            yield from self._confirm_filter(model)
         return Instances.of(own, is_truncated=is_truncated)
 
     @abstractmethod
-    def _read_instances(self, batch_id: str, number: int, before: int) -> Flow[Page | None]:
+    def _model_params(self, ref: ModelRef) -> dict[str, str]:
+        """Return the query parameters that select a model, its own id last."""
+
+    @abstractmethod
+    def _read_instances(self, owner: Owner, number: int, before: int) -> Flow[Page | None]:
         """Read a page of instances; return None if the server has answered before and refuses to page."""
 
-    def _confirm_filter(self, batch_id: str) -> Flow[None]:
-        """Raise if the server may list instances of other batches, too, although it was asked for one."""
-        del batch_id
+    def _confirm_filter(self, owner: Owner) -> Flow[None]:
+        """Raise if the server may list instances of other owners, too, although it was asked for one."""
+        del owner
         return immediate(None)
 
     def _instances_that_judge(self, batch_id: str) -> Flow[Instances]:
@@ -300,7 +342,7 @@ class Edition(ABC):
     def _probe_instances(self) -> Flow[None]:
         # Without a batch's id the answer could be long. The id of no batch may be called a bad request.
         try:
-            yield from self._read_instances(id_of_no_batch("probe"), 1, 0)
+            yield from self._read_instances(Owner.batch(id_of_nothing("probe")), 1, 0)
         except AtScaleApiError as error:
             if error.http_status_code != 400:
                 raise
@@ -330,6 +372,6 @@ def has_id(row: Mapping[str, Any], wanted: str, *names: str) -> bool | None:
     return None if found is None else found.lower() == wanted.lower()
 
 
-def id_of_no_batch(text: str) -> str:
-    """Return an id in the form of a batch's that no batch has, the same one at every call."""
+def id_of_nothing(text: str) -> str:
+    """Return an id in AtScale's form that no batch and no model has, the same one at every call."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, text))

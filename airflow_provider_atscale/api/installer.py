@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api import calls
 from airflow_provider_atscale.api.auth import Area, Auth
-from airflow_provider_atscale.api.edition import ACCEPT_JSON, Edition, has_id, id_of_no_batch
+from airflow_provider_atscale.api.edition import ACCEPT_JSON, Edition, Owner, has_id, id_of_nothing
 from airflow_provider_atscale.api.errors import REFUSALS, answer_of, server_message
 from airflow_provider_atscale.api.flow import Flow, Request, Response
 from airflow_provider_atscale.api.history import PAGE_SIZE, Found, Page
@@ -86,7 +86,7 @@ class InstallerEdition(Edition):
         self._engine = Engine(engine_url, organization, environment)
         self._engine_choice = engine_choice
         self._has_only_last_batches = False
-        self._filters_instances = False
+        self._confirmed_filters: set[str] = set()
         self._forbidden: dict[str, Mapping[str, str]] = {}
 
     # --- projects and cubes ---
@@ -205,7 +205,7 @@ class InstallerEdition(Edition):
 
     def _read_history(self, ref: ModelRef, limit: int, number: int, before: int) -> Flow[Response]:
         del number
-        params = {"limit": str(limit), "projectId": ref.catalog_id, "cubeId": ref.model_id}
+        params = {"limit": str(limit), **self._model_params(ref)}
         if before:
             params["offset"] = str(before)
         return self._read(calls.INSTALLER_HISTORY, params)
@@ -229,35 +229,40 @@ class InstallerEdition(Edition):
 
     # --- instances ---
 
-    def _read_instances(self, batch_id: str, number: int, before: int) -> Flow[Page | None]:
-        params = {"batchId": batch_id}
+    def _model_params(self, ref: ModelRef) -> dict[str, str]:
+        return {"projectId": ref.catalog_id, "cubeId": ref.model_id}
+
+    def _read_instances(self, owner: Owner, number: int, before: int) -> Flow[Page | None]:
+        params = dict(owner.params)
         if number > 1:
             params.update(limit=str(PAGE_SIZE), offset=str(before))
         response = yield from self._read(calls.INSTALLER_INSTANCES, params)
         if number > 1 and response.status in (400, 404):
             # The documented call has no paging, and it has answered before.
             return None
-        self._check(response, f"read the instances of batch {batch_id}")
+        self._check(response, f"read the instances of {owner}")
         return Page(response, _rows(response, "data"))
 
-    def _confirm_filter(self, batch_id: str) -> Flow[None]:
+    def _confirm_filter(self, owner: Owner) -> Flow[None]:
         """
-        Raise unless the server filters by batch: for an id that no batch has, it must list nothing.
+        Raise unless the server filters: for an id that no batch or cube has, it must list nothing.
 
         The documented rows do not name their batch. It is asked after rows came, so there are some to show.
         """
-        if self._filters_instances:
+        *_, (name, wanted) = owner.params.items()
+        if name in self._confirmed_filters:
             return
-        response = yield from self._read(calls.INSTALLER_INSTANCES, {"batchId": id_of_no_batch(batch_id)})
+        params = {**owner.params, name: id_of_nothing(wanted)}
+        response = yield from self._read(calls.INSTALLER_INSTANCES, params)
         if response.status not in (400, 404):
-            self._check(response, f"read the instances of batch {batch_id}")
+            self._check(response, f"read the instances of {owner}")
             if _rows(response, "data"):
                 raise AtScaleMalformedAnswerError(
-                    f"{response.url} lists aggregates even for a batch that does not exist, and its rows name "
-                    f"no batch. So which of them batch {batch_id} has built cannot be told.",
+                    f"{response.url} lists aggregates even for a {owner.noun} that does not exist, and its rows "
+                    f"name no {owner.noun}. So which of them belong to {owner} cannot be told.",
                     response.status,
                 )
-        self._filters_instances = True
+        self._confirmed_filters.add(name)
 
     # --- helpers ---
 

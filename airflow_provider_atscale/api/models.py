@@ -185,6 +185,7 @@ class AggregateInstance:
     :param model_id: Model that it belongs to.
     :param definition_id: The aggregate that it is an attempt of, if the server says.
     :param query_id: AtScale's id of the query that built it, as in its log of queries.
+    :param ended: When it was built or failed.
     """
 
     id: str
@@ -198,6 +199,7 @@ class AggregateInstance:
     model_id: str | None = None
     definition_id: str | None = None
     query_id: str | None = None
+    ended: datetime | None = None
 
     @property
     def phase(self) -> Phase:
@@ -213,7 +215,7 @@ class AggregateInstance:
 
 
 class Instances(tuple[AggregateInstance, ...]):
-    """The instances that a server lists of a batch; ``is_truncated`` if there may be more of them."""
+    """The instances that a server lists of a batch or model; ``is_truncated`` if there may be more of them."""
 
     is_truncated = False
 
@@ -315,6 +317,7 @@ def parse_instance(row: Any) -> AggregateInstance | None:
         model_id=text_of(row, "modelId", "model_id", "cubeId", "cube_id"),
         definition_id=text_of(row, "definitionId", "definition_id"),
         query_id=text_of(row, "buildQueryId", "build_query_id"),
+        ended=time_of(stats, "materializationEndTime", "materialization_end_time"),
     )
 
 
@@ -342,6 +345,15 @@ class AggregateSummary:
         return len(self.repaired)
 
 
+def attempts_of(instances: Sequence[AggregateInstance]) -> list[list[AggregateInstance]]:
+    """Group instances by the aggregate that they belong to; one without definition is an aggregate of its own."""
+    attempts: dict[tuple[str, str], list[AggregateInstance]] = {}
+    for each in instances:
+        key = ("definition", each.definition_id) if each.definition_id else ("instance", each.id)
+        attempts.setdefault(key, []).append(each)
+    return list(attempts.values())
+
+
 def aggregates_of(instances: Sequence[AggregateInstance]) -> AggregateSummary:
     """
     Judge the aggregates of a batch by its instances.
@@ -350,14 +362,11 @@ def aggregates_of(instances: Sequence[AggregateInstance]) -> AggregateSummary:
     attempts at the same aggregate, and it is missing only if none of them ended well. An instance without
     definition counts as an aggregate of its own, and a deleted one is neither good nor bad.
     """
-    attempts: dict[tuple[str, str], list[AggregateInstance]] = {}
-    for each in instances:
-        key = ("definition", each.definition_id) if each.definition_id else ("instance", each.id)
-        attempts.setdefault(key, []).append(each)
+    attempts = attempts_of(instances)
     built = superseded = 0
     missing: list[AggregateInstance] = []
     repaired: list[AggregateInstance] = []
-    for group in attempts.values():
+    for group in attempts:
         failed = [each for each in group if each.phase is Phase.FAILED]
         if any(each.phase is Phase.SUCCEEDED for each in group):
             built += 1

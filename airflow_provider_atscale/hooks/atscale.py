@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_atscale.api.history import raise_errors
+from airflow_provider_atscale.api.models import Instances, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed, observe_found
 from airflow_provider_atscale.client.requests_client import AtScaleClient
 from airflow_provider_atscale.client.retries import LAST_POLL, RELOAD_INTERVAL, TRIES
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_atscale.api.edition import Edition
     from airflow_provider_atscale.api.flow import Flow
-    from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, Instances, ModelRef
+    from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef
     from airflow_provider_atscale.api.start import StartOutcome
 
 
@@ -282,6 +283,31 @@ class AtScaleHook(BaseHook):
         :param batch_id: The batch.
         """
         rows: Instances = self.run(lambda edition: edition.instances(batch_id))
+        return rows
+
+    def list_instances(self, catalog: str, model: str, status: str | None = None) -> Instances:
+        """
+        List a model's aggregate instances; the result says if the server may not have listed all.
+
+        :param catalog: Id, name or caption of the catalog; on the installer edition of the project.
+        :param model: Id, name or caption of the model; on the installer edition of the cube.
+        :param status: Only those with this status, in AtScale's own word, as ``active`` or ``failed``; None: all.
+        :raises AtScaleNotFoundError: If there is no such model, or more than one.
+        """
+        rows = self.get_model_instances(self.resolve_model(catalog, model))
+        # AtScale's own filter does not know every status.
+        wanted = [
+            each for each in rows if status is None or normalize_status(each.status) == normalize_status(status)
+        ]
+        return Instances.of(wanted, is_truncated=rows.is_truncated)
+
+    def get_model_instances(self, ref: ModelRef) -> Instances:
+        """
+        Read all aggregate instances of a model; the result says if the server may not have listed all.
+
+        :param ref: The model.
+        """
+        rows: Instances = self.run(lambda edition: edition.model_instances(ref))
         return rows
 
     def locate_batch(self, batch_id: str) -> ModelRef | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 
@@ -85,6 +86,31 @@ def test_each_model_that_is_listed_can_be_named_so(engine, hook):
 def test_list_models_of_no_catalog(hook):
     with pytest.raises(AtScaleNotFoundError):
         hook.list_models("Nothing")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (None, {"active": 6, "deleted": 11, "failed": 1}),
+        ("active", {"active": 6}),
+        ("FAILED", {"failed": 1}),
+        ("deleted", {"deleted": 11}),
+        ("pending", {}),
+    ],
+)
+def test_list_instances_of_a_model(engine, hook, status, expected):
+    """Of all its batches, and of no other model; also with a status that AtScale's filter does not know."""
+    names = ("Sales Insights", "Internet Sales")
+    engine.start_batch(*names, is_full_build=True, build_seconds=0)
+    engine.start_batch("Sales Insights", "Reseller Sales", build_seconds=0)
+    engine.start_batch(*names, is_full_build=True, build_seconds=0)
+    third = engine.start_batch(*names, is_full_build=True)
+    engine.end_batch(third.id, failed_aggregates=1)
+    rows = hook.list_instances(*names, status=status)
+    assert Counter(row.status for row in rows) == expected
+    assert all(row.ended is not None for row in rows)
+    assert not rows.is_truncated
+    assert not any("status" in request.query for request in engine.requests if request.route == "instances")
 
 
 def test_overrides_of_a_start(engine, hook, ref, edition):

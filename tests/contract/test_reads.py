@@ -156,12 +156,13 @@ def test_malformed_answers_are_typed_errors(engine, edition, caller, fault, text
 
 
 @pytest.mark.parametrize("fault", ["html", "empty", "truncate"])
-@pytest.mark.parametrize("call", ["history", "batches", "instances", "locate", "resolve"])
+@pytest.mark.parametrize("call", ["history", "batches", "instances", "model_instances", "locate", "resolve"])
 def test_no_call_takes_a_malformed_answer(engine, caller, ref, call, fault):
     calls = {
         "history": lambda edition: edition.history(ref),
         "batches": lambda edition: edition.batches(ref, ["b1"]),
         "instances": lambda edition: edition.instances("b1"),
+        "model_instances": lambda edition: edition.model_instances(ref),
         "locate": lambda edition: edition.locate("b1"),
         "resolve": lambda edition: edition.resolve("Sales Insights", "Internet Sales"),
     }

@@ -35,6 +35,7 @@ BATCHES = {
     "example_atscale_asset_consumer": 0,
     "example_atscale_asset_producer": 1,
     "example_atscale_build_after_etl": 1,
+    "example_atscale_check": 1,
     "example_atscale_every_model": 2,
     "example_atscale_fire_and_wait": 1,
     "example_atscale_on_running": None,
@@ -134,6 +135,19 @@ def test_build_after_etl_builds_nothing_where_the_load_fails(engine, monkeypatch
     done = run("example_atscale_build_after_etl")
     assert done.states["build_aggregates"] == "upstream_failed"
     assert engine.batches == []
+
+
+def test_check(engine):
+    done = run("example_atscale_check")
+    assert done["check_aggregates"].value["active"] == 6
+    assert done["check_aggregates"].value["misses"] == []
+
+
+def test_check_of_a_build_that_left_aggregates_behind(engine):
+    """The build is green, because it only warns; the check is not."""
+    engine.fail_next("Internet Sales", status="done", failed_aggregates=1)
+    done = run("example_atscale_check")
+    assert done.states == {"build_aggregates": "success", "check_aggregates": "failed"}
 
 
 def test_fire_and_wait(engine):

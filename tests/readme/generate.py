@@ -285,12 +285,21 @@ def costs(results: str | None = None) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "operator": lambda: arguments("operators/atscale.py", "AtScaleAggregateBuildOperator"),
+    "check operator": lambda: arguments("operators/checks.py", "AtScaleAggregateCheckOperator"),
     "sensor": lambda: arguments("sensors/atscale.py", "AtScaleBatchSensor"),
     "watcher": lambda: arguments("triggers/builds.py", "AtScaleBuildEventTrigger"),
     "hook": lambda: methods(
         "hooks/atscale.py",
         "AtScaleHook",
-        ("list_models", "resolve_model", "start_batch", "get_batches", "get_instances", "get_history"),
+        (
+            "list_models",
+            "list_instances",
+            "resolve_model",
+            "start_batch",
+            "get_batches",
+            "get_instances",
+            "get_history",
+        ),
     ),
     "connection": connection_fields,
     "options": options,

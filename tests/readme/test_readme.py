@@ -24,6 +24,7 @@ from dags import runs, stored
 from airflow_provider_atscale.client.settings import Settings, parse_connection
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
+from airflow_provider_atscale.operators.checks import AtScaleAggregateCheckOperator
 from airflow_provider_atscale.testing import AtScaleEngine
 from airflow_provider_atscale.testing.__main__ import parser
 from airflow_provider_atscale.version import DISTRIBUTION
@@ -165,9 +166,16 @@ def test_every_section_of_the_tables_has_a_snippet():
 def test_a_report_has_these_fields(block, engine):
     engine.fail_next("Internet Sales", status="done", failed_aggregates=1, message="Table not found")
     with DAG("report", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=timezone.utc)) as dag:
-        AtScaleAggregateBuildOperator(task_id="build", catalog="Sales Insights", model="Internet Sales")
-    xcoms = runs.run(dag)["build"].xcoms
+        model = {"catalog": "Sales Insights", "model": "Internet Sales"}
+        build = AtScaleAggregateBuildOperator(task_id="build", **model)
+        if block.page.name == "check-aggregates.md":
+            build >> AtScaleAggregateCheckOperator(task_id="check", **model)
+    done = runs.run(dag)
+    xcoms = done["build"].xcoms
     told = json.loads(block.text)
+    if block.page.name == "check-aggregates.md":
+        assert shape(told) == shape(done["check"].xcoms["check_result"])
+        return
     if block.heading == "Progress of a running build":
         # The values of a build that runs, and of one that has ended, differ.
         assert told.keys() == xcoms["progress"].keys()

@@ -29,6 +29,7 @@ def test_what_is_written_from_the_sources_is_up_to_date():
 
 CLASSES = {
     "AtScaleAggregateBuildOperator": ("operators/atscale.py", ()),
+    "AtScaleAggregateCheckOperator": ("operators/checks.py", ()),
     "AtScaleBatchSensor": ("sensors/atscale.py", ("poke_interval", "timeout")),
     "AtScaleBuildEventTrigger": ("triggers/builds.py", ()),
 }

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowOptionalProviderFeat
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
+from airflow_provider_atscale.operators.checks import AtScaleAggregateCheckOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
 
@@ -21,7 +22,8 @@ try:
 except AirflowOptionalProviderFeatureException:
     AtScaleBuildEventTrigger = None
 
-TASKS = [AtScaleAggregateBuildOperator, AtScaleBatchSensor]
+WAITING = [AtScaleAggregateBuildOperator, AtScaleBatchSensor]
+TASKS = [*WAITING, AtScaleAggregateCheckOperator]
 ALL = [*TASKS, AtScaleBatchTrigger, *filter(None, [AtScaleBuildEventTrigger])]
 
 
@@ -98,7 +100,7 @@ def test_arguments_are_documented_in_the_constructors_order(cls):
 @pytest.mark.parametrize(
     ("value", "expected"), [(None, False), ("True", True), ("False", False)], ids=["unset", "True", "False"]
 )
-@pytest.mark.parametrize("cls", TASKS)
+@pytest.mark.parametrize("cls", WAITING)
 def test_deferrable_follows_airflows_setting(cls, value, expected):
     """As a DAG file sees it that is imported by a process with that setting."""
     import os
@@ -159,6 +161,8 @@ WAIT = {"task_id": "wait"}
         (AtScaleAggregateBuildOperator, {**BUILD, "wait_for_completion": 2}, "wait_for_completion is 2"),
         (AtScaleBatchSensor, {**WAIT, "failed_aggregates": "forgive"}, "failed_aggregates is 'forgive'"),
         (AtScaleBatchSensor, {**WAIT, "batch_id": 7}, "batch_id is 7"),
+        (AtScaleAggregateCheckOperator, {**BUILD, "max_failed": -1}, "max_failed is -1; it must be a whole"),
+        (AtScaleAggregateCheckOperator, {**BUILD, "max_age": "a day"}, "max_age is 'a day'; it must be"),
     ],
 )
 def test_a_plain_value_that_is_wrong_fails_the_import_of_the_dag(cls, given, text):

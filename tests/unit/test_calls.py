@@ -59,6 +59,7 @@ def sent_by(edition: str, answer, **fields) -> list:
         lambda: of.history(REF),
         lambda: of.batches(REF, [BATCH_ID]),
         lambda: of.instances(BATCH_ID),
+        lambda: of.model_instances(REF),
         lambda: of.locate(BATCH_ID),
         *(lambda flow=flow: flow for _, flow in of.probe()),
         *(

@@ -88,7 +88,7 @@ def test_attach_is_explained_by_the_kind_that_is_asked_for():
 
 
 #: Errors of tasks; no command raises them.
-_OF_TASKS = {"AtScaleEventError", "AtScaleTaskStoppedError"}
+_OF_TASKS = {"AtScaleAggregateCheckError", "AtScaleEventError", "AtScaleTaskStoppedError"}
 ERRORS = [
     each
     for each in vars(exceptions).values()

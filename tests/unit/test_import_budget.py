@@ -35,14 +35,14 @@ with DAG("d", schedule=None, start_date=datetime(2024, 1, 1)):
 #: What checks the plain values of a DAG file.
 ARGUMENTS = {"arguments", "exceptions", "api", "api.values"}
 OURS = {
-    f"airflow_provider_atscale.{folder}.atscale": {
+    f"airflow_provider_atscale.{folder}.{module}": {
         folder,
-        f"{folder}.atscale",
+        f"{folder}.{module}",
         "tasks",
         "tasks.map_names",
         *ARGUMENTS,
     }
-    for folder in ("operators", "sensors")
+    for folder, module in (("operators", "atscale"), ("operators", "checks"), ("sensors", "atscale"))
 }
 #: The package of the links, and none of them.
 LINKS = {"links"}

@@ -924,6 +924,32 @@ def test_that_the_server_filters_needs_no_second_proof():
     ask(of.instances(BATCH), (INSTANCES, rows(*ACTIVE)))
 
 
+@pytest.mark.parametrize(
+    ("listed", "control", "expected"),
+    [
+        pytest.param(ACTIVE, NONE, 2, id="no cube ids, the server filters"),
+        pytest.param(ACTIVE, refusal(404), 2, id="no cube ids, the server knows no such cube"),
+        pytest.param(ACTIVE, rows(*ACTIVE), None, id="no cube ids, the server does not filter"),
+        pytest.param(
+            [instance_row(0, cube_id=CUBE), instance_row(1, cube_id=OTHER)], None, 1, id="ours and another's"
+        ),
+        pytest.param([instance_row(0, cube_id=CUBE.upper())], None, 1, id="in upper case"),
+        pytest.param([], None, 0, id="none"),
+    ],
+)
+def test_the_instances_of_a_cube(listed, control, expected):
+    server = Server([(INSTANCES, rows(*listed)), *([] if control is None else [(INSTANCES, control)])])
+    if expected is None:
+        with pytest.raises(AtScaleMalformedAnswerError, match="even for a cube that does not exist"):
+            server.run(edition().model_instances(REF))
+    else:
+        assert len(server.run(edition().model_instances(REF))) == expected
+    assert not server.script
+    first, *more = (request.params for request in server.asked)
+    assert first == {"projectId": PROJECT, "cubeId": CUBE}
+    assert all(params["projectId"] == PROJECT and params["cubeId"] != CUBE for params in more)
+
+
 def test_the_control_question_is_about_no_batch():
     server = Server([(INSTANCES, rows(*ACTIVE)), (INSTANCES, NONE)])
     server.run(edition().instances(BATCH))

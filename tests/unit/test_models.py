@@ -350,6 +350,7 @@ def test_a_row_of_the_instances():
         model_id=MODEL_ID,
         definition_id="definition-3",
         query_id="query-3",
+        ended=datetime(2025, 2, 27, 9, 53, 23, 336000, tzinfo=timezone.utc),
     )
     assert found.label == "aggregates.as_agg_3"
 
