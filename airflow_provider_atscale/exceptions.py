@@ -127,7 +127,7 @@ class AtScaleBatchSupersededError(AtScaleError):
     """
     A later build has replaced all aggregates of the batch, so its outcome can no longer be told.
 
-    Only a user who may not read the build history sees this. A retry builds again.
+    Only a user without the right to read the build history sees this. A retry builds again.
     """
 
 
