@@ -22,6 +22,7 @@ from airflow_provider_atscale.api.history import (
     search_history,
 )
 from airflow_provider_atscale.api.models import (
+    AggregateInstance,
     Batch,
     History,
     HistoryUnavailable,
@@ -246,27 +247,34 @@ class Edition(ABC):
 
     def instances(self, batch_id: str) -> Flow[Instances]:
         """Read all aggregate instances of a batch."""
-        batch = Owner.batch(batch_id)
-        listed, is_truncated = yield from read_instances(
-            lambda number, before: self._read_instances(batch, number, before)
+        return self._instances_of(
+            Owner.batch(batch_id), lambda each: each.batch_id, lambda named: named == batch_id
         )
-        # Rows may not name their batch. Those that do are filtered here, whatever the server does.
-        own = [each for each in listed if each.batch_id in (None, batch_id)]
-        if any(each.batch_id is None for each in own):
-            yield from self._confirm_filter(batch)
-        return Instances.of(own, is_truncated=is_truncated)
 
     def model_instances(self, ref: ModelRef) -> Flow[Instances]:
         """Read all aggregate instances of a model, whichever batch has built them."""
         model = Owner(str(ref), self._model_word, self._model_params(ref))
-        listed, is_truncated = yield from read_instances(
-            lambda number, before: self._read_instances(model, number, before)
-        )
         # The catalog's id is not compared: several published versions of a project share a cube.
-        own = [each for each in listed if (each.model_id or ref.model_id).lower() == ref.model_id.lower()]
-        if any(each.model_id is None for each in own):
-            yield from self._confirm_filter(model)
-        return Instances.of(own, is_truncated=is_truncated)
+        return self._instances_of(
+            model, lambda each: each.model_id, lambda named: named.lower() == ref.model_id.lower()
+        )
+
+    def _instances_of(
+        self,
+        owner: Owner,
+        owner_named_by: Callable[[AggregateInstance], str | None],
+        is_owner: Callable[[str], bool],
+    ) -> Flow[Instances]:
+        """Read all instances of an owner; whatever the server lists, those that name another one are left out."""
+        listed, is_truncated = yield from read_instances(
+            lambda number, before: self._read_instances(owner, number, before)
+        )
+        named = [(each, owner_named_by(each)) for each in listed]
+        own = [(each, name) for each, name in named if name is None or is_owner(name)]
+        # Rows need not name their owner.
+        if any(name is None for _, name in own):
+            yield from self._confirm_filter(owner)
+        return Instances.of([each for each, _ in own], is_truncated=is_truncated)
 
     @abstractmethod
     def _model_params(self, ref: ModelRef) -> dict[str, str]:

@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from airflow_provider_atscale.api.values import flag_of, id_of, iso, number_of, text_of, time_of
+from airflow_provider_atscale.api.values import EPOCH, flag_of, id_of, iso, number_of, text_of, time_of
 
 
 class Phase(Enum):
@@ -161,12 +161,16 @@ class Batch:
         return kind_of(self.is_full_build)
 
     @property
+    def began(self) -> datetime | None:
+        """When it began to build, or else when the server accepted it; None if the server says neither."""
+        return self.started or self.created
+
+    @property
     def seconds(self) -> float | None:
         """How long it took, by the server's clock."""
-        begin = self.started or self.created
-        if begin is None or self.ended is None:
+        if self.began is None or self.ended is None:
             return None
-        return max((self.ended - begin).total_seconds(), 0.0)
+        return max((self.ended - self.began).total_seconds(), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +269,13 @@ class History:
         """The batch that was created last."""
         # AtScale does not promise an order, so the times decide if all rows have one.
         if self.batches and all(batch.created for batch in self.batches):
-            return max(self.batches, key=lambda batch: batch.created or _EPOCH)
+            return max(self.batches, key=lambda batch: batch.created or EPOCH)
         return self.batches[0] if self.batches else None
 
-
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+    @property
+    def newest_first(self) -> list[Batch]:
+        """The batches by the time of their creation; those without one come last."""
+        return sorted(self.batches, key=lambda batch: batch.created or EPOCH, reverse=True)
 
 
 def parse_batch(row: Any) -> Batch | None:

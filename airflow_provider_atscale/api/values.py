@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeGuard
+
+#: Stands for a time that is not known, where times are compared.
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: A ``Date`` header knows whole seconds.
+DATE_PRECISION = timedelta(seconds=1)
 
 _TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}", re.ASCII)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from airflow_provider_atscale.api.flow import shorten
 from airflow_provider_atscale.api.models import (
     Batch,
     History,
@@ -17,7 +15,7 @@ from airflow_provider_atscale.api.models import (
 )
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.builds.join import serves
-from airflow_provider_atscale.builds.report import MAX_FAILURE_MESSAGE
+from airflow_provider_atscale.builds.report import failure_message
 from airflow_provider_atscale.exceptions import AtScaleError
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 _ENDED_BY_PEOPLE = ("cancelled", "deleted")
 #: Of how many failed batches the messages are read: each costs a request.
 _MESSAGES = 3
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def find_failed_series(history: History, request: BuildRequest) -> list[Batch]:
@@ -40,10 +37,8 @@ def find_failed_series(history: History, request: BuildRequest) -> list[Batch]:
     :param history: The model's history.
     :param request: What is asked for.
     """
-    # AtScale promises no order.
-    newest_first = sorted(history.batches, key=lambda each: each.created or _LONG_AGO, reverse=True)
     failed = []
-    for batch in newest_first:
+    for batch in history.newest_first:
         if batch.phase is Phase.SUCCEEDED and (
             serves(batch, request) or batch.is_full_build in (None, request.is_full_build)
         ):
@@ -84,4 +79,4 @@ def _describe(hook: AtScaleHook, batch: Batch) -> str:
         return f"{about}: its messages could not be read: {error}"
     if not missing:
         return f"{about}: AtScale names no reason"
-    return f"{about}: {missing[0].label}: {shorten(missing[0].message or 'no message', MAX_FAILURE_MESSAGE)}"
+    return f"{about}: {missing[0].label}: {failure_message(missing[0])}"

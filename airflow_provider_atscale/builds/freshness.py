@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from airflow_provider_atscale.api.models import Batch, History, Phase
 from airflow_provider_atscale.builds.join import serves
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow_provider_atscale.builds.request import BuildRequest
 
 #: A batch may have ended so many seconds in the future: its server and the one that answers may be two, whose
 #: clocks differ a little. An end that is later is wrong and tells nothing about the age.
 CLOCK_TOLERANCE = 60.0
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def find_last_good(history: History, request: BuildRequest) -> Batch | None:
@@ -24,12 +24,12 @@ def find_last_good(history: History, request: BuildRequest) -> Batch | None:
     :param history: The model's history.
     :param request: What is asked for.
     """
-    good = [
+    good = (
         batch
-        for batch in history.batches
+        for batch in history.newest_first
         if batch.phase is Phase.SUCCEEDED and batch.created is not None and serves(batch, request)
-    ]
-    return max(good, key=lambda each: each.created or _LONG_AGO, default=None)
+    )
+    return next(good, None)
 
 
 def find_fresh(

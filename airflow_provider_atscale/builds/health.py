@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_atscale.api.flow import shorten
 from airflow_provider_atscale.api.models import AggregateInstance, Instances, ModelRef, Phase, attempts_of
-from airflow_provider_atscale.api.values import iso
-from airflow_provider_atscale.builds.report import MAX_FAILURE_MESSAGE, format_duration
+from airflow_provider_atscale.api.values import EPOCH, iso
+from airflow_provider_atscale.builds.report import failure_message, format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: How many aggregates the error names; the report has all.
 MAX_MISSES_SHOWN = 20
-
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def _newest(attempts: Sequence[AggregateInstance], phase: Phase) -> AggregateIns
 
 
 def _ended(instance: AggregateInstance) -> datetime:
-    return instance.ended or _LONG_AGO
+    return instance.ended or EPOCH
 
 
 def make_check_report(
@@ -128,7 +125,7 @@ def _find_misses(health: Health, thresholds: Thresholds, now: float) -> list[dic
         )
         misses.append({"aggregate": None, "reason": reason, "query_id": None})
     if thresholds.max_failed is not None and len(health.failed) > thresholds.max_failed:
-        misses += [_miss(each, _failure(each)) for each in health.failed]
+        misses += [_miss(each, f"{each.status}: {failure_message(each)}") for each in health.failed]
     for each in health.active:
         misses += [_miss(each, reason) for reason in _faults_of_active(each, thresholds, now)]
     return misses
@@ -136,10 +133,6 @@ def _find_misses(health: Health, thresholds: Thresholds, now: float) -> list[dic
 
 def _miss(instance: AggregateInstance, reason: str) -> dict[str, Any]:
     return {"aggregate": instance.label, "reason": reason, "query_id": instance.query_id}
-
-
-def _failure(instance: AggregateInstance) -> str:
-    return f"{instance.status}: {shorten(instance.message or 'no message', MAX_FAILURE_MESSAGE)}"
 
 
 def _faults_of_active(instance: AggregateInstance, thresholds: Thresholds, now: float) -> list[str]:

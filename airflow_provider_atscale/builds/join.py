@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import Batch, History, Phase
 from airflow_provider_atscale.api.stored_json import read_json
-from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.api.values import DATE_PRECISION, iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,7 +79,7 @@ class FirstLook:
         if batch.created is None or batch.id in self.known:
             return False
         # Equal seconds count as older.
-        return batch.created >= self.server_time.replace(microsecond=0) + timedelta(seconds=1)
+        return batch.created >= self.server_time.replace(microsecond=0) + DATE_PRECISION
 
     def to_json(self) -> dict[str, Any]:
         """Return the first look as JSON values."""

@@ -103,6 +103,11 @@ def _describe(failure: dict[str, Any]) -> str:
     return f"{failure['aggregate']}: {failure['message'] or 'no message'} ({failure['status']}{query})"
 
 
+def failure_message(instance: AggregateInstance) -> str:
+    """Return why an instance failed, in AtScale's words."""
+    return shorten(instance.message or "no message", MAX_FAILURE_MESSAGE)
+
+
 def summarize(report: dict[str, Any]) -> str:
     """Return the report of a batch that ended well as one line for the log."""
     parts = []

@@ -47,7 +47,6 @@ class OnRunning:
         self._hook = hook
         self._ref = ref
         self._request = request
-        self._a_kind = "a full" if request.is_full_build else "an incremental"
         self._state = state
         self._log = log
         self._clock = clock
@@ -74,20 +73,18 @@ class OnRunning:
                 f"{self._hook.history_url(self._ref, batch.id)}."
             )
         if on_running == "attach":
-            fitting = [each for each in history.running if self._satisfies(each)]
+            fitting = [each for each in history.running if self._request.is_met_by(each)]
             if fitting:
                 return self._attach(fitting[0])
-            self._log.warning("Not attaching to %s: it is not %s build; waiting for it", about, self._a_kind)
+            self._log.warning(
+                "Not attaching to %s: it is not %s build; waiting for it", about, self._request.a_kind
+            )
         if on_running == "join":
             self._log.info("Not joining %s: %s", about, self._why_not(batch))
         self._log.info("Waiting for %s of %s to end before a build is started", about, self._ref)
         return RunningOther(batch)
 
     # --- attach ---
-
-    def _satisfies(self, batch: Batch) -> bool:
-        """Return whether a batch builds at least what this task was asked for."""
-        return batch.is_full_build is not False or not self._request.is_full_build
 
     def _attach(self, batch: Batch) -> OwnBatch:
         self._log.warning(
@@ -178,7 +175,11 @@ class OnRunning:
         if look is None:
             return "it is not known when this task began"
         if not serves(batch, self._request):
-            wanted = "grace_period_overrides were" if self._request.overrides else f"{self._a_kind} build was"
+            wanted = (
+                "grace_period_overrides were"
+                if self._request.overrides
+                else f"{self._request.a_kind} build was"
+            )
             return f"{wanted} asked for, and it is not known to be a full build"
         if batch.created is None:
             return "AtScale does not tell when it was created"

@@ -55,7 +55,6 @@ class LostBatchSearch:
         self._ref = ref
         self._request = request
         self._kind = kind_of(request.is_full_build)
-        self._a_kind = "a full" if request.is_full_build else "an incremental"
         self._state = state
         self._log = log
         self._on_running = on_running
@@ -94,8 +93,8 @@ class LostBatchSearch:
             if self._clock() >= until:
                 if failure is not None:
                     raise AtScaleStartUnknownError(
-                        f"AtScale may or may not have started {self._a_kind} build of {self._ref}, and the build "
-                        f"history could not be read: {failure} Nothing more was started; a retry of the task "
+                        f"AtScale may or may not have started {self._request.a_kind} build of {self._ref}, and the "
+                        f"build history could not be read: {failure} Nothing more was started; a retry of the task "
                         "searches again before it starts one."
                     ) from failure
                 return NotFound("no new batch appeared in the build history")

@@ -97,7 +97,6 @@ class BuildStarter:
         self._hook = hook
         self._ref = ref
         self._request = request
-        self._a_kind = "a full" if request.is_full_build else "an incremental"
         self._state = state
         self._log = log
         self._is_stopped = is_stopped
@@ -278,9 +277,9 @@ class BuildStarter:
             if step is not None:
                 return step
         raise AtScaleStartUnknownError(
-            f"AtScale may or may not have started {self._a_kind} build of {self._ref}: the reply to the start "
-            f"was lost ({lost.reason}), and {found.reason}. Nothing more was started; a retry of the task searches "
-            "again before it starts one."
+            f"AtScale may or may not have started {self._request.a_kind} build of {self._ref}: the reply to the "
+            f"start was lost ({lost.reason}), and {found.reason}. Nothing more was started; a retry of the task "
+            "searches again before it starts one."
         )
 
     def _after_refusal(self, refused: Refused) -> Step:

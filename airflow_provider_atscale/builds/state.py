@@ -55,7 +55,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_provider_atscale.api.values import is_number, iso, parse_time
+from airflow_provider_atscale.api.values import DATE_PRECISION, is_number, iso, parse_time
 from airflow_provider_atscale.builds.join import FirstLook, parse_first_look
 
 if TYPE_CHECKING:
@@ -74,9 +74,6 @@ _REASONS = {
     REFUSED: "AtScale refused the start of an earlier try",
     LOST: "the batch of an earlier try was not in the build history",
 }
-
-#: The precision of the ``Date`` header.
-_DATE_PRECISION = timedelta(seconds=1)
 
 
 class Store(Protocol):
@@ -175,7 +172,7 @@ class StartIntent:
     def _is_new(self, batch: Batch) -> bool:
         if batch.created is None or self.server_time is None:
             return True
-        return batch.created >= self.server_time - _DATE_PRECISION
+        return batch.created >= self.server_time - DATE_PRECISION
 
     def to_json(self) -> dict[str, Any]:
         """Return the intent as JSON values."""

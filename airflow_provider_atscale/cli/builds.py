@@ -20,7 +20,6 @@ from airflow_provider_atscale.hooks.atscale import AtScaleHook
 if TYPE_CHECKING:
     import argparse
 
-    from airflow_provider_atscale.api.models import ModelRef
     from airflow_provider_atscale.cli.output import Output
 
 #: As many batches as one page of the history has.
@@ -41,8 +40,8 @@ def builds(options: argparse.Namespace, out: Output) -> int:
                 f"the user of the connection {hook.edition.view_right}.",
                 history.status,
             )
-        newest = sorted(history.batches, key=_created, reverse=True)[: options.limit]
-        rows = [_describe(hook, ref, batch) for batch in newest]
+        newest = history.newest_first[: options.limit]
+        rows = [_describe(hook, batch) for batch in newest]
     out.document(rows)
     if not rows:
         out.line(f"There is no build of {ref} in the build history.")
@@ -54,11 +53,7 @@ def builds(options: argparse.Namespace, out: Output) -> int:
     return DONE
 
 
-def _created(batch: Batch) -> float:
-    return batch.created.timestamp() if batch.created else 0.0
-
-
-def _describe(hook: AtScaleHook, ref: ModelRef, batch: Batch) -> dict[str, Any]:
+def _describe(hook: AtScaleHook, batch: Batch) -> dict[str, Any]:
     total = failed = problem = None
     try:
         aggregates = aggregates_of(hook.get_instances(batch.id))

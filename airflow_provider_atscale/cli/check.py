@@ -176,10 +176,9 @@ def _add_running(history: History, options: argparse.Namespace, found: _Findings
         return
     batch = history.running[0]
     effects = {value: explain_on_running(value, batch, is_full_build=options.full) for value in ON_RUNNING}
-    begun = batch.started or batch.created
     for_how_long = ""
-    if begun is not None and isinstance(history.server_time, datetime):
-        age = max((history.server_time - begun).total_seconds(), 0.0)
+    if batch.began is not None and isinstance(history.server_time, datetime):
+        age = max((history.server_time - batch.began).total_seconds(), 0.0)
         for_how_long = f", for {format_duration(age)}"
     running = {
         "batch_id": batch.id,

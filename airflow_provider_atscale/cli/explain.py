@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_atscale.api.models import kind_of
+from airflow_provider_atscale.builds.request import BuildRequest
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.api.models import Batch
@@ -18,15 +18,14 @@ def explain_on_running(on_running: str, batch: Batch, *, is_full_build: bool) ->
     :param batch: The batch.
     :param is_full_build: Whether the task asks for a full build.
     """
-    kind = kind_of(is_full_build)
-    waits = f"waits for it to end, then starts {'a' if is_full_build else 'an'} {kind} build"
-    satisfies = batch.is_full_build is not False or not is_full_build
+    request = BuildRequest(is_full_build)
+    waits = f"waits for it to end, then starts {request.a_kind} build"
     texts = {
         "join": "waits for it to end, because it began before the task and may lack its data; then uses a batch that "
-        f"began after the task did, or starts {'a' if is_full_build else 'an'} {kind} build",
+        f"began after the task did, or starts {request.a_kind} build",
         "wait": waits,
         "attach": "waits for it and builds nothing; it may lack data that was loaded after it began"
-        if satisfies
+        if request.is_met_by(batch)
         else f"{waits}: the running batch is not a full build",
         "skip": "skips the task; nothing is started",
         "fail": "fails the task; nothing is started",

@@ -380,7 +380,7 @@ class BuildTask(RunningTask):
         if step.batch is not None and step.batch.is_full_build is not None:
             kind = step.batch.is_full_build
         estimate = step.batch.estimate_ms if step.batch else None
-        batch_began = (step.batch.started or step.batch.created) if step.batch else None
+        batch_began = step.batch.began if step.batch else None
         usual = plan.expectation.describe(batch_began.timestamp() if batch_began else time.time())
         self.log.info(
             "%s %s, %s%s%s. Batch %s (%s) at %s. Build history: %s",

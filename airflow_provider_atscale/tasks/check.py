@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import Any
 
 from airflow_provider_atscale.arguments import optional_seconds, optional_threshold, parse_name
@@ -23,14 +24,11 @@ class CheckTask(RunningTask):
         operator = self.operator
         catalog, model = parse_name(operator.catalog, "catalog"), parse_name(operator.model, "model")
         thresholds = self._thresholds()
-        hook = AtScaleHook(parse_name(operator.atscale_conn_id, "atscale_conn_id"))
-        try:
+        with closing(AtScaleHook(parse_name(operator.atscale_conn_id, "atscale_conn_id"))) as hook:
             ref = hook.resolve_model(catalog, model)
             self.publish_link(hook, ref, None)
             instances = hook.get_model_instances(ref)
             server = hook.settings.base_url
-        finally:
-            hook.close()
         report = make_check_report(instances, thresholds, server=server, ref=ref, now=time.time())
         self.push(KEY, report)
         if report["truncated"]:

@@ -229,7 +229,7 @@ class WaitPolicy:
     @property
     def began(self) -> float:
         """Epoch seconds at which the batch began, by the server's clock if it says so."""
-        began = (self.batch.started or self.batch.created) if self.batch else None
+        began = self.batch.began if self.batch else None
         return began.timestamp() if began else self.since
 
     def is_late(self, late_after: float | None, now: float) -> bool:

@@ -145,7 +145,14 @@ def _details(batch: Batch) -> str:
         details += f", AtScale estimates {batch.estimate_ms / 1000:.0f} s"
     if batch.progress is not None:
         details += f", {batch.progress:.0f} % done"
-    if batch.instances is not None:
-        built = sum(each.phase is Phase.SUCCEEDED for each in batch.instances)
-        details += f", {built} of {len(batch.instances)} aggregates built"
+    built = built_aggregates(batch)
+    if built is not None:
+        details += f", {built[0]} of {built[1]} aggregates built"
     return details
+
+
+def built_aggregates(batch: Batch) -> tuple[int, int] | None:
+    """Return how many aggregates of a batch are built, and how many there are; None if the server has not told."""
+    if batch.instances is None:
+        return None
+    return sum(each.phase is Phase.SUCCEEDED for each in batch.instances), len(batch.instances)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_atscale.api.models import Batch, Phase
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.waiting.policy import WaitPolicy
-from airflow_provider_atscale.waiting.progress import HEARTBEAT
+from airflow_provider_atscale.waiting.progress import HEARTBEAT, built_aggregates
 
 if TYPE_CHECKING:
+    from airflow_provider_atscale.api.models import Batch
     from airflow_provider_atscale.waiting.progress import Expected
 
 KEY = "progress"
@@ -93,10 +93,8 @@ def ended_value(batch: Batch, expected: Expected, now: float) -> dict[str, Any]:
 
 def _aggregates(batch: Batch | None) -> dict[str, int] | None:
     """Return how many aggregates are built, if the server has told."""
-    if batch is None or batch.instances is None:
-        return None
-    built = sum(each.phase is Phase.SUCCEEDED for each in batch.instances)
-    return {"built": built, "total": len(batch.instances)}
+    built = built_aggregates(batch) if batch else None
+    return {"built": built[0], "total": built[1]} if built else None
 
 
 def _time(seconds: float) -> str | None:

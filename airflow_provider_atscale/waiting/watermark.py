@@ -89,5 +89,5 @@ def parse_watermark(value: Any) -> Watermark | None:
 
 
 def _moment(batch: Batch) -> float:
-    moment = batch.ended or batch.started or batch.created
+    moment = batch.ended or batch.began
     return moment.timestamp() if moment else 0.0
