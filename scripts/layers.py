@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import grimp
+from markers import fill
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGE = "airflow_provider_atscale"
-BEGIN, END = "<!-- layers -->", "<!-- end of layers -->"
 #: Imported by nearly all others, so arrows to them would say nothing.
 LEFT_OUT = {"exceptions", "compat", "metrics", "version", "get_provider_info", "testing", "__main__"}
 
@@ -49,9 +49,7 @@ def _package(module: str) -> str:
 def main() -> int:
     """Write the diagram; with ``--check`` only compare."""
     text = PAGE.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    wanted = f"{head}{BEGIN}\n\n{draw()}\n\n{END}{tail}"
+    wanted = fill(text, "layers", draw())
     if "--check" in sys.argv:
         if wanted != text:
             print(f"{PAGE.relative_to(ROOT)} is not up to date: run python scripts/layers.py")

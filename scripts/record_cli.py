@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from markers import fill
+
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operate" / "command-line.md"
 MODEL = ("Sales Insights", "Internet Sales")
 ADDRESS = "https://atscale.example.com"
@@ -117,12 +119,7 @@ def _numbered() -> Any:
 def filled(page: str) -> str:
     """Return the page with what the commands print now."""
     for name, text in sessions().items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        before, _, rest = page.partition(begin)
-        _, found, after = rest.partition(end)
-        if not found:
-            raise SystemExit(f"{PAGE.name} has no place for {name!r}")
-        page = f"{before}{begin}\n\n{text}\n\n{end}{after}"
+        page = fill(page, name, text)
     return page
 
 

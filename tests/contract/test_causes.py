@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 import ssl
 import struct
-import threading
 
 import pytest
 
 from airflow_provider_atscale.exceptions import AtScaleConnectionError
 
 from .conftest import at, server_context, whatever_the_edition
+from .raw_server import RawServer
 
 pytestmark = [whatever_the_edition, pytest.mark.filterwarnings("ignore:Unverified HTTPS request")]
 
 
-class Server:
+class Server(RawServer):
     """Answer each connection with the same bytes, or reset it; count the connections."""
 
     def __init__(self, answer: bytes | None, context: ssl.SSLContext | None = None) -> None:
-        self._answer, self._context = answer, context
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.place = f"127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = self._socket.accept()
-                with contextlib.suppress(OSError), peer:
-                    self._talk(self._context.wrap_socket(peer, server_side=True) if self._context else peer)
+        self._answer = answer
+        super().__init__(context)
 
     def _talk(self, peer: socket.socket) -> None:
         peer.settimeout(5)
@@ -42,9 +32,6 @@ class Server:
             peer.close()
         else:
             peer.sendall(self._answer)
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import re
 import socket
@@ -25,13 +24,14 @@ from airflow_provider_atscale.exceptions import (
 )
 
 from .conftest import TOKEN_ROUTE, at, routes, server_context, whatever_the_edition
+from .raw_server import RawServer
 
 TIMEOUT = 0.5
 #: Far less than the answers below take, and far more than the timeout, on a busy machine too.
 SOON = 8.0
 
 
-class Server:
+class Server(RawServer):
     """
     Give raw answers over a socket, until the client has enough.
 
@@ -41,19 +41,9 @@ class Server:
 
     def __init__(self, answer, context: ssl.SSLContext | None = None) -> None:
         self._answer = answer
-        self._context = context
-        self._socket = socket.create_server(("127.0.0.1", 0))
         self._stopped = threading.Event()
-        scheme = "https" if context else "http"
-        self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = self._socket.accept()
-                with contextlib.suppress(OSError), peer:
-                    self._talk(self._context.wrap_socket(peer, server_side=True) if self._context else peer)
+        super().__init__(context)
+        self.url = f"{'https' if context else 'http'}://{self.place}"
 
     def _talk(self, peer: socket.socket) -> None:
         with peer:
@@ -76,7 +66,7 @@ class Server:
 
     def close(self) -> None:
         self._stopped.set()
-        self._socket.close()
+        super().close()
 
 
 @pytest.fixture

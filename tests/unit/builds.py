@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -24,6 +25,26 @@ if TYPE_CHECKING:
 BUILD_KEY = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
 REQUEST = BuildRequest(is_full_build=False, on_running="wait")
 JOIN = BuildRequest(is_full_build=False, on_running="join")
+
+
+class Store:
+    """Airflow's task state store: what it keeps has been through JSON; reads and writes fail on demand."""
+
+    def __init__(self, **values):
+        self.values = {name: json.dumps(value) for name, value in values.items()}
+        self.failing = set()
+        self.writes = []
+
+    def get(self, key):
+        if "get" in self.failing:
+            raise ConnectionError("the store is down")
+        return json.loads(self.values[key]) if key in self.values else None
+
+    def set(self, key, value):
+        if "set" in self.failing:
+            raise ConnectionError("the store is down")
+        self.values[key] = json.dumps(value)
+        self.writes.append(value)
 
 
 class Log:

@@ -24,13 +24,13 @@ from .builds import (
     REQUEST,
     AtScale,
     Log,
+    Store,
     accepted,
     builder,
     lost_after_start,
     lost_before_start,
 )
 from .flows import Clock
-from .test_build_state import Store
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.builds.request import BuildRequest

@@ -33,29 +33,14 @@ from airflow_provider_atscale.exceptions import (
     AtScaleTaskStoppedError,
 )
 
-from .builds import BUILD_KEY, REQUEST, AtScale, Log, accepted, builder, lost_after_start, lost_before_start
-from .flows import NOW, REF, Clock
-from .test_build_state import INTENT, Store, entry, stored
+from .builds import BUILD_KEY, REQUEST, accepted, builder, lost_after_start, lost_before_start
+from .flows import NOW, REF
+from .test_build_state import INTENT, entry, stored
 
 MAY_NOT = HistoryUnavailable(
     "https://atscale.example.com/wapi/p/aggregate/batch-history answers HTTP 403: Forbidden", 403
 )
 DOWN = AtScaleApiError("Could not read the build history: HTTP 503.", 503)
-
-
-@pytest.fixture
-def server():
-    return AtScale(Clock())
-
-
-@pytest.fixture
-def store():
-    return Store()
-
-
-@pytest.fixture
-def log():
-    return Log()
 
 
 def plan(**changes):

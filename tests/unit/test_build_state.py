@@ -30,32 +30,13 @@ from airflow_provider_atscale.builds.state import (
     parse_stored_build,
 )
 
+from .builds import Store
 from .flows import CATALOG_ID, HOST, MODEL_ID, NOW
 from .test_models import JSON
 
 T = datetime.fromtimestamp(NOW, timezone.utc)
 ME = BuildKey(HOST, CATALOG_ID, MODEL_ID, is_full_build=False, map_index=-1, max_tries=3, clear_number=0)
 INTENT = StartIntent(NOW, T, frozenset({"old"}), had_running=False)
-
-
-class Store:
-    """Airflow's task state store: what it keeps has been through JSON; reads and writes fail on demand."""
-
-    def __init__(self, **values):
-        self.values = {name: json.dumps(value) for name, value in values.items()}
-        self.failing = set()
-        self.writes = []
-
-    def get(self, key):
-        if "get" in self.failing:
-            raise ConnectionError("the store is down")
-        return json.loads(self.values[key]) if key in self.values else None
-
-    def set(self, key, value):
-        if "set" in self.failing:
-            raise ConnectionError("the store is down")
-        self.values[key] = json.dumps(value)
-        self.writes.append(value)
 
 
 def entry(batch_id=None, outcome=None, start="started", key=ME, intent=INTENT) -> StoredBuild:

@@ -17,9 +17,8 @@ from airflow_provider_atscale.builds.steps import RunningOther
 from airflow_provider_atscale.exceptions import AtScaleApiError, AtScaleConfigurationError, AtScaleGaveUpError
 from airflow_provider_atscale.tasks.build import BuildTask
 
-from .builds import AtScale, Log, builder
+from .builds import AtScale, Log, Store, builder
 from .flows import NOW, Clock
-from .test_build_state import Store
 
 STANDARD = BuildRequest(is_full_build=False, give_up_after=2)
 FULL = replace(STANDARD, is_full_build=True)

@@ -21,9 +21,9 @@ from airflow_provider_atscale.builds.state import (
 from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther
 from airflow_provider_atscale.exceptions import AtScaleStartError
 
-from .builds import BUILD_KEY, JOIN, AtScale, Log, accepted, builder
-from .flows import NOW, Clock
-from .test_build_state import Store, stored
+from .builds import BUILD_KEY, JOIN, Log, Store, accepted, builder
+from .flows import NOW
+from .test_build_state import stored
 
 T = datetime.fromtimestamp(NOW, timezone.utc)
 FULL = replace(JOIN, is_full_build=True)
@@ -36,21 +36,6 @@ def batch(name="b", seconds: float | None = 5.0, status="inprogress", full: bool
     """Make a batch that was created so many seconds after the first look."""
     created = None if seconds is None else T + timedelta(seconds=seconds)
     return Batch(name, status, full, "aggregate_batch", created=created)
-
-
-@pytest.fixture
-def server():
-    return AtScale(Clock())
-
-
-@pytest.fixture
-def store():
-    return Store()
-
-
-@pytest.fixture
-def log():
-    return Log()
 
 
 # --- the rule ---------------------------------------------------------------------------------------------
@@ -255,16 +240,17 @@ def test_refused_because_of_one_that_has_ended_by_now(server, store, log):
     assert builder(server, store, log, JOIN).obtain_batch().origin == "joined"
 
 
+def lost_and_two_appear(server, full):
+    """Start a build whose reply is lost, while another one is started, too."""
+    server.clock.now += 1
+    server.make(full)
+    server.make(full)
+    return LostReply("HTTP 503")
+
+
 def test_lost_and_two_appear(server, store, log):
     """One of the two is this task's, and both began after it: either one will do."""
-
-    def lost(server, full):
-        server.clock.now += 1
-        server.make(full)
-        server.make(full)
-        return LostReply("HTTP 503")
-
-    server.starts = [lost]
+    server.starts = [lost_and_two_appear]
     step = builder(server, store, log, JOIN).obtain_batch()
     assert (step.batch_id, step.origin) == ("b2", "joined")
 
@@ -305,13 +291,7 @@ def test_lost_and_two_appear_in_the_second_of_the_first_look(server, store, log)
 
 
 def test_lost_and_two_appear_that_may_lack_the_overrides(server, store, log):
-    def lost(server, full):
-        server.clock.now += 1
-        server.make(full)
-        server.make(full)
-        return LostReply("HTTP 503")
-
-    server.starts = [lost]
+    server.starts = [lost_and_two_appear]
     mine = builder(server, store, log, GRACE)
     assert mine.obtain_batch() == RunningOther(server.batches[0])
     server.end("b1")
