@@ -34,13 +34,14 @@ _WAKE_AT_ONCE = 50
 _TIMER_PRECISION = 0.05
 
 _pollers: WeakKeyDictionary[SharedConnection, dict[tuple[str, str], ModelPoller]] = WeakKeyDictionary()
+#: How many subscriptions each event loop has; those of a loop that was abandoned do not count for another one.
+_waiters: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 
 
-_subscriptions: set[Subscription] = set()
-
-
-def _count_waiters() -> None:
-    metrics.gauge_of_host("atscale.triggerer.waiters", len(_subscriptions))
+def _add_waiters(number: int) -> None:
+    loop = asyncio.get_running_loop()
+    _waiters[loop] = _waiters.get(loop, 0) + number
+    metrics.gauge_of_host("atscale.triggerer.waiters", _waiters[loop])
 
 
 async def or_read_failed(read: Awaitable[Any]) -> Any:
@@ -194,15 +195,13 @@ class Subscription:
 
     async def __aenter__(self) -> Subscription:
         await self._connection.__aenter__()
-        _subscriptions.add(self)
-        _count_waiters()
+        _add_waiters(1)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _subscriptions.discard(self)
-        _count_waiters()
+        _add_waiters(-1)
         try:
             if self._poller is not None:
                 await self._leave(self._poller)

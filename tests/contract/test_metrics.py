@@ -16,9 +16,11 @@ import pytest
 
 from airflow_provider_atscale import metrics
 from airflow_provider_atscale.builds.usual import Expectation
+from airflow_provider_atscale.client.shared_connection import shared_connection
 from airflow_provider_atscale.client.traces import trace_headers
 from airflow_provider_atscale.exceptions import AtScaleAuthenticationError
 from airflow_provider_atscale.triggers.atscale import AtScaleBatchTrigger
+from airflow_provider_atscale.waiting.shared import Subscription
 
 from .conftest import until, whatever_the_edition
 
@@ -141,6 +143,25 @@ def test_a_triggerer_reports_waiters_reads_tokens_and_late_builds(engine, ref, s
     assert stats.counts["atscale.triggerer.reads"] == engine.stats.routes["history"]
     assert stats.counts["atscale.triggerer.shared_reads"] >= 2
     assert (stats.counts["atscale.token.renewed"], stats.counts["atscale.build.late"]) == (1, 3)
+
+
+@whatever_the_edition
+def test_waiters_of_an_abandoned_loop_are_not_counted(ref, stats):
+    def subscription():
+        return Subscription(shared_connection("atscale_default"), ref, "a-batch")
+
+    async def abandon():
+        await subscription().__aenter__()
+
+    async def wait():
+        async with subscription():
+            pass
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(abandon())
+    loop.close()
+    asyncio.run(wait())
+    assert stats.gauges["atscale.triggerer.waiters"] == [1, 1, 0]
 
 
 @whatever_the_edition
