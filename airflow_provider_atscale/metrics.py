@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
 from importlib import import_module
@@ -84,6 +84,21 @@ def gauge_of_host(name: str, value: float) -> None:
     host = socket.gethostname()
     _emit(lambda stats: stats.gauge(f"{name}.{host}", value))
     _emit(lambda stats: stats.gauge(name, value, tags={"hostname": host}))
+
+
+def count_resumption(events: Iterable[str], operator: Any, ti: Any) -> None:
+    """
+    Count as Airflow's own operators do what a try did with an earlier try's build.
+
+    :param events: The last parts of the metrics' names.
+    :param operator: The operator.
+    :param ti: The task instance.
+    """
+    tags = {"operator": type(operator).__name__}
+    if team_name := getattr(ti, "stats_tags", {}).get("team_name"):
+        tags["team_name"] = team_name
+    for event in events:
+        count(f"resumable_job.{event}", tags=tags)
 
 
 def build_tags(ref: ModelRef, kind: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ from airflow_provider_atscale.builds.state import (
     Reattach,
     SearchHistory,
     StartIntent,
+    StartNew,
     store_batch,
     store_outcome,
 )
@@ -94,6 +95,8 @@ class BuildStarter:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.may_have_started = False
+        #: What the state of earlier tries said when the batch was last asked for.
+        self.decision: Decision = StartNew()
         self._hook = hook
         self._ref = ref
         self._request = request
@@ -132,7 +135,7 @@ class BuildStarter:
         :raises AtScaleStartUnknownError: If the reply to the start was lost and no batch was found.
         :raises AtScaleStartError: If AtScale refused the start.
         """
-        decision = self._load_state()
+        self.decision = decision = self._load_state()
         step: Step | None = None
         if isinstance(decision, AlreadyDone):
             batch_id = str(decision.build.batch_id)

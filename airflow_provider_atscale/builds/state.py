@@ -258,10 +258,12 @@ class StartNew:
 
     :param reason: Why a stored build is not used; None if nothing was stored.
     :param cleared: Whether the task was cleared, which means "build again".
+    :param failed: Whether the stored build has failed.
     """
 
     reason: str | None = None
     cleared: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,7 @@ def decide(stored: Any, key: BuildKey) -> Decision:
     if build.outcome == LOST and build.batch_id is not None:
         return Reattach(build)
     if build.outcome is not None:
-        return StartNew(_REASONS[build.outcome])
+        return StartNew(_REASONS[build.outcome], failed=build.outcome == FAILED)
     if build.batch_id is not None:
         return Reattach(build)
     return SearchHistory(build)

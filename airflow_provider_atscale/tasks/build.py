@@ -24,6 +24,7 @@ from airflow_provider_atscale.arguments import (
     parse_seconds,
 )
 from airflow_provider_atscale.builds.request import BuildRequest
+from airflow_provider_atscale.builds.resumption import resumption_events
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import (
     DONE,
@@ -241,6 +242,10 @@ class BuildTask(RunningTask):
         plan = replace(plan, expectation=Expectation(plan.expectation.warn_after))
         self._batch_id = step.batch_id
         self._count(plan, step.origin)
+        if store.is_persistent:
+            metrics.count_resumption(
+                resumption_events(self._starter.decision, step), self.operator, self.context["ti"]
+            )
         self._publish_batch(hook, plan, step.batch_id)
         if isinstance(step, FinishedBatch):
             return self._report_again(hook, plan, step.batch_id)

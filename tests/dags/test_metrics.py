@@ -8,6 +8,8 @@ from airflow_provider_atscale import metrics
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
 from .conftest import MODEL, QUICK, WAITS, run_task, whatever_the_edition
+from .runs import HAS_TASK_STATE
+from .test_retries import DiesAfterTheEnd, DiesAfterTheStart, LosesTheId
 
 pytestmark = whatever_the_edition
 
@@ -17,9 +19,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.builds: list[tuple[str, dict[str, str]]] = []
+        self.resumptions: list[str] = []
+        self.operators: set[str] = set()
         self.durations: list[float] = []
 
     def incr(self, name, number, tags):
+        if name.startswith("resumable_job."):
+            self.operators.add(tags["operator"])
+            self.resumptions.append(name.removeprefix("resumable_job."))
         if name.startswith("atscale.build."):
             self.builds.append((name.removeprefix("atscale.build."), tags))
 
@@ -67,3 +74,34 @@ def test_the_model_is_a_tag_only_by_configuration(engine, monkeypatch):
 def test_a_metrics_back_end_that_is_down_fails_nothing(engine, monkeypatch, mode):
     monkeypatch.setattr(metrics, "_stats", lambda in_triggerer: Broken())
     assert build(**mode).state == "success"
+
+
+RESUMPTIONS = {
+    "nothing happens": (AtScaleAggregateBuildOperator, ["fresh_submit"]),
+    "the worker dies after the start": (
+        DiesAfterTheStart,
+        ["fresh_submit", "reconnect_attempt", "reconnect_success"],
+    ),
+    "the worker dies before the id is stored": (LosesTheId, ["reconnect_attempt", "reconnect_success"]),
+    "the worker dies after the end": (
+        DiesAfterTheEnd,
+        ["fresh_submit", "reconnect_attempt", "already_succeeded"],
+    ),
+    "the batch fails": (
+        AtScaleAggregateBuildOperator,
+        ["fresh_submit", "reconnect_attempt", "terminal_resubmit"],
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+@pytest.mark.parametrize(("operator", "expected"), RESUMPTIONS.values(), ids=RESUMPTIONS)
+def test_what_a_retry_did_is_counted_as_airflow_counts_it(engine, monkeypatch, mode, operator, expected):
+    stats = Recorder()
+    monkeypatch.setattr(metrics, "_stats", lambda in_triggerer: stats)
+    if "terminal_resubmit" in expected:
+        engine.fail_next("Internet Sales", "failed")
+    task = run_task(operator, retries=1, **MODEL, **QUICK, **mode)
+    assert task.state == "success", task.errors
+    assert stats.resumptions == (expected if HAS_TASK_STATE else [])
+    assert stats.operators == ({operator.__name__} if HAS_TASK_STATE else set())

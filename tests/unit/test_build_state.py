@@ -59,7 +59,7 @@ def at(seconds: float) -> datetime:
         (entry("b1"), Reattach(entry("b1"))),
         (entry("b1", start="attached"), Reattach(entry("b1", start="attached"))),
         (entry("b1", DONE), AlreadyDone(entry("b1", DONE))),
-        (entry("b1", FAILED), StartNew("the batch of an earlier try failed")),
+        (entry("b1", FAILED), StartNew("the batch of an earlier try failed", failed=True)),
         # It may only have been late: it is looked for once more.
         (entry("b1", LOST), Reattach(entry("b1", LOST))),
         (entry(None, REFUSED), StartNew("AtScale refused the start of an earlier try")),
@@ -340,7 +340,10 @@ def test_a_judgement_is_stored_only_for_the_batch_that_it_is_about(before, batch
 
 @pytest.mark.parametrize(
     ("outcome", "decision"),
-    [(DONE, AlreadyDone(entry("b1", DONE))), (FAILED, StartNew("the batch of an earlier try failed"))],
+    [
+        (DONE, AlreadyDone(entry("b1", DONE))),
+        (FAILED, StartNew("the batch of an earlier try failed", failed=True)),
+    ],
 )
 def test_a_judgement_brings_the_id_where_only_the_intent_could_be_stored(outcome, decision):
     store = Store()
