@@ -87,8 +87,8 @@ def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def engine(edition: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[AtScaleEngine]:
-    """Run a local engine as the connection ``atscale_default``; batches take 0.3 seconds."""
-    with AtScaleEngine(edition, build_seconds=0.3) as engine:
+    """Run a local engine as the connection ``atscale_default``; batches take a tenth of a second."""
+    with AtScaleEngine(edition, build_seconds=0.1) as engine:
         monkeypatch.setenv("AIRFLOW_CONN_ATSCALE_DEFAULT", engine.connection_json())
         yield engine
 
@@ -122,7 +122,7 @@ def running(engine: AtScaleEngine, when: Any) -> Callable[..., Any]:
     def running(status: str = "done", looks: int = 3, **options: Any) -> Any:
         engine.settings(build_seconds=600)
         batch = engine.start_batch("Sales Insights", "Internet Sales", **options)
-        engine.settings(build_seconds=0.3)
+        engine.settings(build_seconds=0.1)
         when(
             lambda: engine.stats.routes.get("history", 0) >= looks,
             lambda: engine.end_batch(batch.id, status),

@@ -31,6 +31,7 @@ def prepare() -> None:
     """Make the database, of which each run of the tests has its own."""
     from airflow.utils.db import initdb
 
+    _let_nothing_reach_the_disk()
     initdb()
     _keep_the_api_server()
     _let_dates_be_dates()
@@ -38,6 +39,18 @@ def prepare() -> None:
         from airflow.dag_processing.bundles.manager import DagBundlesManager
 
         DagBundlesManager().sync_bundles_to_db()
+
+
+def _let_nothing_reach_the_disk() -> None:
+    """Let SQLite not wait for the disk at each of a run's many commits: the database is thrown away."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    @event.listens_for(Engine, "connect")
+    def connected(connection: Any, _: Any) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous = OFF")
+        cursor.close()
 
 
 def _keep_the_api_server() -> None:
@@ -174,12 +187,12 @@ def _name(ti: Any) -> str:
 
 @contextmanager
 def _one_second_at_most() -> Iterator[None]:
-    """Airflow looks each second whether a task that waits for its next try may begin; a tenth will do."""
+    """Airflow looks each second whether a task that waits for its next try may begin; a hundredth will do."""
     import time
     from unittest import mock
 
     sleep = time.sleep
-    with mock.patch("time.sleep", lambda seconds: sleep(0.1 if seconds == 1 else seconds)):
+    with mock.patch("time.sleep", lambda seconds: sleep(0.01 if seconds == 1 else seconds)):
         yield
 
 
