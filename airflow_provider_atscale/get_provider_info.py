@@ -112,7 +112,9 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": name,
                 "external-doc-url": "https://documentation.atscale.com/",
                 # Below the folder docs, as Airflow's registry reads them.
-                "how-to-guide": ["/docs/howto/operator.md", "/docs/howto/sensor.md", "/docs/howto/hook.md"],
+                "how-to-guide": [
+                    f"/docs/howto/{page}.md" for page in ("operator", "sensor", "hook", "trigger")
+                ],
                 "logo": "/integration-logos/airflow-provider-atscale.svg",
                 "tags": ["service"],
             }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# [START howto_asset_atscale_outlet]
 INTERNET_SALES: Asset = create_asset(
     host="atscale.example.com", catalog="Sales Insights", model="Internet Sales"
 )
@@ -43,6 +44,7 @@ with DAG(
         deferrable=True,
         outlets=[INTERNET_SALES],
     )
+# [END howto_asset_atscale_outlet]
 
 # [START howto_asset_atscale]
 with DAG(

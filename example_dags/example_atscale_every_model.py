@@ -44,12 +44,14 @@ def list_models() -> list[dict[str, str]]:
     doc_md=__doc__,
 )
 def example_atscale_every_model():
+    # [START howto_operator_atscale_mapped]
     AtScaleAggregateBuildOperator.partial(
         task_id="build",
         deferrable=True,
         # Counts deferred tasks too on Airflow 3.2.2 and newer; before that, give the tasks a pool that does.
         max_active_tis_per_dagrun=2,
     ).expand_kwargs(list_models())
+    # [END howto_operator_atscale_mapped]
 
 
 @dag(

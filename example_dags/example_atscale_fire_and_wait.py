@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
     doc_md=__doc__,
 )
 def example_atscale_fire_and_wait():
+    # [START howto_sensor_atscale]
     build = AtScaleAggregateBuildOperator(task_id="start_build", is_full_build=True, wait_for_completion=False)
 
     @task
@@ -50,6 +51,7 @@ def example_atscale_fire_and_wait():
 
     build >> archive_files()
     refresh_dashboards(wait.output)
+    # [END howto_sensor_atscale]
 
 
 example_atscale_fire_and_wait()

@@ -20,6 +20,7 @@ from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger
 
 log = logging.getLogger(__name__)
 
+# [START howto_trigger_atscale_watcher]
 BUILDS = Asset(
     "internet_sales_builds",
     watchers=[
@@ -48,5 +49,7 @@ def example_atscale_watcher():
 
     refresh_dashboards()
 
+
+# [END howto_trigger_atscale_watcher]
 
 example_atscale_watcher()

@@ -45,18 +45,22 @@ class AtScaleBatchTrigger(BaseTrigger):
     The event says how the wait ended (``ended``, ``gave_up`` or ``timeout``), has the batch as AtScale shows it,
     and gives the trigger's arguments back. The task that receives the event judges the batch.
 
+    Experimental: the arguments that have a default, but for ``payload``.
+
     :param atscale_conn_id: The Airflow connection.
-    :param catalog_id: Id of the batch's catalog; empty if it is not known yet: the trigger finds it.
-    :param model_id: Id of the batch's model.
-    :param catalog: Name of the catalog; empty if the model is found through the batch.
-    :param model: Name of the model.
+    :param catalog_id: Id of the batch's catalog; empty if it is not known: the trigger finds it by ``catalog``.
+    :param model_id: Id of the batch's model; empty if it is not known.
+    :param catalog: Id, name or caption of the catalog; empty if the trigger must find the model through the batch's
+        aggregates.
+    :param model: Id, name or caption of the model; empty as ``catalog``.
     :param batch_id: The batch. None: the model's newest batch.
     :param since: Epoch seconds at which the wait began, in any process.
     :param poll_interval: The longest time between two polls, in seconds.
     :param seen_in_history: Whether the build history has listed the batch.
-    :param deadline: When the wait ends without the batch: epoch seconds ``at``, and which ``limit`` it is.
-    :param expectation: How long the batch should take, as JSON values.
-    :param push_progress: Whether to write the XCom ``progress``.
+    :param deadline: When the wait ends even if the batch has not: ``at``, in epoch seconds, and ``limit``, which is
+        ``timeout`` or ``execution_timeout``. None (default): the trigger has no deadline.
+    :param expectation: How long the batch should take, as JSON values. None: the trigger learns it from the history.
+    :param push_progress: Whether to write the XCom ``progress``. Default: False.
     :param payload: JSON values that the event gives back.
     """
 

@@ -36,6 +36,7 @@ BATCHES = {
     "example_atscale_asset_producer": 1,
     "example_atscale_build_after_etl": 1,
     "example_atscale_check": 1,
+    "example_atscale_custom_operator": 1,
     "example_atscale_every_model": 2,
     "example_atscale_fire_and_wait": 1,
     "example_atscale_on_running": None,
@@ -155,6 +156,26 @@ def test_fire_and_wait(engine):
     [batch] = engine.batches
     assert batch.is_full_build
     assert done["start_build"].value == done["wait_for_build"].value == batch.id
+
+
+@pytest.mark.parametrize(("ends", "next_task"), [("done", "refresh_dashboards"), ("failed", "tell_somebody")])
+def test_custom_operator(engine, ends, next_task):
+    """A failed build is no error for it: the branch decides."""
+    engine.fail_next("Internet Sales", status=ends)
+    done = run("example_atscale_custom_operator")
+    assert done.state == "success"
+    assert done["build_status"].value == ends
+    branches = {"refresh_dashboards", "tell_somebody"}
+    assert {name for name in branches if done[name].state == "success"} == {next_task}
+
+
+def test_custom_operator_that_cannot_tell_how_the_batch_ended(engine, monkeypatch):
+    """The error has the trigger's reason."""
+    monkeypatch.setenv("AIRFLOW__ATSCALE__MISSING_TOLERANCE", "0")
+    engine.settings(history_delay=60)
+    done = run("example_atscale_custom_operator")
+    assert "has not been in the build history for" in str(done["build_status"].error)
+    assert done["choose"].state == "upstream_failed"
 
 
 def test_on_running(engine):

@@ -288,6 +288,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "check operator": lambda: arguments("operators/checks.py", "AtScaleAggregateCheckOperator"),
     "sensor": lambda: arguments("sensors/atscale.py", "AtScaleBatchSensor"),
     "watcher": lambda: arguments("triggers/builds.py", "AtScaleBuildEventTrigger"),
+    "batch trigger": lambda: arguments("triggers/atscale.py", "AtScaleBatchTrigger"),
     "hook": lambda: methods(
         "hooks/atscale.py",
         "AtScaleHook",
