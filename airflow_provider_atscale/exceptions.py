@@ -54,7 +54,7 @@ class AtScaleApiError(AtScaleError):
     AtScale answered with an error, or with something that the call does not promise.
 
     :param message: What happened, where, and what to do.
-    :param http_status_code: Status of the answer, None where there was none.
+    :param http_status_code: Status of the answer; None if there was no answer.
     """
 
     def __init__(self, message: str, http_status_code: int | None = None) -> None:
@@ -79,7 +79,7 @@ class AtScaleConnectionError(AtScaleError):
     AtScale did not answer. Check host, port, TLS settings and network.
 
     :param message: What happened, where, and what to do.
-    :param sent: Whether the request may have reached AtScale; False only where it certainly did not.
+    :param sent: Whether the request may have reached AtScale; False only if it certainly did not.
     """
 
     def __init__(self, message: str, *, sent: bool = True) -> None:

@@ -74,7 +74,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
 }
 
 FIELD_BEHAVIOUR: dict[str, Any] = {
-    # Not "extra" too: where that is hidden, the Test button of Airflow 2's form does nothing.
+    # Not "extra" too: if that is hidden, the Test button of Airflow 2's form does nothing.
     "hidden-fields": ["schema"],
     "relabeling": {
         "host": "Host",

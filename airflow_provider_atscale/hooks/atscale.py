@@ -197,7 +197,7 @@ class AtScaleHook(BaseHook):
             self._client = None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Try host, credentials and a read of aggregates one after the other; never raises."""
+        """Try host, credentials and a read of the build history one after the other; never raises."""
         try:
             return self._test_connection()
         finally:

@@ -16,8 +16,8 @@ class AtScaleBuildHistoryLink(BaseOperatorLink):
     """
     Open AtScale's build history; works from the moment at which the batch is started.
 
-    The task pushes the address under the link's own XCom key right after the start, so that it is there in
-    every mode and also where the task fails.
+    The task pushes the address under the link's XCom key right after the start, so that it is there in every mode,
+    also if the task fails.
     """
 
     name = "AtScale Build History"

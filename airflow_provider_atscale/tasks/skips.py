@@ -132,7 +132,7 @@ class SkipCheck:
 
 
 def check_only_if_newer() -> None:
-    """Raise on Airflow 2, where asset events are no part of what this provider reads."""
+    """Raise on Airflow 2, whose asset events this provider does not read."""
     from airflow import __version__
 
     if int(__version__.partition(".")[0]) < 3:

@@ -405,6 +405,20 @@ def test_the_readme_fits_on_two_screens():
     assert len((generate.ROOT / "README.md").read_text().splitlines()) <= 200
 
 
+@pytest.mark.parametrize(
+    ("file", "mark"),
+    [
+        ("pyproject.toml", "once it is known"),
+        ("docs/conf.py", "once it is known"),
+        ("SECURITY.md", "TO FILL IN"),
+    ],
+)
+def test_the_release_checklist_names_each_place_to_fill_in(file, mark):
+    """After it is filled in, the mark goes, and so does its line here."""
+    assert (generate.ROOT / file).read_text().count(mark) == 1
+    assert f"`{file}`" in page.section("Once, before the first release")
+
+
 def test_the_description_on_a_package_index_has_no_relative_link():
     """The index cannot follow them: pyproject.toml leaves their text alone, or makes them absolute."""
     hook = pytest.importorskip("tomllib").loads((generate.ROOT / "pyproject.toml").read_text())
