@@ -352,7 +352,7 @@ class BasicAuth(TokenAuth):
         if not _BEARER_TOKEN.fullmatch(token):
             # The body may hold secrets, so none of it is shown.
             raise AtScaleMalformedAnswerError(
-                f"The answer of {response.url} (HTTP {response.status}) is no token. Check that the "
+                f"The answer of {response.url} (HTTP {response.status}) is not a token. Check that the "
                 "connection's design_center_url is the Design Center itself and not a proxy or a login page.",
                 response.status,
             )

@@ -37,4 +37,4 @@ def read_json(kind: Any, value: Any) -> Any:
         return float(value)
     if kind in (str, int, bool) and type(value) is kind:
         return value
-    raise ValueError(f"{value!r} is no valid {getattr(kind, '__name__', kind)}")
+    raise ValueError(f"{value!r} is not a valid {getattr(kind, '__name__', kind)}")

@@ -71,7 +71,7 @@ def _name(part: str) -> str:
     except UnicodeDecodeError:
         raise ValueError(f"{part!r} is not UTF-8") from None
     if not name or name in (".", "..") or not name.isprintable():
-        raise ValueError(f"{part!r} is no name of a catalog or model")
+        raise ValueError(f"{part!r} is not the name of a catalog or model")
     if "{{" in name or "{%" in name:
         raise ValueError(f"{name!r} is a template, but Airflow does not render the URIs of assets")
     return name

@@ -411,8 +411,8 @@ def store_batch(state: BuildStateStore, log: Any, batch_id: str, origin: str, in
         state.store_batch(batch_id, origin, intent)
     except Exception as error:
         log.error(  # noqa: TRY400 - the trace of a store that is down tells nothing
-            "Batch %s could not be written to Airflow's task state store (%s: %s). This try waits for it all "
-            "the same; if the try dies, a retry searches the build history",
+            "Batch %s could not be written to Airflow's task state store (%s: %s). This try still waits for "
+            "it; if the try dies, a retry searches the build history",
             batch_id,
             type(error).__name__,
             error,

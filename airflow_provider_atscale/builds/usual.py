@@ -131,5 +131,5 @@ def parse_expectation(value: Any) -> Expectation:
     try:
         expectation: Expectation = read_json(Expectation, value)
     except ValueError as error:
-        raise ValueError(f"{value!r} is no expectation: {error}") from None
+        raise ValueError(f"{value!r} is not an expectation: {error}") from None
     return expectation

@@ -53,7 +53,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param grace_period_overrides: Dataset names and how far back AtScale looks for changed rows in each. The numbers
         are passed on unchanged, because AtScale's documentation names no unit. Incremental builds only. (templated)
     :param on_running: What to do if a batch of the model already runs. ``join`` (default): if it began after this
-        task did, it has the data just loaded, and its outcome is the task's; else wait for it to end and look again.
+        task did, it has the data just loaded, and its outcome is the task's; else wait for it to end and check again.
         So any number of tasks that need the same model share two builds. ``wait``: wait for it to end, then build.
         ``attach``: wait for it instead of building; it may lack data that was loaded after it began. ``skip``: skip
         the task. ``fail``: fail the task. (templated)

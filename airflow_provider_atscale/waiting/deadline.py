@@ -54,7 +54,7 @@ def parse_deadline(value: Any) -> Deadline | None:
     try:
         deadline: Deadline | None = read_json(Deadline | None, value)
     except ValueError as error:
-        raise ValueError(f"{value!r} is no deadline: {error}") from None
+        raise ValueError(f"{value!r} is not a deadline: {error}") from None
     return deadline
 
 

@@ -191,7 +191,7 @@ def changed(path, value):
 )
 def test_a_plan_with_a_wrong_field_is_refused(path, value):
     with pytest.raises(
-        ValueError, match=f"its .*{path[-1] if path[-1] != 'colour' else ''}|is no (deadline|expectation)"
+        ValueError, match=f"its .*{path[-1] if path[-1] != 'colour' else ''}|is not an? (deadline|expectation)"
     ):
         parse_plan(changed(path, value))
 
@@ -208,7 +208,7 @@ def test_a_plan_with_a_wrong_field_is_refused(path, value):
     ids=repr,
 )
 def test_a_plan_with_a_wrong_first_look_is_refused(look):
-    with pytest.raises(ValueError, match="is no valid"):
+    with pytest.raises(ValueError, match="is not a valid"):
         parse_plan(changed(["payload", "first_look"], look))
 
 
