@@ -29,8 +29,9 @@ class AtScaleAggregateCheckOperator(BaseOperator):
     Check that the aggregates of an AtScale model are built, new enough and not empty.
 
     Reads the model's aggregate instances once and fails if they miss a threshold. It starts nothing: use it after a
-    build, or alone in a DAG with a schedule. Each aggregate counts once, however often AtScale has built it. One that a
-    build has built is active until AtScale deletes it, even if a later attempt failed: ``max_age`` finds those.
+    build, or alone in a DAG with a schedule. Each aggregate counts once, however often AtScale has built it. An
+    aggregate that was built stays active until AtScale deletes it, even if a later attempt failed: ``max_age`` finds
+    those.
 
     :param catalog: Id, name or caption of the catalog; on the installer edition of the project. (templated)
     :param model: Id, name or caption of the model; on the installer edition of the cube. (templated)
