@@ -276,9 +276,9 @@ def costs(results: str | None = None) -> str:
         for kind, said in re.findall(r"^- (MISSED|reached): (.+)$", text, re.MULTILINE)
     ]
     missed = [f"- {heading}: {said}" for heading, kind, said in goals if kind == "MISSED"]
-    told = f"Of the {len(goals)} goals that were measured {len(goals) - len(missed)} were reached"
+    told = f"{len(goals) - len(missed)} of {len(goals)} measured goals were reached"
     return "\n".join(
-        [short, "", f"{told}, and missed:" if missed else f"{told}.", *([""] if missed else []), *missed]
+        [short, "", f"{told}. Missed:" if missed else f"{told}.", *([""] if missed else []), *missed]
     )
 
 

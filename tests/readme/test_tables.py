@@ -133,7 +133,7 @@ RESULTS = """
 def test_the_short_table_has_the_numbers_of_the_long_one():
     short = generate.costs(RESULTS)
     assert "| one poll of 1,000 waiters, CPU µs | 270 | 1,532 |  |" in short
-    assert "Of the 2 goals that were measured 1 were reached" in short
+    assert "1 of 2 measured goals were reached. Missed:" in short
     assert "- One poll, 1,000 waiters on one loop: at most 2: 3" in short
 
 
