@@ -2,8 +2,8 @@
 Choose what happens if a batch of the model already runs: join, wait, attach, skip or fail.
 
 AtScale builds one batch of a model at a time. If the Design Center, AtScale's scheduler or another DAG has already
-started one, the operator's ``on_running`` decides. The first task starts a batch as somebody else would; the four tasks
-after it find that batch running:
+started one, the operator's ``on_running`` decides. The first task starts a batch as somebody else would; the four
+tasks after it find that batch running:
 
 - ``join``, the default: if the other batch began after this task did, take it, because it has this task's data;
   else wait for it to end, then check again. So all tasks that need the model share two builds.

@@ -42,7 +42,7 @@ class AtScaleHook(BaseHook):
     """
     Talk to AtScale's REST API.
 
-    Serves both editions; the connection's field ``edition`` tells which. Constructing it does nothing: the
+    Serves both editions; the connection's field ``edition`` tells which. The constructor sends no request: the
     connection is read, and checked field by field, at the first call. Experimental: the return types of all methods
     but ``list_models`` can change, because AtScale does not document all answers.
 

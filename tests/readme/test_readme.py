@@ -167,6 +167,36 @@ def shape(value: Any) -> Any:
     return [shape(value[0])] if isinstance(value, list) else type(value)
 
 
+# --- included files ---------------------------------------------------------------------------------------
+
+#: The pages of operators, sensor, hook and triggers, whose Python comes from the example DAGs alone.
+HOW_TO = [
+    *sorted((generate.ROOT / "docs" / "howto").glob("*.md")),
+    generate.ROOT / "docs" / "guides" / "check-aggregates.md",
+    generate.ROOT / "docs" / "guides" / "watchers.md",
+]
+
+
+@pytest.mark.parametrize("file", HOW_TO, ids=lambda each: each.stem)
+def test_a_how_to_shows_only_code_of_tested_files(file):
+    assert "```{literalinclude} ../../example_dags/" in page.TEXTS[file]
+    assert [block.id for block in BLOCKS if block.page == file and block.language == "python"] == []
+
+
+def test_what_is_included_is_there():
+    """Sphinx checks it again when it builds the site."""
+    included = 0
+    for file, text in page.TEXTS.items():
+        for name, options in re.findall(
+            r"^```{literalinclude} (\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+        ):
+            source = (file.parent / name).read_text()
+            for mark in re.findall(r'^:(?:start-after|end-before|start-at): "(.+)"$', options, re.MULTILINE):
+                assert source.count(mark) == 1, (file, mark)
+                included += 1
+    assert included > 10
+
+
 # --- the engine -------------------------------------------------------------------------------------------
 
 
