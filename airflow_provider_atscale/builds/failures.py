@@ -65,8 +65,8 @@ def describe_failed_series(hook: AtScaleHook, ref: ModelRef, failed: list[Batch]
     more = f"; and {len(failed) - _MESSAGES} more" if len(failed) > _MESSAGES else ""
     return (
         f"Nothing was started: the last {len(failed)} {kind_of(request.is_full_build)} builds of {ref} at "
-        f"{hook.edition.base_url} have failed, and give_up_after is {request.give_up_after}. {told}{more}. Mend "
-        f"the model or its data, then clear the task: a cleared task builds again. See "
+        f"{hook.edition.base_url} have failed, and give_up_after is {request.give_up_after}. {told}{more}. "
+        f"Correct the model or its data, then clear the task: a cleared task builds again. See "
         f"{hook.history_url(ref, failed[0].id)}."
     )
 

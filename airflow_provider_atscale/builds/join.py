@@ -120,7 +120,7 @@ def find_joinable(history: History, look: FirstLook, request: BuildRequest) -> B
 
 def pause_before_start(request: BuildRequest, *, has_waited: bool, chance: float) -> float:
     """
-    Return how long a task waits before it looks again and starts a build, so that few start in the same moment.
+    Return how long a task waits before it checks again and starts a build, so that few start in the same moment.
 
     A task that has waited for another batch goes before one that has not, and a full build or one with overrides
     before a standard one, which it may serve but which cannot serve it.

@@ -128,7 +128,7 @@ def test_reasons_that_cannot_be_told(server, instances, said):
 
     server.get_instances = read
     fail(server, "failed", "failed", "failed", "failed", "failed")
-    with pytest.raises(AtScaleGaveUpError, match=rf"{said}; .*; and 1 more\. Mend"):
+    with pytest.raises(AtScaleGaveUpError, match=rf"{said}; .*; and 1 more\. Correct"):
         builder(server, Store(), Log(), replace(STANDARD, give_up_after=4)).obtain_batch()
 
 
