@@ -1,7 +1,7 @@
 """
 Take pictures of the documentation: five pages, light and dark, and narrow as on a telephone.
 
-    make docs && python scripts/site_pictures.py
+    make docs && .venv/bin/python scripts/site_pictures.py
 
 The pictures go to ``build/site-pictures/``. Needs Chromium (Debian: ``apt-get install chromium``).
 """

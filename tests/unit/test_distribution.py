@@ -20,8 +20,8 @@ SETTINGS = (
     "scripts/vocabulary.txt",
 )
 
-if not (ROOT / "pyproject.toml").exists():
-    pytest.skip("the suites of the matrix have no repository", allow_module_level=True)
+if not (ROOT / "scripts").exists():
+    pytest.skip("the suites of the matrix have only a part of the repository", allow_module_level=True)
 
 
 def included() -> set[str]:
