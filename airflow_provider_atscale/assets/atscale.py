@@ -81,8 +81,8 @@ def create_asset(*, host: str, catalog: str, model: str, extra: dict[str, Any] |
     """
     Return the asset of a model.
 
-    :param host: AtScale's host, or its whole address: without the usual port (443; installer edition: 10500 and 10502),
-        with any other port.
+    :param host: AtScale's host, or its whole address, without the usual port (443; installer edition: 10500 and
+        10502) and with any other port.
     :param catalog: Name of the catalog; on the installer edition of the project.
     :param model: Name of the model; on the installer edition of the cube.
     :param extra: Further JSON values to store with the asset.
