@@ -44,7 +44,7 @@ def describe_error(error: Exception) -> str:
 def _run(function: Command, options: argparse.Namespace) -> int:
     out = Output(as_json=options.json)
     _prepare_airflow()
-    _keep_logs_out(is_debug=options.debug)
+    send_logs_to_stderr(is_debug=options.debug)
     try:
         return function(options, out)
     except KeyboardInterrupt:
@@ -64,10 +64,21 @@ def _prepare_airflow() -> None:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
 
 
-def _keep_logs_out(*, is_debug: bool) -> None:
-    """Send logs to stderr, and only warnings unless all are asked for."""
+def send_logs_to_stderr(*, is_debug: bool) -> None:
+    """
+    Send logs to stderr, and only warnings unless all are asked for.
+
+    :param is_debug: Whether all are asked for.
+    """
     root = logging.getLogger()
-    for handler in root.handlers:
+    for handler in list(root.handlers):
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
-            handler.setStream(sys.stderr)
+            # A new one, because Airflow 2's handler cannot be given another stream.
+            replacement = logging.StreamHandler(sys.stderr)
+            replacement.setFormatter(handler.formatter)
+            replacement.setLevel(handler.level)
+            # Among them is the one that masks secrets.
+            replacement.filters = list(handler.filters)
+            root.removeHandler(handler)
+            root.addHandler(replacement)
     root.setLevel(logging.DEBUG if is_debug else logging.WARNING)

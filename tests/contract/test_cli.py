@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +169,14 @@ def test_debug_shows_the_traceback(run):
 
 
 @of_the_container
+def test_a_command_in_a_process_prints_only_its_document_to_stdout():
+    """With Airflow's logging as a user has it, which differs between versions of Airflow."""
+    command = [sys.executable, "-m", "airflow_provider_atscale", "models", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [each["model"] for each in json.loads(done.stdout)]
+
+
 def test_what_nobody_expected_is_one_sentence_too(run, monkeypatch):
     monkeypatch.setattr(AtScaleHook, "resolve_model", lambda *_: 1 / 0)
     code, out, err = run("builds", *MODEL)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+
 import airflow
 import pytest
 from airflow.cli.cli_config import ActionCommand, GroupCommand
@@ -10,7 +13,7 @@ from airflow_provider_atscale import exceptions
 from airflow_provider_atscale.__main__ import make_parser
 from airflow_provider_atscale.api.models import Batch
 from airflow_provider_atscale.arguments import ON_RUNNING
-from airflow_provider_atscale.cli import exit_codes
+from airflow_provider_atscale.cli import exit_codes, run
 from airflow_provider_atscale.cli.definition import get_atscale_cli_commands
 from airflow_provider_atscale.cli.explain import explain_on_running
 from airflow_provider_atscale.exceptions import AtScaleError
@@ -64,6 +67,30 @@ def test_python_m_has_the_same(each):
     options = make_parser().parse_args([each.name, *positional])
     assert options.func is each.func
     assert {"json", "debug"} <= set(vars(options))
+
+
+class RedirectStdHandler(logging.StreamHandler):
+    """As Airflow 2 logs to the terminal: whatever stdout is now, and no other stream can be set."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    stream = property(lambda self: sys.stdout)
+
+
+@pytest.mark.parametrize("make", [RedirectStdHandler, lambda: logging.StreamHandler(sys.stdout)])
+def test_logs_go_to_stderr_masked_as_before(make, monkeypatch, capsys):
+    handler = make()
+    handler.addFilter(lambda record: "secret" not in record.msg)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [handler])
+    monkeypatch.setattr(root, "level", root.level)
+    run.send_logs_to_stderr(is_debug=False)
+    for text in ("the secret", "late"):
+        logging.getLogger("x").warning(text)
+    logging.getLogger("x").info("news")
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "late\n")
 
 
 def test_an_argument_that_is_wrong_is_exit_code_2(capsys):
