@@ -17,7 +17,7 @@ class                                   retries  what to do
 :class:`AtScaleMalformedAnswerError`    yes      look for a proxy or login page between Airflow and AtScale
 :class:`AtScaleStartError`              yes      AtScale refused to start the batch: read its message
 :class:`AtScaleStartUnknownError`       yes      nothing: a retry looks for the batch before it starts one
-:class:`AtScaleGaveUpError`             no       correct the model; then clear the task: it builds again
+:class:`AtScaleGaveUpError`             no       mend the model; then clear the task, which builds again
 :class:`AtScaleAlreadyRunningError`     yes      wait for the other batch, or choose another ``on_running``
 :class:`AtScaleBatchFailedError`        yes      read the failed aggregates' messages; a retry builds again
 :class:`AtScaleAggregatesFailedError`   yes      the same; or set ``failed_aggregates="warn"``

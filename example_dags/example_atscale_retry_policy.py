@@ -26,7 +26,6 @@ from airflow_provider_atscale.exceptions import (
 )
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
-# [START howto_operator_atscale_retry_policy]
 POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule(
@@ -72,4 +71,3 @@ with DAG(
         retry_delay=timedelta(minutes=10),
         retry_policy=POLICY,
     )
-# [END howto_operator_atscale_retry_policy]

@@ -81,6 +81,7 @@ BUILDS: dict[str, list[bool]] = {
     "A curl script or BashOperator": [False],
     "Full once a week, incremental each day": [datetime.now(timezone.utc).isoweekday() == 7],
     "Skip if built recently": [False],
+    "Retries": [False],
 }
 
 
@@ -110,9 +111,16 @@ def skipped_while_recent(engine: AtScaleEngine, dag: DAG, done: runs.Run) -> Non
     assert len(engine.batches) == 1
 
 
+def not_retried_where_atscale_could_not_build(engine: AtScaleEngine, dag: DAG, done: runs.Run) -> None:
+    engine.fail_next("Internet Sales")
+    task = runs.run(dag)["build"]
+    assert (task.state, task.tries) == ("failed", 1)
+
+
 #: What else a section says of its tasks.
 SAYS: dict[str, Callable[[AtScaleEngine, DAG, runs.Run], None]] = {
     "Skip if built recently": skipped_while_recent,
+    "Retries": not_retried_where_atscale_could_not_build,
 }
 
 
@@ -169,16 +177,20 @@ def shape(value: Any) -> Any:
 
 # --- included files ---------------------------------------------------------------------------------------
 
-#: The pages of operators, sensor, hook and triggers, whose Python comes from the example DAGs alone.
-HOW_TO = [
-    *sorted((generate.ROOT / "docs" / "howto").glob("*.md")),
-    generate.ROOT / "docs" / "guides" / "check-aggregates.md",
-    generate.ROOT / "docs" / "guides" / "watchers.md",
-]
+#: The pages whose Python comes from the example DAGs alone.
+HOW_TO = (
+    "howto/operator",
+    "howto/sensor",
+    "howto/hook",
+    "howto/trigger",
+    "guides/check-aggregates",
+    "guides/watchers",
+)
 
 
-@pytest.mark.parametrize("file", HOW_TO, ids=lambda each: each.stem)
-def test_a_how_to_shows_only_code_of_tested_files(file):
+@pytest.mark.parametrize("name", HOW_TO)
+def test_a_how_to_shows_only_code_of_tested_files(name):
+    file = generate.ROOT / "docs" / f"{name}.md"
     assert "```{literalinclude} ../../example_dags/" in page.TEXTS[file]
     assert [block.id for block in BLOCKS if block.page == file and block.language == "python"] == []
 
