@@ -131,14 +131,26 @@ class OnRunning:
         return OwnBatch(batch.id, "joined", batch, iso(history.server_time))
 
     def _find_first_look(self, history: History | None) -> FirstLook | None:
-        """Return when the task began: known, stored by an earlier try, or else now."""
+        """Return when the task began: known, stored by an earlier try, or else now; None if nothing tells it."""
+        if self.first_look is None:
+            stored = self._load_first_look()
+            look = stored or (FirstLook.at(history) if history is not None else None)
+            if look is not None:
+                # Without a readable history too: the next start overwrites which batch has failed for this task.
+                self.first_look = look.without(self._state.failed_ids)
+                if self.first_look != stored:
+                    self._store_first_look(self.first_look)
         if history is None:
             self._log.warning("on_running='join' works as 'wait' now, because the build history cannot be read")
-            return None
-        if self.first_look is not None:
-            return self.first_look
+        elif self.first_look is None:
+            self._log.warning(
+                "on_running='join' works as 'wait' now, because AtScale's answer has no time (no Date header)"
+            )
+        return self.first_look
+
+    def _load_first_look(self) -> FirstLook | None:
         try:
-            stored = self._state.load_first_look()
+            return self._state.load_first_look()
         except Exception as error:
             # A later moment is safe: it may cost a build, never data.
             self._log.warning(
@@ -147,17 +159,7 @@ class OnRunning:
                 type(error).__name__,
                 error,
             )
-            stored = None
-        look = stored or FirstLook.at(history)
-        if look is None:
-            self._log.warning(
-                "on_running='join' works as 'wait' now, because AtScale's answer has no time (no Date header)"
-            )
             return None
-        self.first_look = look.without(self._state.failed_ids)
-        if self.first_look != stored:
-            self._store_first_look(self.first_look)
-        return self.first_look
 
     def _store_first_look(self, look: FirstLook) -> None:
         try:

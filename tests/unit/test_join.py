@@ -19,7 +19,7 @@ from airflow_provider_atscale.builds.state import (
     parse_stored_build,
 )
 from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther
-from airflow_provider_atscale.exceptions import AtScaleStartError
+from airflow_provider_atscale.exceptions import AtScaleError, AtScaleStartError
 
 from .builds import BUILD_KEY, JOIN, Log, Store, accepted, builder
 from .flows import NOW
@@ -467,6 +467,28 @@ def test_a_joined_batch_that_was_judged_incomplete_is_not_joined_again(server, s
     server.end("b3", "done")
     judge(store, FAILED, "b3")
     assert builder(server, store, log, JOIN).obtain_batch() == OwnBatch("b4", "started", server.batches[0])
+
+
+@pytest.mark.parametrize(
+    "between",
+    [MAY_NOT, AtScaleError("the build history could not be read: HTTP 500")],
+    ids=["no permission", "trouble"],
+)
+def test_a_joined_batch_that_failed_for_the_task_is_not_joined_after_a_try_without_history(
+    server, store, log, between
+):
+    """What is stored of the failed batch is overwritten by the start of the try in between."""
+    wait_for_an_older_batch(server, store)
+    a_newer_batch_begins(server)
+    assert builder(server, store, log, JOIN).obtain_batch().batch_id == "b2"
+    server.end("b2", "done")
+    judge(store, FAILED, "b2")
+    server.reads = [between] * 3
+    server.starts = [REFUSAL]
+    with pytest.raises(AtScaleError):
+        builder(server, store, log, JOIN).obtain_batch()
+    server.reads, server.starts = [], []
+    assert builder(server, store, log, JOIN).obtain_batch() == OwnBatch("b3", "started", server.batches[0])
 
 
 def test_a_joined_batch_that_was_judged_good_needs_no_build(server, store, log):

@@ -34,6 +34,11 @@ PLANS = {
     "a batch of three tasks fails": (Plan(THREE, (0.0, 0.5, 1.0), failed=1, passing=0), 3, False),
     "a short batch fails": (Plan(THREE, (0.0, 0.5, 1.0), lengths=(2.0, 0.5), passing=4, failed=1), 4, False),
     "a batch lacks aggregates": (Plan(TWO, (0.0, 0.5), incomplete=1, passing=0), 3, False),
+    "aggregates are missing and the history is refused": (
+        Plan(TWO, (0.0, 0.5), incomplete=2, refused=1, passing=0),
+        5,
+        False,
+    ),
     "a reply is lost": (Plan(TWO, (0.0, 0.5), lost=1), 2, False),
     "a reply is lost, two at a time": (Plan(TWO, (0.0, 0.5), lost=1, refuses=False), 3, False),
     "a single task": (Plan((STANDARD,), (0.0,), lost=1, deaths=1), 1, True),
@@ -138,6 +143,13 @@ def forget_what_has_failed(monkeypatch):
     monkeypatch.setattr(join.FirstLook, "without", lambda self, ids: self)
 
 
+def forget_what_has_failed_if_the_history_is_refused(monkeypatch):
+    find = running.OnRunning._find_first_look
+    monkeypatch.setattr(
+        running.OnRunning, "_find_first_look", lambda self, history: history and find(self, history)
+    )
+
+
 def let_a_clear_change_nothing(monkeypatch):
     load = state.BuildStateStore.load_first_look
 
@@ -171,7 +183,11 @@ PLANTED = {
     forget_the_overrides: ("overrides among others", "less than asked"),
     forget_the_kind: ("a full build among others", "less than asked"),
     join_a_failed_batch: ("a short batch fails", "which had failed"),
-    forget_what_has_failed: ("a batch lacks aggregates", "does not get green"),
+    forget_what_has_failed: ("a batch lacks aggregates", "once more, which had failed for it"),
+    forget_what_has_failed_if_the_history_is_refused: (
+        "aggregates are missing and the history is refused",
+        "once more, which had failed for it",
+    ),
     let_a_clear_change_nothing: ("a task is cleared", "stale"),
     let_each_try_begin_anew: ("a batch of three tasks fails", "builds instead of"),
     never_join: ("three tasks", "builds instead of"),
