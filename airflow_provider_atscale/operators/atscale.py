@@ -60,8 +60,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param failed_aggregates: What to do if the batch is done and some aggregates were not built: ``warn``
         (default), ``fail`` or ``ignore``. (templated)
     :param skip_if_built_within: Skip the task if a successful build finished within this time, as ``timedelta`` or
-        seconds. A full build also counts for an incremental request. Checked once, before ``on_running``; on Airflow
-        3.3+ not checked by a retry. (templated)
+        seconds. A full build also counts for an incremental request. With ``grace_period_overrides`` only a full
+        build counts. Checked once, before ``on_running``; on Airflow 3.3+ not checked by a retry. (templated)
     :param only_if_newer: Skip the task if the newest asset event of its inlets is older than the start of the last
         successful build that serves the request. If nothing is known of either, the task builds. Checked like
         ``skip_if_built_within``. Airflow 3.0+. (templated)

@@ -61,7 +61,7 @@ class SkipCheck:
         if history is None:
             return
         now = history.server_time or datetime.now(timezone.utc)
-        fresh = find_fresh(history, is_full_build=self.request.is_full_build, within=within, now=now)
+        fresh = find_fresh(history, self.request, within=within, now=now)
         if fresh is None:
             return
         batch, age = fresh
