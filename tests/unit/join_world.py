@@ -286,7 +286,12 @@ class World:
 
     def _try(self, task: Task) -> Made:
         task.is_refused = bool(self._spend("refused"))
-        key = replace(BUILD_KEY, is_full_build=task.request.is_full_build, max_tries=3 + task.clears)
+        key = replace(
+            BUILD_KEY,
+            is_full_build=task.request.is_full_build,
+            max_tries=3 + task.clears,
+            grace_period_overrides=task.request.overrides,
+        )
         state = BuildStateStore(task.store, key)
         starter = BuildStarter(
             _Hook(self, task),  # type: ignore[arg-type]

@@ -489,6 +489,10 @@ def test_a_batch_that_is_still_missing_is_built_again(server, store, log):
         ({"max_tries": 4}, "the task was cleared"),
         ({"clear_number": 1}, "the task was cleared"),
         ({"server": "https://other"}, "an earlier try built something else (server differs)"),
+        (
+            {"grace_period_overrides": {"sales": 30}},
+            "an earlier try built something else (grace_period_overrides differs)",
+        ),
     ],
 )
 def test_ignore_and_meet_it_like_any_other(server, store, log, changes, said):
