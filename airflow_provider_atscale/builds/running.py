@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.api.values import DATE_DELAY, iso
 from airflow_provider_atscale.builds.join import FirstLook, find_joinable, serves
 from airflow_provider_atscale.builds.state import StartIntent, store_batch
 from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
@@ -185,4 +185,7 @@ class OnRunning:
             return f"{wanted} asked for, and it is not known to be a full build"
         if batch.created is None:
             return "AtScale does not tell when it was created"
-        return f"it began before this task did ({iso(look.server_time)}), or in the same second, so it may lack data"
+        return (
+            f"it began before this task did ({iso(look.server_time)}), or less than "
+            f"{DATE_DELAY.total_seconds():.0f} seconds later, so it may lack data"
+        )

@@ -95,6 +95,7 @@ class Plan:
     :param lengths: How long a batch may take.
     :param refuses: Whether the server refuses a second start.
     :param lag: Seconds until the history lists a batch.
+    :param late: By how many seconds the ``Date`` header is late at most.
     :param passing: How many times time may pass although somebody could go on.
     :param failed: How many batches may fail, ``incomplete``: how many end as done without all aggregates.
     :param lost: How many replies to a start may be lost, the start made or not.
@@ -109,6 +110,7 @@ class Plan:
     lengths: tuple[float, ...] = (2.0,)
     refuses: bool = True
     lag: float = 0.0
+    late: float = 0.0
     passing: int = 1
     failed: int = 0
     incomplete: int = 0
@@ -259,9 +261,9 @@ class World:
             self._stop(task)
 
     def _sleep(self, task: Task, seconds: float) -> None:
-        # The read after the pause before a start lets others go on anyway.
+        # Less than a step of time decides nothing: the read after a pause lets others go on anyway.
         if seconds >= TICK:
-            self._stop(task, self.now + seconds)
+            self._stop(task, self.now + seconds // TICK * TICK)
 
     # --- a task, as Airflow and tasks/build.py run it ---
 
@@ -378,7 +380,7 @@ class _Hook:
         for each in listed:
             if each.starter == self._task.number and not each.id_is_known and each.listed_with is None:
                 each.listed_with = ids - {each.id}
-        date = datetime.fromtimestamp(int(world.now), timezone.utc)
+        date = datetime.fromtimestamp(int(world.now - world.plan.late), timezone.utc)
         return History(tuple(self._show(each) for each in reversed(listed)), date)
 
     def deadline(self, until: float) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -28,6 +29,8 @@ PLANS = {
     "three tasks": (Plan(THREE, (0.0, 0.5, 1.0), passing=0), 2, False),
     "long and short batches": (Plan(THREE, (0.0, 0.5, 3.0), lengths=(1.0, 4.0), passing=0), 3, False),
     "listed late": (Plan(TWO, (0.0, 0.5), lag=0.5), 2, True),
+    "listed late, by a late clock": (Plan(TWO, (0.0, 0.5), lag=0.5, late=1.0), 2, True),
+    "up to the end of a batch": (Plan(THREE, (0.0, 0.5, 1.5), passing=0), 2, False),
     "two at a time": (Plan(TWO, (0.0, 0.5), refuses=False), 2, True),
     # Each failed batch may cost one more, for all of them.
     "a batch fails": (Plan(TWO, (0.0, 0.5), failed=1), 3, False),
@@ -120,6 +123,14 @@ def take_equal_seconds_for_newer(monkeypatch):
     monkeypatch.setattr(join.FirstLook, "is_before", is_before)
 
 
+def take_the_clock_for_exact(monkeypatch):
+    monkeypatch.setattr(join, "DATE_DELAY", timedelta(seconds=1))
+
+
+def pause_no_longer_after_a_wait(monkeypatch):
+    monkeypatch.setattr(join, "_PAUSE_AFTER_WAIT", 0.0)
+
+
 def forget_the_overrides(monkeypatch):
     def serves(batch, request):
         return not request.is_full_build or batch.is_full_build is True
@@ -180,6 +191,8 @@ def forget_what_an_earlier_try_started(monkeypatch):
 PLANTED = {
     attach_to_an_older_batch: ("two tasks", "stale"),
     take_equal_seconds_for_newer: ("listed late", "stale"),
+    take_the_clock_for_exact: ("listed late, by a late clock", "stale"),
+    pause_no_longer_after_a_wait: ("up to the end of a batch", "builds instead of"),
     forget_the_overrides: ("overrides among others", "less than asked"),
     forget_the_kind: ("a full build among others", "less than asked"),
     join_a_failed_batch: ("a short batch fails", "which had failed"),
