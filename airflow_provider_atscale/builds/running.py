@@ -144,7 +144,8 @@ class OnRunning:
             self._log.warning("on_running='join' works as 'wait' now, because the build history cannot be read")
         elif self.first_look is None:
             self._log.warning(
-                "on_running='join' works as 'wait' now, because AtScale's answer has no time (no Date header)"
+                "on_running='join' works as 'wait' now, because AtScale's answer has no time: it has no Date header, "
+                "or an Age header, with which a proxy marks an answer from its cache"
             )
         return self.first_look
 

@@ -337,7 +337,11 @@ def test_without_the_servers_time_it_is_wait(server, store, log):
     server.get_history = lambda ref: History(tuple(server.batches), None)
     mine = builder(server, store, log, JOIN)
     assert mine.obtain_batch() == RunningOther(running)
-    assert log.has("warning", "on_running='join' works as 'wait' now, because AtScale's answer has no time")
+    assert log.has(
+        "warning",
+        "on_running='join' works as 'wait' now, because AtScale's answer has no time: it has no Date header, or "
+        "an Age header, with which a proxy marks an answer from its cache",
+    )
     server.clock.now += 60
     server.end("b1")
     newer = server.make()
