@@ -55,8 +55,9 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param on_running: What to do if a batch of the model already runs. ``join`` (default): if it began after this
         task did, it has the data just loaded, and its outcome is the task's; else wait for it to end and look again.
         So any number of tasks that need the same model share two builds. ``wait``: wait for it to end, then build.
-        ``attach``: wait for it instead of building; it may lack data that was loaded after it began. ``skip``: skip
-        the task. ``fail``: fail the task. (templated)
+        ``attach``: wait for it instead of building; it may lack data that was loaded after it began, and the
+        ``grace_period_overrides``. If a full build is asked for and the batch is a standard one, ``attach`` waits for
+        it to end, then builds. ``skip``: skip the task. ``fail``: fail the task. (templated)
     :param failed_aggregates: What to do if the batch is done and some aggregates were not built: ``warn``
         (default), ``fail`` or ``ignore``. (templated)
     :param skip_if_built_within: Skip the task if a successful build finished within this time, as ``timedelta`` or

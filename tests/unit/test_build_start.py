@@ -378,6 +378,13 @@ def test_attach_to_a_batch_that_builds_at_least_as_much(server, store, log, runn
     assert log.has("warning", "it may lack data that was loaded after that") is attaches
 
 
+def test_attach_does_not_ask_for_the_overrides(server, store, log):
+    """AtScale does not tell which ones a batch has."""
+    batch = server.make(False, seconds=-60)
+    step = builder(server, store, log, plan(on_running="attach", overrides={"sales": 30})).obtain_batch()
+    assert step == OwnBatch("b1", "attached", batch)
+
+
 def test_attach_chooses_the_batch_that_serves(server, store, log):
     full = server.make(True, seconds=-60)
     server.make(False, seconds=-30)
