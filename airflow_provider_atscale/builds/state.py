@@ -103,7 +103,8 @@ class BuildKey:
     :param grace_period_overrides: The overrides.
     """
 
-    # on_running is no part of it: it says how a batch is obtained, not what the batch builds.
+    # on_running is no part of it: it says how a batch is obtained, not what the batch builds. If it has changed, a
+    # retry still continues with the batch, unless the earlier try attached to it: see BuildStarter.
     server: str
     catalog_id: str
     model_id: str

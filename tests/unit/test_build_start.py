@@ -443,6 +443,30 @@ def test_attach_to_the_batch_of_an_earlier_try(server, store, log, status):
     assert server.posts == 0
 
 
+@pytest.mark.parametrize("outcome", [None, DONE], ids=["running", "judged good"])
+@pytest.mark.parametrize("policy", ["wait", "join"])
+def test_a_batch_that_an_earlier_try_attached_to_is_no_longer_enough(server, store, log, policy, outcome):
+    """Somebody has changed on_running since, because of the data that such a batch may lack."""
+    left(store, "b1", outcome, start="attached")
+    running = server.make(status="inprogress" if outcome is None else "done", seconds=-60)
+    step = builder(server, store, log, plan(on_running=policy)).obtain_batch()
+    if outcome is None:
+        assert step == RunningOther(running)
+    else:
+        assert step == OwnBatch("b2", "started", server.batches[0])
+    assert log.has("info", f"an earlier try attached to it, and on_running is now {policy!r}")
+
+
+def test_attach_goes_on_with_what_an_earlier_try_attached_to(server, store, log):
+    left(store, "b1", start="attached")
+    done = server.make(status="done", seconds=-60)
+    retry = plan(on_running="attach")
+    assert builder(server, store, log, retry).obtain_batch() == OwnBatch("b1", "attached", done)
+    left(store, "b1", DONE, start="attached")
+    assert builder(server, store, log, retry).obtain_batch() == FinishedBatch("b1", "attached")
+    assert server.posts == 0
+
+
 def test_attach_although_it_cannot_be_seen(server, store, log):
     left(store, "b1")
     server.looks = [DOWN]
