@@ -108,7 +108,10 @@ class Response:
 
     @property
     def date(self) -> datetime | None:
-        """The server's clock when it answered."""
+        """The server's clock when it answered; None if it is not told, or if a cache gave an old answer again."""
+        # Even "Age: 0" can be a second old, on top of what a Date header may be late.
+        if "age" in self.headers:
+            return None
         try:
             moment = parsedate_to_datetime(self.headers.get("date", ""))
         except (TypeError, ValueError, OverflowError, IndexError):

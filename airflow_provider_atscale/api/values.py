@@ -12,6 +12,8 @@ from typing import Any, TypeGuard
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: A ``Date`` header knows whole seconds.
 DATE_PRECISION = timedelta(seconds=1)
+#: So far the server's clock may be ahead of a ``Date`` header: many servers renew the header only once a second.
+DATE_DELAY = timedelta(seconds=2)
 
 _TIMESTAMP = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}", re.ASCII)
 

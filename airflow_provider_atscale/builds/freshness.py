@@ -33,23 +33,22 @@ def find_last_good(history: History, request: BuildRequest) -> Batch | None:
 
 
 def find_fresh(
-    history: History, *, is_full_build: bool, within: float, now: datetime
+    history: History, request: BuildRequest, *, within: float, now: datetime
 ) -> tuple[Batch, float] | None:
     """
-    Return the successful batch that ended last and its age in seconds; None if it is too old.
+    Return the successful batch that ended last, of those that serve a request, and its age in seconds.
 
-    A full build also counts for an incremental request. A batch of an unknown kind counts for an incremental
-    request only, and a batch without an end, or with one in the future, does not count.
+    None if it is too old. A batch without an end, or with one in the future, does not count.
 
     :param history: The model's history.
-    :param is_full_build: The kind that is wanted.
+    :param request: What is asked for.
     :param within: The age, in seconds, at which a batch is too old.
     :param now: The server's clock.
     """
     ages = [
         (batch, (now - batch.ended).total_seconds())
         for batch in history.batches
-        if batch.phase is Phase.SUCCEEDED and batch.ended and (batch.is_full_build or not is_full_build)
+        if batch.phase is Phase.SUCCEEDED and batch.ended and serves(batch, request)
     ]
     credible = [(batch, max(age, 0.0)) for batch, age in ages if age >= -CLOCK_TOLERANCE]
     newest = min(credible, key=lambda each: each[1], default=None)

@@ -5,15 +5,16 @@ The rule is the group commit of databases: a build that *began after my data was
 who started it. "Began" and "after" are by AtScale's clock alone. A task's data is loaded before the task first
 looks at the build history; that read shows the server's clock and the batches that exist by then.
 
-===================================================  ======================================================
-a batch                                              is joined
-===================================================  ======================================================
-was listed at the first look                         no: it may have read the tables before the data was loaded
-was created in the same second as the first look     no: a ``Date`` header knows whole seconds
-was created later, and runs or has ended well        if it serves what is asked
-has failed                                           no
-has no creation time                                 no
-===================================================  ======================================================
+====================================================  =====================================================
+a batch                                               is joined
+====================================================  =====================================================
+was listed at the first look                          no: it may have read the tables before the data was loaded
+was created less than two seconds after the first     no: a ``Date`` header may be that late, and AtScale may list
+look, by its ``Date`` header                          a batch late
+was created later, and runs or has ended well         if it serves what is asked
+has failed                                            no
+has no creation time                                  no
+====================================================  =====================================================
 
 A full batch serves every request. A standard batch serves a standard request without ``grace_period_overrides``
 only, because AtScale does not tell which overrides a batch was started with. A batch whose kind AtScale does not
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import Batch, History, Phase
 from airflow_provider_atscale.api.stored_json import read_json
-from airflow_provider_atscale.api.values import DATE_PRECISION, iso
+from airflow_provider_atscale.api.values import DATE_DELAY, iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _REMEMBERED = timedelta(hours=1)
 #: Seconds of the random pause before a start, and of each step of the order in which tasks start.
 _PAUSE = 0.2
+#: Seconds by which the pause is longer after a wait for another batch.
+_PAUSE_AFTER_WAIT = DATE_DELAY.total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,7 @@ class FirstLook:
         """Return whether a batch certainly began after the task did."""
         if batch.created is None or batch.id in self.known:
             return False
-        # Equal seconds count as older.
-        return batch.created >= self.server_time.replace(microsecond=0) + DATE_PRECISION
+        return batch.created >= self.server_time.replace(microsecond=0) + DATE_DELAY
 
     def to_json(self) -> dict[str, Any]:
         """Return the first look as JSON values."""
@@ -122,12 +124,14 @@ def pause_before_start(request: BuildRequest, *, has_waited: bool, chance: float
     """
     Return how long a task waits before it checks again and starts a build, so that few start in the same moment.
 
-    A task that has waited for another batch goes before one that has not, and a full build or one with overrides
-    before a standard one, which it may serve but which cannot serve it.
+    A full build or one with overrides goes before a standard one, which it may serve but which cannot serve it. A
+    task that has waited for another batch to end pauses so long that its batch serves each task that began before
+    that end.
 
     :param request: What is asked for.
     :param has_waited: Whether the task has waited for another batch to end.
     :param chance: A random number from 0 to 1.
     """
-    steps = (not has_waited) + (not (request.is_full_build or request.overrides))
-    return _PAUSE * (steps + chance)
+    goes_first = request.is_full_build or bool(request.overrides)
+    pause = _PAUSE * ((not goes_first) + chance)
+    return pause + _PAUSE_AFTER_WAIT if has_waited else pause

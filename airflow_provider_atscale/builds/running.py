@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_atscale.api.values import iso
+from airflow_provider_atscale.api.values import DATE_DELAY, iso
 from airflow_provider_atscale.builds.join import FirstLook, find_joinable, serves
 from airflow_provider_atscale.builds.state import StartIntent, store_batch
 from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
@@ -131,14 +131,27 @@ class OnRunning:
         return OwnBatch(batch.id, "joined", batch, iso(history.server_time))
 
     def _find_first_look(self, history: History | None) -> FirstLook | None:
-        """Return when the task began: known, stored by an earlier try, or else now."""
+        """Return when the task began: known, stored by an earlier try, or else now; None if nothing tells it."""
+        if self.first_look is None:
+            stored = self._load_first_look()
+            look = stored or (FirstLook.at(history) if history is not None else None)
+            if look is not None:
+                # Without a readable history too: the next start overwrites which batch has failed for this task.
+                self.first_look = look.without(self._state.failed_ids)
+                if self.first_look != stored:
+                    self._store_first_look(self.first_look)
         if history is None:
             self._log.warning("on_running='join' works as 'wait' now, because the build history cannot be read")
-            return None
-        if self.first_look is not None:
-            return self.first_look
+        elif self.first_look is None:
+            self._log.warning(
+                "on_running='join' works as 'wait' now, because AtScale's answer has no time: it has no Date header, "
+                "or an Age header, with which a proxy marks an answer from its cache"
+            )
+        return self.first_look
+
+    def _load_first_look(self) -> FirstLook | None:
         try:
-            stored = self._state.load_first_look()
+            return self._state.load_first_look()
         except Exception as error:
             # A later moment is safe: it may cost a build, never data.
             self._log.warning(
@@ -147,17 +160,7 @@ class OnRunning:
                 type(error).__name__,
                 error,
             )
-            stored = None
-        look = stored or FirstLook.at(history)
-        if look is None:
-            self._log.warning(
-                "on_running='join' works as 'wait' now, because AtScale's answer has no time (no Date header)"
-            )
             return None
-        self.first_look = look.without(self._state.failed_ids)
-        if self.first_look != stored:
-            self._store_first_look(self.first_look)
-        return self.first_look
 
     def _store_first_look(self, look: FirstLook) -> None:
         try:
@@ -183,4 +186,7 @@ class OnRunning:
             return f"{wanted} asked for, and it is not known to be a full build"
         if batch.created is None:
             return "AtScale does not tell when it was created"
-        return f"it began before this task did ({iso(look.server_time)}), or in the same second, so it may lack data"
+        return (
+            f"it began before this task did ({iso(look.server_time)}), or less than "
+            f"{DATE_DELAY.total_seconds():.0f} seconds later, so it may lack data"
+        )

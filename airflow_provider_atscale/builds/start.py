@@ -155,13 +155,22 @@ class BuildStarter:
 
     def _load_state(self) -> Decision:
         try:
-            return self._state.load()
+            decision = self._state.load()
         except Exception as error:
             raise AtScaleError(
                 f"Nothing was started: Airflow's task state store could not be read ({type(error).__name__}: "
                 f"{error}). It may hold a build of {self._ref} that an earlier try has started, so a new one could "
                 "be the second. A retry of the task tries again."
             ) from error
+        on_running = self._request.on_running
+        if (
+            isinstance(decision, (AlreadyDone, Reattach))
+            and decision.build.origin == "attached"
+            and on_running != "attach"
+        ):
+            # It may lack this task's data, which only "attach" accepts.
+            return StartNew(f"an earlier try attached to it, and on_running is now {on_running!r}")
+        return decision
 
     def _reattach(self, decision: Reattach) -> Step | None:
         batch_id = str(decision.build.batch_id)

@@ -51,7 +51,7 @@ What is not guaranteed
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -100,8 +100,11 @@ class BuildKey:
     :param map_index: The task's map index.
     :param max_tries: Tries that Airflow grants; a clear raises it.
     :param clear_number: How often tasks of the run were cleared.
+    :param grace_period_overrides: The overrides.
     """
 
+    # on_running is no part of it: it says how a batch is obtained, not what the batch builds. If it has changed, a
+    # retry still continues with the batch, unless the earlier try attached to it: see BuildStarter.
     server: str
     catalog_id: str
     model_id: str
@@ -109,10 +112,14 @@ class BuildKey:
     map_index: int
     max_tries: int
     clear_number: int
+    grace_period_overrides: Mapping[str, int | float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the key as JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        key = {name: getattr(self, name) for name in self.__slots__}
+        # An empty mapping is left out: earlier versions stored keys without it.
+        overrides = dict(key.pop("grace_period_overrides"))
+        return {**key, "grace_period_overrides": overrides} if overrides else key
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +312,7 @@ def decide(stored: Any, key: BuildKey) -> Decision:
     if build is None:
         return StartNew("the stored state of an earlier try cannot be read")
     mine = key.to_json()
-    other = [name for name in mine if build.key.get(name) != mine[name]]
+    other = [name for name in {**mine, **build.key} if build.key.get(name) != mine.get(name)]
     if any(name not in _CLEARED for name in other):
         changed = ", ".join(name for name in other if name not in _CLEARED)
         return StartNew(f"an earlier try built something else ({changed} differs)")

@@ -55,13 +55,14 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param on_running: What to do if a batch of the model already runs. ``join`` (default): if it began after this
         task did, it has the data just loaded, and its outcome is the task's; else wait for it to end and check again.
         So any number of tasks that need the same model share two builds. ``wait``: wait for it to end, then build.
-        ``attach``: wait for it instead of building; it may lack data that was loaded after it began. ``skip``: skip
-        the task. ``fail``: fail the task. (templated)
+        ``attach``: wait for it instead of building; it may lack data that was loaded after it began, and the
+        ``grace_period_overrides``. If a full build is asked for and the batch is a standard one, ``attach`` waits for
+        it to end, then builds. ``skip``: skip the task. ``fail``: fail the task. (templated)
     :param failed_aggregates: What to do if the batch is done and some aggregates were not built: ``warn``
         (default), ``fail`` or ``ignore``. (templated)
     :param skip_if_built_within: Skip the task if a successful build finished within this time, as ``timedelta`` or
-        seconds. A full build also counts for an incremental request. Checked once, before ``on_running``; on Airflow
-        3.3+ not checked by a retry. (templated)
+        seconds. A full build also counts for an incremental request. With ``grace_period_overrides`` only a full
+        build counts. Checked once, before ``on_running``; on Airflow 3.3+ not checked by a retry. (templated)
     :param only_if_newer: Skip the task if the newest asset event of its inlets is older than the start of the last
         successful build that serves the request. If nothing is known of either, the task builds. Checked like
         ``skip_if_built_within``. Airflow 3.0+. (templated)

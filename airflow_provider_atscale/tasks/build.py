@@ -190,6 +190,7 @@ class BuildTask(RunningTask):
             ti.map_index,
             ti.max_tries,
             getattr(self.context.get("dag_run"), "clear_number", None) or 0,
+            request.overrides,
         )
         # Airflow before 3.3 has no such store.
         return BuildStateStore(self.context.get("task_state_store"), key)  # type: ignore[arg-type, unused-ignore]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, aggregates_of
-from airflow_provider_atscale.api.values import DATE_PRECISION, iso
+from airflow_provider_atscale.api.values import DATE_DELAY, iso
 from airflow_provider_atscale.builds.freshness import find_fresh, find_last_good
 from airflow_provider_atscale.builds.state import StartNew
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
@@ -61,7 +61,7 @@ class SkipCheck:
         if history is None:
             return
         now = history.server_time or datetime.now(timezone.utc)
-        fresh = find_fresh(history, is_full_build=self.request.is_full_build, within=within, now=now)
+        fresh = find_fresh(history, self.request, within=within, now=now)
         if fresh is None:
             return
         batch, age = fresh
@@ -94,7 +94,7 @@ class SkipCheck:
             return
         about = self._describe(batch, f"began {iso(batch.created)}")
         # The event's time is by Airflow's clock. Rounded up, so that a doubt leads to a build.
-        event = newest + (history.server_time + DATE_PRECISION - asked_at)
+        event = newest + (history.server_time + DATE_DELAY - asked_at)
         if event >= batch.created:
             self.log.info("Building: the newest asset event of the inlets is of %s, and %s", iso(newest), about)
             return

@@ -16,8 +16,8 @@ from unit.join_world import STANDARD, Chooser, Made, Plan, Task, World
 
 from airflow_provider_atscale.exceptions import AtScaleError
 
-#: Seconds that a batch takes, and within which all tasks arrive.
-LENGTH, ARRIVALS = 60.0, 50.0
+#: Seconds that a batch takes, and within which all tasks arrive: some of them just before its end.
+LENGTH = ARRIVALS = 60.0
 NUMBERS = (2, 10, 50, 200)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import formatdate
+
 import pytest
 
 from airflow_provider_atscale.api.models import History, Phase
@@ -162,6 +164,15 @@ def test_history_knows_the_servers_clock(engine, caller, ref):
     engine.settings(clock_offset=-7200)
     history = caller.run(lambda edition: edition.history(ref))
     assert abs(history.server_time.timestamp() - engine.now) < 3
+
+
+def test_a_history_from_a_cache_tells_no_time(engine, edition, caller, ref):
+    """A proxy between gives an old answer again: its ``Date`` is the time of that answer."""
+    old = formatdate(engine.now - 3600, usegmt=True)
+    headers = {"Date": old, "Age": "3600"}
+    engine.fault(200, route="history", body=listing(edition, []), headers=headers, times=1)
+    assert caller.run(lambda edition: edition.history(ref)) == History((), None)
+    assert caller.run(lambda edition: edition.history(ref)).server_time is not None
 
 
 # --- where the history may not be read --------------------------------------------------------------------

@@ -83,6 +83,7 @@ def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(installer_start, "_known_variants", {})
     # Nobody else starts builds here, so the pause before a start would only make the tests slow.
     monkeypatch.setattr(join, "_PAUSE", 0.0)
+    monkeypatch.setattr(join, "_PAUSE_AFTER_WAIT", 0.0)
 
 
 @pytest.fixture

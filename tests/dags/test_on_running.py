@@ -45,8 +45,8 @@ def newer(engine, when):
         engine.settings(build_seconds=0.6)
 
         def replace() -> None:
-            # What begins in the second in which the task began is not newer.
-            time.sleep(1.1)
+            # What begins less than two seconds after the task is not newer.
+            time.sleep(2.1)
             engine.end_batch(older.id)
             engine.start_batch("Sales Insights", "Internet Sales", **options)
 

@@ -37,8 +37,8 @@ def test_a_build_follows_each_load_and_no_other(engine):
     for loads in (True, False, True):
         if loads:
             runs.run(load)
-            # A doubt of a second leads to a build.
-            time.sleep(2.1)
+            # A doubt of two seconds leads to a build.
+            time.sleep(3.1)
         states.append(runs.run(build)["task"].state)
     assert states == ["success", "skipped", "success"]
     assert len(engine.batches) == 2

@@ -97,6 +97,17 @@ def test_after_a_death(engine, mode, operator):
     assert_one_build_or_one_after_the_other(engine, task)
 
 
+@pytest.mark.parametrize("edition", ["container"], indirect=True)
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_after_the_overrides_were_changed(engine, mode):
+    """The batch of the first try lacks the new ones, so the retry waits for it and builds."""
+    task = build(DiesAfterTheStart, grace_period_overrides={"sales": "{{ ti.try_number }}"}, **mode)
+    assert (task.state, task.tries) == ("success", 2), task.errors
+    assert [batch.grace_period_overrides for batch in engine.batches] == [{"sales": 1}, {"sales": 2}]
+    assert [batch.overlapped_with for batch in engine.batches] == [[], []]
+    assert task.value == engine.batches[1].id
+
+
 @pytest.mark.skipif(not HAS_TASK_STATE, reason="Airflow before 3.3 has no task state store")
 @pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
 def test_after_a_death_before_the_id_was_stored(engine, logged, mode):

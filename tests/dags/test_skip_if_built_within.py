@@ -41,6 +41,16 @@ CASES = {
     "full wanted, incremental built": ([{"minutes": 5}], {"is_full_build": True}, BUILT),
     "full wanted, full built": ([{"minutes": 5, "full": True}], {"is_full_build": True}, SKIPPED),
     "incremental wanted, full built": ([{"minutes": 5, "full": True}], {}, SKIPPED),
+    "overrides wanted, incremental built": (
+        [{"minutes": 5}],
+        {"grace_period_overrides": {"sales": 30}},
+        BUILT,
+    ),
+    "overrides wanted, full built": (
+        [{"minutes": 5, "full": True}],
+        {"grace_period_overrides": {"sales": 30}},
+        SKIPPED,
+    ),
     "aggregates are missing, which is fine": ([{"minutes": 5, "failed_aggregates": 1}], {}, SKIPPED),
     "aggregates are missing, which is an error": (
         [{"minutes": 5, "failed_aggregates": 1}],

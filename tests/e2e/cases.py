@@ -319,7 +319,7 @@ def airflow_itself() -> Iterable[Case]:
         )
     for title, injury in TRIGGERERS_KILLED[:1]:
         yield Case(
-            f"{title}, and a worker; 23 tasks join",
+            f"{title}, and a worker; 23 tasks of four DAGs join",
             DEFERRABLE,
             plays.joined_by_many,
             "all but the first began after its batch did: one of them builds after it, and the others join that",

@@ -382,7 +382,7 @@ def at_once(mapped: bool, *, on_running: str = "wait") -> Play:
 
 def joined_by_many(scene: Scene) -> Iterator[None]:
     """
-    Let three runs and twenty mapped tasks need one model at once, and injure them in the middle.
+    Let three DAGs and twenty mapped tasks of a fourth need one model at once, and injure them in the middle.
 
     The worker of the first one dies between the start and its reply. While all wait in the triggerer, the injury.
     """
@@ -391,8 +391,8 @@ def joined_by_many(scene: Scene) -> Iterator[None]:
     scene.wait_held(reply)
     scene.kill_worker("both")
     scene.release(reply)
-    for _ in range(2):
-        scene.start_run(on_running="join")
+    for dag in ("two", "three"):
+        scene.start_run(dag, on_running="join")
     scene.start_run(models=[scene.model.name] * 20, on_running="join")
     wait_for(lambda: len(scene.tasks()) == 23, "all tasks", 120)
     scene.wait_state("deferred", timeout=240)

@@ -230,6 +230,10 @@ KEPT = {
     ),
     "the task is cleared": ("e2e: cleared while waiting", "e2e: cleared when green"),
     "the connection points to another host": ("unit/test_build_state.py::test_how_a_try_goes_on",),
+    "`is_full_build` or `grace_period_overrides` has changed": (
+        "unit/test_build_state.py::test_how_a_try_goes_on",
+        "dags/test_retries.py::test_after_the_overrides_were_changed",
+    ),
     "`timeout` or `execution_timeout` passes": (
         "dags/test_deadlines.py::test_timeout",
         "dags/test_retries.py::test_after_a_timeout",

@@ -177,7 +177,7 @@ def lost_before_start(_server: AtScale, _full: bool) -> LostReply:
 def builder(
     server: AtScale, store: Any, log: Log, request: BuildRequest = REQUEST, **options: Any
 ) -> BuildStarter:
-    key = replace(BUILD_KEY, is_full_build=request.is_full_build)
+    key = replace(BUILD_KEY, is_full_build=request.is_full_build, grace_period_overrides=request.overrides)
     memory = BuildStateStore(store, options.pop("key", key))
     options = {"clock": server.clock, "sleep": server.clock.sleep, "chance": lambda: 0.5, **options}
     return BuildStarter(server, REF, request, memory, log, **options)

@@ -20,7 +20,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from airflow_provider_atscale.api.models import Batch, History, Phase
+from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, Phase
 from airflow_provider_atscale.api.observation import observe_found
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.builds.request import BuildRequest
@@ -95,11 +95,13 @@ class Plan:
     :param lengths: How long a batch may take.
     :param refuses: Whether the server refuses a second start.
     :param lag: Seconds until the history lists a batch.
+    :param late: By how many seconds the ``Date`` header is late at most.
     :param passing: How many times time may pass although somebody could go on.
     :param failed: How many batches may fail, ``incomplete``: how many end as done without all aggregates.
     :param lost: How many replies to a start may be lost, the start made or not.
     :param deaths: How many processes may die.
     :param clears: How many tasks that have ended well may be cleared.
+    :param refused: In how many tries AtScale may refuse each read of the history.
     :param has_store: Whether Airflow has a task state store (3.3+).
     """
 
@@ -108,12 +110,14 @@ class Plan:
     lengths: tuple[float, ...] = (2.0,)
     refuses: bool = True
     lag: float = 0.0
+    late: float = 0.0
     passing: int = 1
     failed: int = 0
     incomplete: int = 0
     lost: int = 0
     deaths: int = 0
     clears: int = 0
+    refused: int = 0
     has_store: bool = True
 
 
@@ -149,6 +153,8 @@ class Task:
     tries: int = 0
     clears: int = 0
     waits: int = 0
+    is_refused: bool = False
+    failed: set[str] = field(default_factory=set)
     listed: frozenset[str] = frozenset()
     state: str = "new"
     store: Any = None
@@ -181,7 +187,7 @@ class World:
         self.batches: list[Made] = []
         self.left = {
             name: getattr(plan, name)
-            for name in ("passing", "failed", "incomplete", "lost", "deaths", "clears")
+            for name in ("passing", "failed", "incomplete", "lost", "deaths", "clears", "refused")
         }
         self.tasks = [
             Task(number, request, NOW + arrival, store=_Store() if plan.has_store else None)
@@ -255,9 +261,9 @@ class World:
             self._stop(task)
 
     def _sleep(self, task: Task, seconds: float) -> None:
-        # The read after the pause before a start lets others go on anyway.
+        # Less than a step of time decides nothing: the read after a pause lets others go on anyway.
         if seconds >= TICK:
-            self._stop(task, self.now + seconds)
+            self._stop(task, self.now + seconds // TICK * TICK)
 
     # --- a task, as Airflow and tasks/build.py run it ---
 
@@ -281,7 +287,13 @@ class World:
         raise Wrong(f"task {task.number} does not get green")
 
     def _try(self, task: Task) -> Made:
-        key = replace(BUILD_KEY, is_full_build=task.request.is_full_build, max_tries=3 + task.clears)
+        task.is_refused = bool(self._spend("refused"))
+        key = replace(
+            BUILD_KEY,
+            is_full_build=task.request.is_full_build,
+            max_tries=3 + task.clears,
+            grace_period_overrides=task.request.overrides,
+        )
         state = BuildStateStore(task.store, key)
         starter = BuildStarter(
             _Hook(self, task),  # type: ignore[arg-type]
@@ -298,8 +310,11 @@ class World:
             step = starter.obtain_batch()
             batch_id = step.batch.id if isinstance(step, RunningOther) else step.batch_id
             batch = next(each for each in self.batches if each.id == batch_id)
-            if getattr(step, "origin", "") == "joined" and batch.ends <= self.now and batch.outcome == "failed":
-                raise Wrong(f"task {task.number} joined {batch.id}, which had failed")
+            if getattr(step, "origin", "") == "joined":
+                if batch.ends <= self.now and batch.outcome == "failed":
+                    raise Wrong(f"task {task.number} joined {batch.id}, which had failed")
+                if batch.id in task.failed:
+                    raise Wrong(f"task {task.number} joined {batch.id} once more, which had failed for it")
             if isinstance(step, (RunningOther, OwnBatch)) and batch.ends > self.now:
                 self._stop(task, batch.ends)
             if isinstance(step, RunningOther):
@@ -309,6 +324,7 @@ class World:
             good = batch.outcome == "done"
             state.store_outcome(DONE if good else FAILED, batch.id)
             if not good:
+                task.failed.add(batch.id)
                 raise AtScaleError("the batch failed")
             return batch
 
@@ -354,15 +370,17 @@ class _Hook:
         created = datetime.fromtimestamp(batch.created, timezone.utc)
         return Batch(batch.id, status, batch.request.is_full_build, "aggregate_batch", created)
 
-    def get_history(self, ref: Any) -> History:
+    def get_history(self, ref: Any) -> History | HistoryUnavailable:
         world = self._world
         world._stop(self._task)
+        if self._task.is_refused:
+            return HistoryUnavailable("HTTP 403", 403)
         listed = [each for each in world.batches if each.created + world.plan.lag <= world.now]
         ids = self._task.listed = frozenset(each.id for each in listed)
         for each in listed:
             if each.starter == self._task.number and not each.id_is_known and each.listed_with is None:
                 each.listed_with = ids - {each.id}
-        date = datetime.fromtimestamp(int(world.now), timezone.utc)
+        date = datetime.fromtimestamp(int(world.now - world.plan.late), timezone.utc)
         return History(tuple(self._show(each) for each in reversed(listed)), date)
 
     def deadline(self, until: float) -> Any:

@@ -378,6 +378,13 @@ def test_attach_to_a_batch_that_builds_at_least_as_much(server, store, log, runn
     assert log.has("warning", "it may lack data that was loaded after that") is attaches
 
 
+def test_attach_does_not_ask_for_the_overrides(server, store, log):
+    """AtScale does not tell which ones a batch has."""
+    batch = server.make(False, seconds=-60)
+    step = builder(server, store, log, plan(on_running="attach", overrides={"sales": 30})).obtain_batch()
+    assert step == OwnBatch("b1", "attached", batch)
+
+
 def test_attach_chooses_the_batch_that_serves(server, store, log):
     full = server.make(True, seconds=-60)
     server.make(False, seconds=-30)
@@ -436,6 +443,30 @@ def test_attach_to_the_batch_of_an_earlier_try(server, store, log, status):
     assert server.posts == 0
 
 
+@pytest.mark.parametrize("outcome", [None, DONE], ids=["running", "judged good"])
+@pytest.mark.parametrize("policy", ["wait", "join"])
+def test_a_batch_that_an_earlier_try_attached_to_is_no_longer_enough(server, store, log, policy, outcome):
+    """Somebody has changed on_running since, because of the data that such a batch may lack."""
+    left(store, "b1", outcome, start="attached")
+    running = server.make(status="inprogress" if outcome is None else "done", seconds=-60)
+    step = builder(server, store, log, plan(on_running=policy)).obtain_batch()
+    if outcome is None:
+        assert step == RunningOther(running)
+    else:
+        assert step == OwnBatch("b2", "started", server.batches[0])
+    assert log.has("info", f"an earlier try attached to it, and on_running is now {policy!r}")
+
+
+def test_attach_goes_on_with_what_an_earlier_try_attached_to(server, store, log):
+    left(store, "b1", start="attached")
+    done = server.make(status="done", seconds=-60)
+    retry = plan(on_running="attach")
+    assert builder(server, store, log, retry).obtain_batch() == OwnBatch("b1", "attached", done)
+    left(store, "b1", DONE, start="attached")
+    assert builder(server, store, log, retry).obtain_batch() == FinishedBatch("b1", "attached")
+    assert server.posts == 0
+
+
 def test_attach_although_it_cannot_be_seen(server, store, log):
     left(store, "b1")
     server.looks = [DOWN]
@@ -489,6 +520,10 @@ def test_a_batch_that_is_still_missing_is_built_again(server, store, log):
         ({"max_tries": 4}, "the task was cleared"),
         ({"clear_number": 1}, "the task was cleared"),
         ({"server": "https://other"}, "an earlier try built something else (server differs)"),
+        (
+            {"grace_period_overrides": {"sales": 30}},
+            "an earlier try built something else (grace_period_overrides differs)",
+        ),
     ],
 )
 def test_ignore_and_meet_it_like_any_other(server, store, log, changes, said):

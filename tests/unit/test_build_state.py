@@ -83,6 +83,7 @@ def at(seconds: float) -> datetime:
                 ({"catalog_id": "x"}, "catalog_id"),
                 ({"model_id": "x"}, "model_id"),
                 ({"is_full_build": True}, "is_full_build"),
+                ({"grace_period_overrides": {"sales": 30}}, "grace_period_overrides"),
                 ({"map_index": 7}, "map_index"),
                 ({"server": "https://other", "max_tries": 9}, "server"),
                 ({"server": "https://other", "model_id": "x"}, "server, model_id"),
@@ -93,6 +94,33 @@ def at(seconds: float) -> datetime:
 def test_how_a_try_goes_on(stored, decision):
     value = None if stored is None else json.loads(json.dumps(stored.to_json()))
     assert decide(value, ME) == decision
+
+
+GRACE = replace(ME, grace_period_overrides={"sales": 30})
+OVERRIDES = {
+    # stored, asked for: is it the same build?
+    "the same": (GRACE, GRACE, True),
+    "another number": (replace(ME, grace_period_overrides={"sales": 31}), GRACE, False),
+    "another dataset": (replace(ME, grace_period_overrides={"customers": 30}), GRACE, False),
+    "one more": (replace(ME, grace_period_overrides={"sales": 30, "customers": 30}), GRACE, False),
+    "none any more": (GRACE, ME, False),
+    "none before": (ME, GRACE, False),
+}
+
+
+@pytest.mark.parametrize(("before", "now", "is_same"), OVERRIDES.values(), ids=OVERRIDES)
+def test_other_overrides_are_another_build(before, now, is_same):
+    value = json.loads(json.dumps(entry("b1", key=before).to_json()))
+    expected = "an earlier try built something else (grace_period_overrides differs)"
+    assert decide(value, now) == (Reattach(entry("b1", key=before)) if is_same else StartNew(expected))
+
+
+def test_a_key_that_was_stored_before_overrides_were_part_of_it_is_read():
+    value = json.loads(json.dumps(entry("b1").to_json()))
+    assert set(value["key"]) == {
+        "server", "catalog_id", "model_id", "is_full_build", "map_index", "max_tries", "clear_number",
+    }  # fmt: skip
+    assert decide(value, ME) == Reattach(entry("b1"))
 
 
 GOOD = json.loads(json.dumps(entry("b1", DONE).to_json()))

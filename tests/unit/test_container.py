@@ -232,8 +232,10 @@ def test_a_server_that_ignores_the_filter_passes_no_other_models_batch_off(ids, 
     assert bool(found.running) is is_ours
 
 
-def test_without_a_date_header_the_servers_clock_is_not_known():
-    found = perform(container().history(REF), server(history=reply(history(row()), date=None)))
+@pytest.mark.parametrize("headers", [{"date": None}, {"age": "7"}], ids=["no Date", "from a cache"])
+def test_without_a_date_header_of_this_answer_the_servers_clock_is_not_known(headers):
+    found = perform(container().history(REF), server(history=reply(history(row()), **headers)))
+    assert [batch.id for batch in found.batches] == [BATCH_ID]
     assert found.server_time is None
 
 

@@ -49,6 +49,11 @@ def test_without_a_date_header_there_is_no_clock():
     assert answer().date is None
 
 
+@pytest.mark.parametrize("age", ["3600", "1", "0", "", "-1", "a while", "\ud800"], ids=ascii)
+def test_an_answer_from_a_cache_tells_an_old_time(age):
+    assert answer(date="Thu, 27 Feb 2025 09:53:20 GMT", age=age).date is None
+
+
 @given(st.text() | st.from_regex(r"\A\w{3}, \d{1,2} \w{3} \d{2,5} \d\d:\d\d:\d\d( [+-]\d{2,6}| [A-Z]{1,4})?\Z"))
 def test_no_date_whatever_breaks_the_clock(date):
     moment = answer(date=date).date

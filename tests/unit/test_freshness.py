@@ -12,6 +12,8 @@ from airflow_provider_atscale.builds.request import BuildRequest
 
 NOW = datetime(2025, 2, 27, 12, 0, tzinfo=timezone.utc)
 HOUR = 3600.0
+STANDARD, FULL = BuildRequest(is_full_build=False), BuildRequest(is_full_build=True)
+GRACE = BuildRequest(is_full_build=False, overrides={"sales": 30})
 
 
 def batch(name: str, minutes: float | None, status: str = "done", full: bool | None = True) -> Batch:
@@ -21,41 +23,44 @@ def batch(name: str, minutes: float | None, status: str = "done", full: bool | N
 
 
 CASES = {
-    "nothing was built": ([], True, None),
-    "a moment ago": ([batch("a", 1)], True, "a"),
-    "just young enough": ([batch("a", 59.9)], True, "a"),
-    "exactly too old": ([batch("a", 60)], True, None),
-    "too old": ([batch("a", 61)], True, None),
-    "failed": ([batch("a", 1, "failed")], True, None),
-    "cancelled": ([batch("a", 1, "cancelled")], True, None),
-    "a word nobody knows": ([batch("a", 1, "finished?")], True, None),
-    "still running": ([batch("a", None, "inprogress")], True, None),
-    "another word for done": ([batch("a", 1, "SUCCESS")], True, "a"),
-    "its end is not told": ([batch("a", None)], True, None),
-    "incremental does not serve full": ([batch("a", 1, full=False)], True, None),
-    "full serves incremental": ([batch("a", 1, full=True)], False, "a"),
-    "incremental serves incremental": ([batch("a", 1, full=False)], False, "a"),
-    "an unknown kind does not serve full": ([batch("a", 1, full=None)], True, None),
-    "an unknown kind serves incremental": ([batch("a", 1, full=None)], False, "a"),
-    "a later failure changes nothing": ([batch("b", 1, "failed"), batch("a", 5)], True, "a"),
-    "the one that ended last": ([batch("a", 9), batch("b", 5), batch("c", 7)], True, "b"),
-    "the younger is of the wrong kind": ([batch("b", 1, full=False), batch("a", 30)], True, "a"),
-    "the server's clock is a little ahead": ([batch("a", -1)], True, "a"),
-    "it ended in the future": ([batch("a", -1.1)], True, None),
-    "it ended in a year": ([batch("a", -525_600)], True, None),
-    "one ended in the future, another lately": ([batch("b", -60), batch("a", 30)], True, "a"),
-    "one ended in the future, another long ago": ([batch("b", -60), batch("a", 90)], True, None),
+    "nothing was built": ([], FULL, None),
+    "a moment ago": ([batch("a", 1)], FULL, "a"),
+    "just young enough": ([batch("a", 59.9)], FULL, "a"),
+    "exactly too old": ([batch("a", 60)], FULL, None),
+    "too old": ([batch("a", 61)], FULL, None),
+    "failed": ([batch("a", 1, "failed")], FULL, None),
+    "cancelled": ([batch("a", 1, "cancelled")], FULL, None),
+    "a word nobody knows": ([batch("a", 1, "finished?")], FULL, None),
+    "still running": ([batch("a", None, "inprogress")], FULL, None),
+    "another word for done": ([batch("a", 1, "SUCCESS")], FULL, "a"),
+    "its end is not told": ([batch("a", None)], FULL, None),
+    "incremental does not serve full": ([batch("a", 1, full=False)], FULL, None),
+    "full serves incremental": ([batch("a", 1, full=True)], STANDARD, "a"),
+    "incremental serves incremental": ([batch("a", 1, full=False)], STANDARD, "a"),
+    "an unknown kind does not serve full": ([batch("a", 1, full=None)], FULL, None),
+    "an unknown kind serves incremental": ([batch("a", 1, full=None)], STANDARD, "a"),
+    "a later failure changes nothing": ([batch("b", 1, "failed"), batch("a", 5)], FULL, "a"),
+    "the one that ended last": ([batch("a", 9), batch("b", 5), batch("c", 7)], FULL, "b"),
+    "the younger is of the wrong kind": ([batch("b", 1, full=False), batch("a", 30)], FULL, "a"),
+    "the server's clock is a little ahead": ([batch("a", -1)], FULL, "a"),
+    "it ended in the future": ([batch("a", -1.1)], FULL, None),
+    "it ended in a year": ([batch("a", -525_600)], FULL, None),
+    "one ended in the future, another lately": ([batch("b", -60), batch("a", 30)], FULL, "a"),
+    "one ended in the future, another long ago": ([batch("b", -60), batch("a", 90)], FULL, None),
+    "incremental does not serve overrides": ([batch("a", 1, full=False)], GRACE, None),
+    "an unknown kind does not serve overrides": ([batch("a", 1, full=None)], GRACE, None),
+    "full serves overrides": ([batch("b", 1, full=False), batch("a", 5, full=True)], GRACE, "a"),
 }
 
 
-@pytest.mark.parametrize(("batches", "full", "expected"), CASES.values(), ids=CASES)
-def test_what_makes_a_model_fresh(batches, full, expected):
-    found = find_fresh(History(tuple(batches)), is_full_build=full, within=HOUR, now=NOW)
+@pytest.mark.parametrize(("batches", "request_", "expected"), CASES.values(), ids=CASES)
+def test_what_makes_a_model_fresh(batches, request_, expected):
+    found = find_fresh(History(tuple(batches)), request_, within=HOUR, now=NOW)
     assert (found[0].id if found else None) == expected
 
 
 def test_age_is_told_in_seconds():
-    found = find_fresh(History((batch("a", 12),)), is_full_build=True, within=HOUR, now=NOW)
+    found = find_fresh(History((batch("a", 12),)), FULL, within=HOUR, now=NOW)
     assert found is not None
     assert found[1] == 720.0
 
@@ -66,8 +71,6 @@ def began(name: str, minutes: float | None, status: str = "done", full: bool | N
     return Batch(name, status, full, created=created)
 
 
-STANDARD, FULL = BuildRequest(is_full_build=False), BuildRequest(is_full_build=True)
-GRACE = BuildRequest(is_full_build=False, overrides={"sales": 30})
 LAST_GOOD = {
     "nothing was built": ([], FULL, None),
     "the one that began last": ([began("a", 9), began("b", 5), began("c", 7)], FULL, "b"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -28,12 +29,19 @@ PLANS = {
     "three tasks": (Plan(THREE, (0.0, 0.5, 1.0), passing=0), 2, False),
     "long and short batches": (Plan(THREE, (0.0, 0.5, 3.0), lengths=(1.0, 4.0), passing=0), 3, False),
     "listed late": (Plan(TWO, (0.0, 0.5), lag=0.5), 2, True),
+    "listed late, by a late clock": (Plan(TWO, (0.0, 0.5), lag=0.5, late=1.0), 2, True),
+    "up to the end of a batch": (Plan(THREE, (0.0, 0.5, 1.5), passing=0), 2, False),
     "two at a time": (Plan(TWO, (0.0, 0.5), refuses=False), 2, True),
     # Each failed batch may cost one more, for all of them.
     "a batch fails": (Plan(TWO, (0.0, 0.5), failed=1), 3, False),
     "a batch of three tasks fails": (Plan(THREE, (0.0, 0.5, 1.0), failed=1, passing=0), 3, False),
     "a short batch fails": (Plan(THREE, (0.0, 0.5, 1.0), lengths=(2.0, 0.5), passing=4, failed=1), 4, False),
     "a batch lacks aggregates": (Plan(TWO, (0.0, 0.5), incomplete=1, passing=0), 3, False),
+    "aggregates are missing and the history is refused": (
+        Plan(TWO, (0.0, 0.5), incomplete=2, refused=1, passing=0),
+        5,
+        False,
+    ),
     "a reply is lost": (Plan(TWO, (0.0, 0.5), lost=1), 2, False),
     "a reply is lost, two at a time": (Plan(TWO, (0.0, 0.5), lost=1, refuses=False), 3, False),
     "a single task": (Plan((STANDARD,), (0.0,), lost=1, deaths=1), 1, True),
@@ -115,6 +123,14 @@ def take_equal_seconds_for_newer(monkeypatch):
     monkeypatch.setattr(join.FirstLook, "is_before", is_before)
 
 
+def take_the_clock_for_exact(monkeypatch):
+    monkeypatch.setattr(join, "DATE_DELAY", timedelta(seconds=1))
+
+
+def pause_no_longer_after_a_wait(monkeypatch):
+    monkeypatch.setattr(join, "_PAUSE_AFTER_WAIT", 0.0)
+
+
 def forget_the_overrides(monkeypatch):
     def serves(batch, request):
         return not request.is_full_build or batch.is_full_build is True
@@ -136,6 +152,13 @@ def join_a_failed_batch(monkeypatch):
 
 def forget_what_has_failed(monkeypatch):
     monkeypatch.setattr(join.FirstLook, "without", lambda self, ids: self)
+
+
+def forget_what_has_failed_if_the_history_is_refused(monkeypatch):
+    find = running.OnRunning._find_first_look
+    monkeypatch.setattr(
+        running.OnRunning, "_find_first_look", lambda self, history: history and find(self, history)
+    )
 
 
 def let_a_clear_change_nothing(monkeypatch):
@@ -168,10 +191,16 @@ def forget_what_an_earlier_try_started(monkeypatch):
 PLANTED = {
     attach_to_an_older_batch: ("two tasks", "stale"),
     take_equal_seconds_for_newer: ("listed late", "stale"),
+    take_the_clock_for_exact: ("listed late, by a late clock", "stale"),
+    pause_no_longer_after_a_wait: ("up to the end of a batch", "builds instead of"),
     forget_the_overrides: ("overrides among others", "less than asked"),
     forget_the_kind: ("a full build among others", "less than asked"),
     join_a_failed_batch: ("a short batch fails", "which had failed"),
-    forget_what_has_failed: ("a batch lacks aggregates", "does not get green"),
+    forget_what_has_failed: ("a batch lacks aggregates", "once more, which had failed for it"),
+    forget_what_has_failed_if_the_history_is_refused: (
+        "aggregates are missing and the history is refused",
+        "once more, which had failed for it",
+    ),
     let_a_clear_change_nothing: ("a task is cleared", "stale"),
     let_each_try_begin_anew: ("a batch of three tasks fails", "builds instead of"),
     never_join: ("three tasks", "builds instead of"),

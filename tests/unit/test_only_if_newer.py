@@ -57,6 +57,12 @@ CASES = {
     "newer, and listed in another order": ({"a": events(5, 30)}, [batch(10)], BUILDS, "the newest asset event"),
     "one of two is newer": ({"a": events(30), "b": events(5)}, [batch(10)], BUILDS, "the newest asset event"),
     "in the second of the build's start": ({"a": events(10)}, [batch(10)], BUILDS, "the newest asset event"),
+    "less than two seconds before it": (
+        {"a": events(10 + 1.5 / 60)},
+        [batch(10)],
+        BUILDS,
+        "the newest asset event",
+    ),
     "no event": ({"a": events()}, [batch(10)], BUILDS, "found no asset event"),
     "no inlet": ({}, [batch(10)], BUILDS, "found no asset event"),
     "an inlet that is no asset": ({"a": events(20), "table": None}, [batch(10)], SKIPPED, ""),

@@ -22,10 +22,12 @@ ARGUMENTS = {
 MANY = {"max_active_runs": 200, "max_active_tasks": 500}
 
 for mode, deferrable in (("sync", False), ("deferrable", True)):
-    with DAG(f"one_{mode}", schedule=None, **MANY):
-        AtScaleAggregateBuildOperator(
-            task_id="build", model="{{ dag_run.conf['model'] }}", deferrable=deferrable, **ARGUMENTS
-        )
+    # Several, for the cases in which different DAGs need one model.
+    for number in ("one", "two", "three"):
+        with DAG(f"{number}_{mode}", schedule=None, **MANY):
+            AtScaleAggregateBuildOperator(
+                task_id="build", model="{{ dag_run.conf['model'] }}", deferrable=deferrable, **ARGUMENTS
+            )
 
     with DAG(f"mapped_{mode}", schedule=None, **MANY):
 
