@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_atscale.api.models import ModelRef, batch_to_json
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
-from airflow_provider_atscale.builds.usual import parse_expectation
+from airflow_provider_atscale.builds.usual import Expectation, parse_expectation
 from airflow_provider_atscale.client.retries import LAST_POLL
 from airflow_provider_atscale.client.shared_connection import shared_connection
 from airflow_provider_atscale.compat import apush_xcom
@@ -143,18 +143,24 @@ class AtScaleBatchTrigger(BaseTrigger):
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
                 progress.log_observation(observation, watch, now)
-                self.expectation = expected.to_json()
+                # It holds the whole history, for as long as the next poll takes to come.
+                del observation
                 if self.push_progress and isinstance(decision, Wait):
                     await self._push(progress_xcom.due(watch, now))
                 if isinstance(decision, Ended):
                     batch = decision.batch
-                    return self._event("ended", batch.id, subscription.ref, batch=batch_to_json(batch))
+                    return self._event(
+                        expected, "ended", batch.id, subscription.ref, batch=batch_to_json(batch)
+                    )
                 if not isinstance(decision, Wait):
                     kind, reason = decision.kind, decision.reason
-                    return self._event("gave_up", self.batch_id, subscription.ref, kind=kind, reason=reason)
+                    return self._event(
+                        expected, "gave_up", self.batch_id, subscription.ref, kind=kind, reason=reason
+                    )
                 if now >= until and (deadline := parse_deadline(self.deadline)) is not None:
                     verdict = timeout_result(deadline, watch, now)
                     return self._event(
+                        expected,
                         "timeout",
                         self.batch_id,
                         subscription.ref,
@@ -179,7 +185,9 @@ class AtScaleBatchTrigger(BaseTrigger):
         with contextlib.suppress(Exception):
             await asyncio.shield(write)
 
-    def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
+    def _event(
+        self, expected: Expectation, status: str, batch_id: str | None, ref: ModelRef, **facts: Any
+    ) -> dict[str, Any]:
         return {
             "status": status,
             "batch_id": batch_id,
@@ -190,7 +198,7 @@ class AtScaleBatchTrigger(BaseTrigger):
             "model": ref.model,
             "poll_interval": self.poll_interval,
             "deadline": self.deadline,
-            "expectation": self.expectation,
+            "expectation": expected.to_json(),
             "payload": self.payload,
             **facts,
         }
