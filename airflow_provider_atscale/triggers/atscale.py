@@ -18,7 +18,7 @@ from airflow_provider_atscale.api.observation import Observation, ReadFailed
 from airflow_provider_atscale.builds.usual import Expectation, parse_expectation
 from airflow_provider_atscale.client.retries import LAST_POLL
 from airflow_provider_atscale.client.shared_connection import shared_connection
-from airflow_provider_atscale.compat import apush_xcom
+from airflow_provider_atscale.compat import apush_xcom, time_limit
 from airflow_provider_atscale.waiting.deadline import parse_deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import JITTER, Ended, Wait, WaitPolicy, next_poll_delay
 from airflow_provider_atscale.waiting.progress import Progress
@@ -223,9 +223,8 @@ async def _poll(subscription: Subscription, seconds: float, until: float) -> Obs
     """Poll after some seconds, or at the deadline; a last poll without an answer ends soon after it."""
     left = until - time.time()
     try:
-        return await asyncio.wait_for(
-            subscription.next(min(seconds, left)), None if left == math.inf else max(left, 0.0) + LAST_POLL
-        )
+        async with time_limit(None if left == math.inf else max(left, 0.0) + LAST_POLL):
+            return await subscription.next(min(seconds, left))
     except asyncio.TimeoutError:
         return ReadFailed("AtScale gave no answer before the deadline of the wait")
 
