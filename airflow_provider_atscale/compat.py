@@ -1,10 +1,22 @@
-"""What differs between Airflow versions, as far as common-compat's oldest allowed version does not hide it."""
+"""What differs between versions of Airflow, as far as common-compat does not hide it, and of Python."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# asyncio.wait_for drops a cancellation that comes together with the result, before Python 3.12.
+if sys.version_info >= (3, 11):
+    import asyncio
+
+    time_limit = asyncio.timeout
+else:
+    # aiohttp brings it.
+    import async_timeout
+
+    time_limit = async_timeout.timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable

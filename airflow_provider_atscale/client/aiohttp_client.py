@@ -22,6 +22,7 @@ from airflow_provider_atscale.client.failures import FailureCache
 from airflow_provider_atscale.client.limiter import ConcurrencyLimiter
 from airflow_provider_atscale.client.retries import TRIES, retry_policy
 from airflow_provider_atscale.client.shared_tasks import SharedTasks
+from airflow_provider_atscale.compat import time_limit
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConnectionError,
@@ -116,7 +117,8 @@ class AsyncAtScaleClient(BaseClient):
         # It serves others too, so this caller's deadline ends only this caller's wait.
         work = self._tasks.share(effect.key, lambda: self._fetch(effect, tries))
         try:
-            return await asyncio.wait_for(work, None if until is None else until - time.time())
+            async with time_limit(None if until is None else until - time.time()):
+                return await work
         except asyncio.TimeoutError:
             raise AtScaleConnectionError(
                 f"No {effect.key} was received from {self.settings.base_url} before the deadline of the wait.",

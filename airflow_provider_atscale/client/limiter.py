@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from airflow_provider_atscale.compat import time_limit
+
 #: How many requests one triggerer sends to one server at once.
 MAX_REQUESTS = 8
 
@@ -26,7 +28,8 @@ class ConcurrencyLimiter:
         :param seconds: The longest wait.
         """
         if self._semaphore.locked():
-            await asyncio.wait_for(self._semaphore.acquire(), seconds)
+            async with time_limit(seconds):
+                await self._semaphore.acquire()
         else:
             await self._semaphore.acquire()
 

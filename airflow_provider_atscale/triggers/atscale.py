@@ -15,10 +15,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_atscale.api.models import ModelRef, batch_to_json
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
-from airflow_provider_atscale.builds.usual import parse_expectation
+from airflow_provider_atscale.builds.usual import Expectation, parse_expectation
 from airflow_provider_atscale.client.retries import LAST_POLL
 from airflow_provider_atscale.client.shared_connection import shared_connection
-from airflow_provider_atscale.compat import apush_xcom
+from airflow_provider_atscale.compat import apush_xcom, time_limit
 from airflow_provider_atscale.waiting.deadline import parse_deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import JITTER, Ended, Wait, WaitPolicy, next_poll_delay
 from airflow_provider_atscale.waiting.progress import Progress
@@ -147,18 +147,24 @@ class AtScaleBatchTrigger(BaseTrigger):
                 now = time.time()
                 decision = watch.observe(observation, now, random.random())  # noqa: S311
                 progress.log_observation(observation, watch, now)
-                self.expectation = expected.to_json()
+                # It holds the whole history, for as long as the next poll takes to come.
+                del observation
                 if self.push_progress and isinstance(decision, Wait):
                     await self._push(progress_xcom.due(watch, now))
                 if isinstance(decision, Ended):
                     batch = decision.batch
-                    return self._event("ended", batch.id, subscription.ref, batch=batch_to_json(batch))
+                    return self._event(
+                        expected, "ended", batch.id, subscription.ref, batch=batch_to_json(batch)
+                    )
                 if not isinstance(decision, Wait):
                     kind, reason = decision.kind, decision.reason
-                    return self._event("gave_up", self.batch_id, subscription.ref, kind=kind, reason=reason)
+                    return self._event(
+                        expected, "gave_up", self.batch_id, subscription.ref, kind=kind, reason=reason
+                    )
                 if now >= until and (deadline := parse_deadline(self.deadline)) is not None:
                     verdict = timeout_result(deadline, watch, now)
                     return self._event(
+                        expected,
                         "timeout",
                         self.batch_id,
                         subscription.ref,
@@ -183,7 +189,9 @@ class AtScaleBatchTrigger(BaseTrigger):
         with contextlib.suppress(Exception):
             await asyncio.shield(write)
 
-    def _event(self, status: str, batch_id: str | None, ref: ModelRef, **facts: Any) -> dict[str, Any]:
+    def _event(
+        self, expected: Expectation, status: str, batch_id: str | None, ref: ModelRef, **facts: Any
+    ) -> dict[str, Any]:
         return {
             "status": status,
             "batch_id": batch_id,
@@ -194,7 +202,7 @@ class AtScaleBatchTrigger(BaseTrigger):
             "model": ref.model,
             "poll_interval": self.poll_interval,
             "deadline": self.deadline,
-            "expectation": self.expectation,
+            "expectation": expected.to_json(),
             "payload": self.payload,
             **facts,
         }
@@ -219,9 +227,8 @@ async def _poll(subscription: Subscription, seconds: float, until: float) -> Obs
     """Poll after some seconds, or at the deadline; a last poll without an answer ends soon after it."""
     left = until - time.time()
     try:
-        return await asyncio.wait_for(
-            subscription.next(min(seconds, left)), None if left == math.inf else max(left, 0.0) + LAST_POLL
-        )
+        async with time_limit(None if left == math.inf else max(left, 0.0) + LAST_POLL):
+            return await subscription.next(min(seconds, left))
     except asyncio.TimeoutError:
         return ReadFailed("AtScale gave no answer before the deadline of the wait")
 

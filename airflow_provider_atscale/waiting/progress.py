@@ -68,6 +68,7 @@ class Progress:
         self._subject = subject
         self._since = since
         self._expected = expected
+        self._has_learnt = False
         self._told_usual = False
         self._write = write
         self._logged: tuple[str, str] | None = None
@@ -83,7 +84,7 @@ class Progress:
         :param now: Epoch seconds.
         """
         if self._expected is not None:
-            self._expected.learn(observation)
+            self._learn(self._expected, observation)
             self._warn_if_late(self._expected, policy, now)
         if self._write is not None:
             self._write(policy, now)
@@ -111,6 +112,12 @@ class Progress:
                 self._told_usual = True
                 details += f"; {usual}"
             self._log.info("%s after %s%s. %s", _news(batch), duration, details, self._subject)
+
+    def _learn(self, expected: Expected, observation: Observation) -> None:
+        """Learn the usual duration from the first history that lists the batch: to read all its rows takes long."""
+        if not self._has_learnt:
+            expected.learn(observation)
+            self._has_learnt = bool(getattr(observation, "rows", ())) and hasattr(observation, "batch")
 
     def _warn_if_late(self, expected: Expected, policy: WaitPolicy, now: float) -> None:
         if expected.is_warned or not policy.is_late(expected.late_after, now):

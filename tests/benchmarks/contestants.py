@@ -11,10 +11,12 @@ import asyncio
 import json
 import os
 import random
+import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,8 +70,8 @@ async def _fires(trigger: Any) -> None:
         raise AssertionError(f"{type(trigger).__name__} stopped waiting: {event}")
 
 
-def atscale(scene: Scene, catalog: str = "catalog") -> Wait:
-    """This provider. While a batch runs, AtScale's answers rarely differ from one read to the next."""
+def atscale(scene: Scene, *, progress: bool = False) -> Wait:
+    """This provider."""
     _connection(
         "atscale_default",
         conn_type="atscale",
@@ -83,27 +85,64 @@ def atscale(scene: Scene, catalog: str = "catalog") -> Wait:
 
     def wait(number: int) -> Coroutine[Any, Any, None]:
         model = scene.model(number)
-        return _fires(
-            AtScaleBatchTrigger(
-                atscale_conn_id="atscale_default",
-                catalog_id=catalog,
-                model_id=model,
-                catalog="Sales Insights",
-                model="Internet Sales",
-                batch_id=f"batch-of-{model}",
-                since=began,
-                poll_interval=scene.interval,
-                deadline={"at": began + 10 * 86400, "limit": "timeout"},
-                payload={"conn_id": "atscale_default", "model": model},
-            )
+        trigger = AtScaleBatchTrigger(
+            atscale_conn_id="atscale_default",
+            catalog_id="catalog",
+            model_id=model,
+            catalog="Sales Insights",
+            model="Internet Sales",
+            batch_id=f"batch-of-{model}",
+            since=began,
+            poll_interval=scene.interval,
+            deadline={"at": began + 10 * 86400, "limit": "timeout"},
+            payload={"conn_id": "atscale_default", "model": model},
+            push_progress=progress,
         )
+        if progress:
+            trigger.task_instance = _TASK_INSTANCE
+        return _fires(trigger)
 
     return wait
 
 
-def atscale_changing(scene: Scene) -> Wait:
-    """This provider, where every single answer differs from the one before."""
-    return atscale(scene, "changing")
+#: The task instance that a trigger belongs to.
+_TASK_INSTANCE: Any = SimpleNamespace(dag_id="dag", task_id="task", run_id="run", map_index=-1)
+
+
+def atscale_with_metrics(scene: Scene) -> Wait:
+    """This provider, its metrics sent to StatsD as a triggerer sends them."""
+    from airflow.observability import stats
+    from airflow.observability.metrics.stats_utils import get_stats_factory
+
+    # It stays open as long as the process lives.
+    statsd = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    statsd.bind(("127.0.0.1", 0))
+    _OPEN.append(statsd)
+    os.environ["AIRFLOW__METRICS__STATSD_ON"] = "True"
+    os.environ["AIRFLOW__METRICS__STATSD_HOST"] = "127.0.0.1"
+    os.environ["AIRFLOW__METRICS__STATSD_PORT"] = str(statsd.getsockname()[1])
+    stats.initialize(factory=get_stats_factory(), export_legacy_names=False)
+    return atscale(scene)
+
+
+def atscale_with_progress(scene: Scene) -> Wait:
+    """This provider, the progress of each wait written as XCom to a supervisor that answers at once."""
+    from airflow_provider_atscale.triggers import atscale as module
+
+    reader, writer = socket.socketpair()
+    _OPEN.extend((reader, writer))
+    writer.setblocking(False)
+
+    async def write(ti: Any, key: str, value: Any) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(writer, json.dumps([ti.dag_id, ti.task_id, ti.run_id, key, value]).encode())
+        reader.recv(65536)
+
+    module.apush_xcom = write
+    return atscale(scene, progress=True)
+
+
+_OPEN: list[socket.socket] = []
 
 
 def dbt_cloud(scene: Scene) -> Wait:
@@ -276,7 +315,8 @@ def _connection(conn_id: str, **fields: Any) -> None:
 
 CONTESTANTS: dict[str, Callable[[Scene], Wait]] = {
     "AtScale": atscale,
-    "AtScale, answers differ": atscale_changing,
+    "AtScale, metrics": atscale_with_metrics,
+    "AtScale, progress": atscale_with_progress,
     "dbt Cloud": dbt_cloud,
     "Databricks": databricks,
     "HTTP sensor": http_sensor,

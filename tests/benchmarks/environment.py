@@ -18,6 +18,7 @@ REQUIREMENTS = (
     "apache-airflow-providers-databricks",
     "apache-airflow-providers-airbyte",
     "apache-airflow-providers-http",
+    "statsd",
 )
 
 

@@ -104,6 +104,7 @@ def work(builds: int, seconds: float, folder: Path) -> dict[str, Any]:
         engine.control.clear_requests()
         time.sleep(WATCHED)
         stats = engine.control.stats
+        progress = site.query("select count(*) from xcom where dag_id = ? and key = 'progress'", DAG_ID)[0][0]
         say("ending the builds")
 
         def has_ended() -> bool:
@@ -127,6 +128,7 @@ def work(builds: int, seconds: float, folder: Path) -> dict[str, Any]:
             "trigger_connections": stats.connections_open,
             "trigger_exchanges": stats.token_exchanges,
             "most_at_once": stats.max_in_flight,
+            "progress_seen": progress,
             "seconds": time.monotonic() - began,
         }
     finally:

@@ -283,6 +283,32 @@ def test_restarted_triggerer_does_not_ask_all_at_once(trigger, monkeypatch):
     assert new[-1] <= 1.1
 
 
+@pytest.mark.parametrize("ticks", range(8))
+@pytest.mark.parametrize("until", [9e9, float("inf")], ids=["deadline", "none"])
+def test_a_cancellation_is_heard_even_if_the_answer_comes_with_it(ticks, until):
+    async def main():
+        answer = asyncio.get_running_loop().create_future()
+
+        async def read(seconds):
+            return await answer
+
+        async def wait():
+            await trigger_module._poll(SimpleNamespace(next=read), 60.0, until)
+            await asyncio.sleep(3600)
+
+        task = asyncio.ensure_future(wait())
+        await asyncio.sleep(0.01)
+        answer.set_result(None)
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+        assert task.cancelled()
+        task.cancel()
+
+    asyncio.run(main())
+
+
 def test_cancelled_trigger_leaves_nothing(engine, trigger, ref):
     batch = engine.start_batch(None, ref.model_id)
 
