@@ -96,6 +96,16 @@ def troubles() -> Iterable[Case]:
     yield from in_modes(Case("undisturbed", SYNC, plays.undisturbed, "the measure of all others", seconds=10))
     yield from in_modes(
         Case(
+            "batch late",
+            SYNC,
+            plays.batch_is_late,
+            "a late batch is a warning, on the worker or in the triggerer, and its task is green",
+            says=("Late: not done after",),
+            seconds=30,
+        )
+    )
+    yield from in_modes(
+        Case(
             "engine restarted while waiting",
             SYNC,
             plays.engine_restarts,

@@ -183,6 +183,18 @@ def undisturbed(scene: Scene) -> None:
     scene.end_builds()
 
 
+def batch_is_late(scene: Scene) -> None:
+    """Let the batch run until the wait has warned that it is late; report and progress say so, too."""
+    scene.start_run(warn_after=3)
+    scene.wait_waiting()
+    wait_for(lambda: "Late: not done after" in _logs(scene), "the warning", 60)
+    scene.end_builds()
+    scene.wait_state("success")
+    dag_id, run_id = scene.runs[0]
+    report, progress = (scene.site.api.xcom(dag_id, run_id, key) for key in ("batch_result", "progress"))
+    assert (report["late"], progress["late"], progress["status"]) == (True, True, "done")
+
+
 def engine_restarts(scene: Scene) -> None:
     """Kill the engine while the task waits, and start it again with the batches that it had."""
     scene.start_run()

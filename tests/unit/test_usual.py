@@ -98,6 +98,22 @@ def test_a_wait_learns_from_the_history_that_it_polls(seen, full, median):
     assert parse_expectation(expectation.to_json()) == expectation
 
 
+@pytest.mark.parametrize(
+    ("expectation", "seconds", "late"),
+    [
+        (Expectation(warn_after=60.0), 61.0, True),
+        (Expectation(warn_after=60.0), 60.0, False),
+        (Expectation(warn_after=60.0), None, None),
+        (Expectation(), 61.0, None),
+        # A queue before the build is part of the wait, but not of the build's duration.
+        (Expectation(warn_after=60.0, is_warned=True), 1.0, True),
+        (Expectation(warn_after=60.0, is_warned=True), None, True),
+    ],
+)
+def test_whether_a_batch_that_has_ended_was_late(expectation, seconds, late):
+    assert expectation.is_late(seconds) is late
+
+
 def logged(expectation, *seconds, batch=RUNNING, since=NOON):
     """Return what a wait logs that polls after so many seconds."""
     log, policy = Log(), WaitPolicy(since, 60.0, subject="Batch b")

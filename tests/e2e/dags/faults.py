@@ -15,6 +15,7 @@ ARGUMENTS = {
     "atscale_conn_id": "{{ dag_run.conf['conn_id'] }}",
     "on_running": "{{ dag_run.conf.get('on_running', 'wait') }}",
     "timeout": "{{ dag_run.conf.get('timeout', 600) }}",
+    "warn_after": "{{ dag_run.conf.get('warn_after') }}",
     "poll_interval": 2,
     "retries": int(os.environ.get("E2E_RETRIES", "2")),
     "retry_delay": timedelta(seconds=float(os.environ.get("E2E_RETRY_DELAY", "1"))),
