@@ -76,15 +76,16 @@ def make_report(
         "aggregates": aggregates.total if aggregates else None,
         "failed_aggregates": len(missing),
         "repaired_attempts": aggregates.repaired_attempts if aggregates else None,
-        "failures": [
-            {
-                "aggregate": each.label,
-                "status": each.status,
-                "message": None if each.message is None else shorten(each.message, MAX_FAILURE_MESSAGE),
-                "query_id": each.query_id,
-            }
-            for each in missing[:MAX_FAILURES_SHOWN]
-        ],
+        "failures": [_failure(each) for each in missing[:MAX_FAILURES_SHOWN]],
+    }
+
+
+def _failure(instance: AggregateInstance) -> dict[str, Any]:
+    return {
+        "aggregate": instance.label,
+        "status": instance.status,
+        "message": None if instance.message is None else shorten(instance.message, MAX_FAILURE_MESSAGE),
+        "query_id": instance.query_id,
     }
 
 
