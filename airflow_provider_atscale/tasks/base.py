@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_provider_atscale.api.flow import shorten
 from airflow_provider_atscale.assets.atscale import publish_report
 from airflow_provider_atscale.builds.report import summarize
+from airflow_provider_atscale.exceptions import AtScaleError
 from airflow_provider_atscale.links.atscale import XCOM_KEY
 from airflow_provider_atscale.tasks.conclusion import WaitContext, conclude
 from airflow_provider_atscale.tasks.event import is_event_of_other_try
@@ -26,10 +28,15 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_atscale.api.models import AggregateInstance, Instances, ModelRef
+    from airflow_provider_atscale.api.models import AggregateInstance, Batch, Instances, ModelRef
     from airflow_provider_atscale.builds.usual import Expectation
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
     from airflow_provider_atscale.tasks.plan import TaskPlan
+
+#: The XCom of a batch that fails the task: another key than a good batch's, so that nobody takes one for the other.
+FAILURE_KEY = "batch_failure"
+#: Characters of the error in it.
+MAX_ERROR = 4000
 
 
 class RunningTask:
@@ -146,25 +153,47 @@ class RunningTask:
         :param result: How the wait ended.
         :param next_step: What to do about a wait that ended without the batch.
         """
-        instances: list[AggregateInstance] = []
+        instances: Sequence[AggregateInstance] | None = None
         if isinstance(result, Ended):
             if self.pushes_progress:
                 self.push_progress(ended_value(result.batch, plan.expectation, time.time()))
             batch_id = result.batch.id
-            instances.extend(result.batch.instances or ())
+            instances = result.batch.instances
         wait = self.wait_context(hook, plan, batch_id, next_step)
 
         def read_instances() -> Instances:
+            nonlocal instances
             # The batch may have ended at the deadline.
             with hook.one_request_more():
                 listed = hook.get_instances(str(batch_id))
-            instances.extend(listed)
+            instances = listed
             return listed
 
-        report = conclude(result, wait, read_instances)
+        try:
+            report = conclude(result, wait, read_instances)
+        except AtScaleError as error:
+            if isinstance(result, Ended):
+                self._push_failure(wait, result.batch, instances, error)
+            raise
         self.log.info("%s. %s", summarize(report), wait)
-        self.report, self.instances = report, instances
+        self.report, self.instances = report, instances or ()
         return report
+
+    def _push_failure(
+        self,
+        wait: WaitContext,
+        batch: Batch,
+        instances: Sequence[AggregateInstance] | None,
+        error: AtScaleError,
+    ) -> None:
+        """Push the report of a batch that fails the task; a push that fails is logged and nothing more."""
+        try:
+            report = wait.report(batch, instances)
+            self.push(FAILURE_KEY, {**report, "error": shorten(str(error), MAX_ERROR)})
+        except Exception as failed:
+            self.log.warning(
+                "The XCom %s could not be written (%s: %s)", FAILURE_KEY, type(failed).__name__, failed
+            )
 
     def publish_report(self, report: dict[str, Any]) -> None:
         """Give the report to XCom and to the asset events of the task's outlets."""

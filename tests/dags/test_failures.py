@@ -15,6 +15,7 @@ from airflow_provider_atscale.exceptions import (
 )
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
+from airflow_provider_atscale.tasks.base import RunningTask
 
 from .conftest import MODEL, QUICK, SENSORS, WAITS, run_task, whatever_the_edition
 
@@ -47,6 +48,28 @@ def test_failed_batch(engine, mode, status):
     assert batch.id in said.partition("See ")[2]
     assert "batch_result" not in task.xcoms
     assert task.xcoms["batch"]["batch_id"] == batch.id
+    failure = task.xcoms["batch_failure"]
+    assert (failure["batch_id"], failure["status"], failure["model"]) == (batch.id, status, "Internet Sales")
+    assert [each["message"] for each in failure["failures"]] == ["disk quota exceeded"] * 2
+    assert failure["error"] == said
+
+
+@whatever_the_edition
+@pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
+def test_a_failure_that_cannot_be_pushed_is_the_same_failure(engine, monkeypatch, logged, mode):
+    push = RunningTask.push
+
+    def refuse(self, key, value):
+        if key == "batch_failure":
+            raise OSError("no database")
+        push(self, key, value)
+
+    monkeypatch.setattr(RunningTask, "push", refuse)
+    engine.fail_next("Internet Sales", "failed")
+    task = build(**mode)
+    assert isinstance(task.error, AtScaleBatchFailedError)
+    assert "batch_failure" not in task.xcoms
+    assert "The XCom batch_failure could not be written (OSError: no database)" in logged()
 
 
 @pytest.mark.parametrize("mode", SENSORS.values(), ids=SENSORS)
@@ -54,6 +77,7 @@ def test_failed_batch_that_is_waited_for(engine, mode):
     engine.fail_next("Internet Sales", "failed", failed_aggregates=1, message="disk quota exceeded")
     task = wait(engine, **mode)
     assert task.state == "failed"
+    assert task.xcoms["batch_failure"]["failures"][0]["message"] == "disk quota exceeded"
     assert isinstance(task.error, AtScaleBatchFailedError)
     assert "1 of 6 aggregates were not built" in str(task.error)
     assert "disk quota exceeded" in str(task.error)
@@ -67,6 +91,9 @@ def test_failed_batch_is_built_again_by_a_retry(engine, mode):
     assert (task.state, task.tries, len(task.errors)) == ("success", 2, 1)
     assert [batch.status for batch in engine.batches] == ["failed", "done"]
     assert task.value == engine.batches[1].id
+    assert task.xcoms["batch_result"]["batch_id"] == engine.batches[1].id
+    # Airflow has cleared what the try before it pushed.
+    assert "batch_failure" not in task.xcoms
 
 
 # --- a batch that is done, but not complete ---------------------------------------------------------------
@@ -85,6 +112,8 @@ def test_failed_aggregates(engine, logged, mode, choice, state):
     if state == "failed":
         assert isinstance(task.error, AtScaleAggregatesFailedError)
         assert "disk quota exceeded" in str(task.error)
+        assert "batch_result" not in task.xcoms
+        assert task.xcoms["batch_failure"]["failed_aggregates"] == 2
     else:
         report = task.xcoms["batch_result"]
         assert (report["failed_aggregates"], report["instances"]) == (2, {"active": 4, "failed": 2})
