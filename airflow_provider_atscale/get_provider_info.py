@@ -174,6 +174,9 @@ def _config() -> dict[str, Any]:
                 "progress_xcom": _flag(
                     "Whether a wait writes the XCom progress, at most once a minute.", "True"
                 ),
+                "builds_page": _flag(
+                    "Whether Airflow's UI has the page AtScale builds (Airflow 3.1+).", "True"
+                ),
             },
         }
     }

@@ -19,6 +19,11 @@ from airflow_provider_atscale.api.values import iso
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+#: XComs: which batch a task started or joined, its report, and the report of one that fails the task. The last has
+#: another key, so that nobody takes a failed batch for a good one.
+BATCH_KEY = "batch"
+REPORT_KEY = "batch_result"
+FAILURE_KEY = "batch_failure"
 #: How many failed aggregates a report and an error name.
 MAX_FAILURES_SHOWN = 5
 #: How much of the message of each is shown: a database's error may be a page of SQL.

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_atscale.api.flow import shorten
 from airflow_provider_atscale.assets.atscale import publish_report
-from airflow_provider_atscale.builds.report import summarize
+from airflow_provider_atscale.builds.report import FAILURE_KEY, REPORT_KEY, summarize
 from airflow_provider_atscale.exceptions import AtScaleError
 from airflow_provider_atscale.links.atscale import XCOM_KEY
 from airflow_provider_atscale.tasks.conclusion import WaitContext, conclude
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
     from airflow_provider_atscale.tasks.plan import TaskPlan
 
-#: The XCom of a batch that fails the task: another key than a good batch's, so that nobody takes one for the other.
-FAILURE_KEY = "batch_failure"
-#: Characters of the error in it.
+#: Characters of the error in the XCom of a batch that fails the task.
 MAX_ERROR = 4000
 
 
@@ -197,7 +195,7 @@ class RunningTask:
 
     def publish_report(self, report: dict[str, Any]) -> None:
         """Give the report to XCom and to the asset events of the task's outlets."""
-        self.push("batch_result", report)
+        self.push(REPORT_KEY, report)
         publish_report(self.context, self.operator.outlets, report, self.log)
 
     def publish_link(self, hook: AtScaleHook, ref: ModelRef, batch_id: str | None) -> None:

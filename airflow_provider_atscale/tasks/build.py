@@ -23,6 +23,7 @@ from airflow_provider_atscale.arguments import (
     parse_overrides,
     parse_seconds,
 )
+from airflow_provider_atscale.builds.report import BATCH_KEY
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.resumption import resumption_events
 from airflow_provider_atscale.builds.start import BuildStarter
@@ -379,7 +380,7 @@ class BuildTask(RunningTask):
     def _publish_batch(self, hook: AtScaleHook, plan: TaskPlan, batch_id: str) -> None:
         """Push the link and XCom ``batch`` before the wait."""
         self.publish_link(hook, plan.ref, batch_id)
-        self.push("batch", {"batch_id": batch_id, "catalog": plan.ref.catalog_id, "model": plan.ref.model_id})
+        self.push(BATCH_KEY, {"batch_id": batch_id, "catalog": plan.ref.catalog_id, "model": plan.ref.model_id})
 
     def _log_start(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest, step: OwnBatch) -> None:
         kind = request.is_full_build

@@ -1,0 +1,1 @@
+"""The page "AtScale builds" inside Airflow's UI."""

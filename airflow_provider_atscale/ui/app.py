@@ -1,0 +1,131 @@
+"""Serve the page "AtScale builds" to users who can read assets; of a DAG, they see what they see elsewhere."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_asset
+from airflow.utils.session import create_session
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from starlette.exceptions import HTTPException
+
+from airflow_provider_atscale.ui import page, rows
+from airflow_provider_atscale.ui.builds import Model, collect, reported
+from airflow_provider_atscale.ui.plugin import PAGE, PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from sqlalchemy.orm import Session
+
+STATIC = Path(__file__).parent / "static"
+#: The page loads and contacts nothing but this API server.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; form-action 'self'; "
+    "frame-ancestors 'self'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_FILES = {"builds.css": "text/css", "builds.js": "text/javascript"}
+
+Text = Annotated[str, Query(max_length=2000)]
+
+
+def create_app() -> FastAPI:
+    """Return the application; without login it answers nothing."""
+    app = FastAPI(
+        title="AtScale builds",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(requires_access_asset(method="GET"))],
+    )
+    app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse)
+    app.get(PAGE)(show_models)
+    app.get(f"{PAGE}/model")(show_model)
+    app.get("/static/{name}")(serve_file)
+    return app
+
+
+def show_models(
+    request: Request, user: GetUserDep, q: Text = "", show: Text = "", p: Annotated[int, Query()] = 1
+) -> Response:
+    """
+    Show the models.
+
+    :param request: The request.
+    :param user: Who asks.
+    :param q: What a model's or catalog's name contains.
+    :param show: Only models in this state.
+    :param p: The number of the page.
+    """
+    with create_session(scoped=False) as session:
+        models, _ = _read(session, user)
+    shown = page.select(models, search=q, state=show, number=p)
+    return _answer("models.html", request, shown=shown, states=page.STATES)
+
+
+def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
+    """
+    Show the builds of a model.
+
+    :param request: The request.
+    :param user: Who asks.
+    :param key: Which model.
+    """
+    with create_session(scoped=False) as session:
+        models, has_xcoms = _read(session, user)
+        model = next((each for each in models if each.key == key), None)
+        if model is None:
+            raise HTTPException(404, "There is no such model, or no build of it that you can see.")
+        tasks = {task for build in model.builds for task in build.tasks}
+        links = rows.read_links(session, tasks) if has_xcoms else {}
+    return _answer("model.html", request, model=model, links=page.safe_links(links))
+
+
+def serve_file(name: str) -> Response:
+    """
+    Serve the style or the script.
+
+    :param name: The file's name.
+    """
+    if name not in _FILES:
+        raise HTTPException(404, "There is no such file.")
+    headers = {**_HEADERS, "Cache-Control": "private, max-age=3600"}
+    return FileResponse(STATIC / name, media_type=_FILES[name], headers=headers)
+
+
+def _read(session: Session, user: Any) -> tuple[list[Model], bool]:
+    """Return the models that a user can see, and whether that includes what XComs tell."""
+    auth_manager = get_auth_manager()
+    dag_ids: Collection[str] = auth_manager.get_authorized_dag_ids(user=user, method="GET")
+    # What Airflow asks for its own lists of XComs and task instances of all DAGs.
+    has_xcoms = all(
+        auth_manager.is_authorized_dag(method="GET", access_entity=entity, details=DagDetails(), user=user)
+        for entity in (DagAccessEntity.XCOM, DagAccessEntity.TASK_INSTANCE)
+    )
+    pushed = rows.read_pushed(session, dag_ids) if has_xcoms else []
+    events = rows.read_events(session, dag_ids, reported(pushed))
+    return collect(pushed, events), has_xcoms
+
+
+def _answer(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
+    root = str(request.scope.get("root_path", "")).removesuffix(PREFIX)
+    text = page.render(template, root=root, prefix=root + PREFIX, now=datetime.now(timezone.utc), **values)
+    return HTMLResponse(text, status_code=status, headers=_HEADERS)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Answer an error as a page, because people see it in a frame."""
+    status, detail = 422, "The address of this page is not valid."
+    if isinstance(error, HTTPException):
+        status, detail = error.status_code, str(error.detail)
+    return _answer("error.html", request, status, code=status, detail=detail)

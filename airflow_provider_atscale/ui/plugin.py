@@ -1,0 +1,65 @@
+"""
+Add the page "AtScale builds" to Airflow's UI.
+
+Every Airflow process that loads plugins imports this module: schedulers, workers, the command line. So it imports
+nothing but what that process has loaded already, and the API server loads the page at the first request for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow import __version__
+from airflow.configuration import conf
+from airflow.plugins_manager import AirflowPlugin
+
+#: Where the API server mounts the page.
+PREFIX = "/atscale"
+PAGE = "/builds"
+
+
+class LazyApp:
+    """Load the page's application at the first request."""
+
+    def __init__(self) -> None:
+        self._app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """
+        Answer a request, as ASGI defines it.
+
+        :param scope: The connection.
+        :param receive: Receives a message.
+        :param send: Sends a message.
+        """
+        if self._app is None:
+            from airflow_provider_atscale.ui.app import create_app
+
+            self._app = create_app()
+        await self._app(scope, receive, send)
+
+
+def _has_page() -> bool:
+    """Return whether this Airflow has external views, and the page is not switched off."""
+    version = tuple(int(part) for part in __version__.split(".")[:2])
+    return version >= (3, 1) and conf.getboolean("atscale", "builds_page", fallback=True)
+
+
+class AtScaleBuildsPlugin(AirflowPlugin):
+    """The page, and its place in the navigation."""
+
+    name = "atscale_builds"
+
+    if _has_page():
+        fastapi_apps = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "AtScale builds"}]
+        external_views = [
+            {
+                "name": "AtScale builds",
+                # Airflow does not add the path of its own address.
+                "href": urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + PREFIX + PAGE,
+                "url_route": "atscale_builds",
+                "destination": "nav",
+                "category": "browse",
+            }
+        ]

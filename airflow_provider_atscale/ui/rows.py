@@ -1,0 +1,266 @@
+"""Read what Airflow's database knows of builds: the XComs of tasks, and the events of assets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow.models.asset import AssetEvent, AssetModel
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import Text, and_, cast, func, or_, select
+
+from airflow_provider_atscale.assets.atscale import SCHEME
+from airflow_provider_atscale.builds.report import BATCH_KEY, FAILURE_KEY, REPORT_KEY
+from airflow_provider_atscale.links.atscale import XCOM_KEY as LINK_KEY
+from airflow_provider_atscale.waiting.progress_xcom import KEY as PROGRESS_KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+    from sqlalchemy.sql import Select
+
+#: How many runs of a task, and events of an asset, are read: the newest ones.
+PER_TASK = 30
+#: How many rows of a kind are read at most.
+MAX_ROWS = 50_000
+#: What a database can compare with in one statement.
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """
+    A task instance.
+
+    :param dag_id: Its DAG.
+    :param run_id: Its DAG run.
+    :param task_id: Its task.
+    :param map_index: Its place if it is mapped, else -1.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+
+
+@dataclass(slots=True)
+class Pushed:
+    """
+    What a task instance has pushed.
+
+    :param task: The task instance.
+    :param state: Its state.
+    :param pushed_at: When it pushed the last of it.
+    :param values: The values by their XCom keys.
+    """
+
+    task: TaskRun
+    state: str | None
+    pushed_at: datetime | None
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """
+    An event of a model's asset.
+
+    :param uri: The asset's URI.
+    :param timestamp: When it happened.
+    :param extra: What the task or the trigger has added.
+    :param task: The task instance that has emitted it; None for a trigger or Airflow's API.
+    """
+
+    uri: str
+    timestamp: datetime | None
+    extra: Any
+    task: TaskRun | None
+
+
+def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_TASK) -> list[Pushed]:
+    """
+    Return what task instances of some DAGs have pushed, the newest runs first.
+
+    :param session: The database.
+    :param dag_ids: The DAGs.
+    :param per_task: How many runs of each task are read.
+    """
+    found: dict[TaskRun, Pushed] = {}
+    for row in session.execute(_pushed_query(dag_ids, per_task)):
+        task = TaskRun(row.dag_id, row.run_id, row.task_id, row.map_index)
+        pushed = found.setdefault(task, Pushed(task, row.state, row.timestamp))
+        pushed.values[row.key] = parse(row.value)
+        if pushed.pushed_at is None or (row.timestamp is not None and row.timestamp > pushed.pushed_at):
+            pushed.pushed_at = row.timestamp
+    return list(found.values())
+
+
+def _pushed_query(dag_ids: Collection[str], per_task: int) -> Select[Any]:
+    keys = (BATCH_KEY, PROGRESS_KEY, REPORT_KEY, FAILURE_KEY)
+    identity = (XComModel.dag_run_id, XComModel.dag_id, XComModel.task_id, XComModel.map_index)
+    runs = (
+        select(*identity)
+        .where(XComModel.key.in_(keys), XComModel.dag_id.in_(dag_ids))
+        .group_by(*identity)
+        .subquery()
+    )
+    ranked = select(
+        runs.c.dag_run_id,
+        runs.c.task_id,
+        runs.c.map_index,
+        func.row_number()
+        .over(partition_by=(runs.c.dag_id, runs.c.task_id, runs.c.map_index), order_by=runs.c.dag_run_id.desc())
+        .label("place"),
+    ).subquery()
+    return (
+        select(
+            XComModel.dag_id,
+            XComModel.run_id,
+            XComModel.task_id,
+            XComModel.map_index,
+            XComModel.key,
+            # As text: a value that is not JSON must not fail the query.
+            cast(XComModel.value, Text).label("value"),
+            XComModel.timestamp,
+            TaskInstance.state,
+        )
+        .join(
+            ranked,
+            and_(
+                XComModel.dag_run_id == ranked.c.dag_run_id,
+                XComModel.task_id == ranked.c.task_id,
+                XComModel.map_index == ranked.c.map_index,
+            ),
+        )
+        .outerjoin(TaskInstance, _same_task_instance())
+        .where(
+            ranked.c.place <= per_task,
+            XComModel.key.in_(keys),
+            # Of a task that ended well, the report says more.
+            or_(XComModel.key != PROGRESS_KEY, TaskInstance.state.is_(None), TaskInstance.state != "success"),
+        )
+        .order_by(XComModel.dag_run_id.desc())
+        .limit(MAX_ROWS)
+    )
+
+
+def _same_task_instance() -> Any:
+    return and_(
+        TaskInstance.dag_id == XComModel.dag_id,
+        TaskInstance.run_id == XComModel.run_id,
+        TaskInstance.task_id == XComModel.task_id,
+        TaskInstance.map_index == XComModel.map_index,
+    )
+
+
+def read_events(
+    session: Session, dag_ids: Collection[str], reported: Collection[TaskRun] = (), per_asset: int = PER_TASK
+) -> list[Event]:
+    """
+    Return the events of models' assets, the newest first: those of some DAGs, and those of no DAG.
+
+    :param session: The database.
+    :param dag_ids: The DAGs.
+    :param reported: Task instances whose XComs have told all that their events would tell.
+    :param per_asset: How many events of each asset are read.
+    """
+    wanted = {
+        row.id: (row.uri, task)
+        for row in session.execute(_events_query(dag_ids, per_asset))
+        if (task := _source(row)) is None or task not in reported
+    }
+    events = []
+    for ids in _chunks(list(wanted)):
+        # As text: an extra that is not JSON must not fail the query.
+        columns = (AssetEvent.id, AssetEvent.timestamp, cast(AssetEvent.extra, Text).label("extra"))
+        for row in session.execute(select(*columns).where(AssetEvent.id.in_(ids))):
+            uri, task = wanted[row.id]
+            events.append(Event(uri, row.timestamp, parse(row.extra), task))
+    return events
+
+
+def _events_query(dag_ids: Collection[str], per_asset: int) -> Select[Any]:
+    ranked = (
+        select(
+            AssetEvent.id,
+            AssetModel.uri,
+            AssetEvent.source_dag_id,
+            AssetEvent.source_run_id,
+            AssetEvent.source_task_id,
+            AssetEvent.source_map_index,
+            func.row_number()
+            .over(
+                partition_by=AssetEvent.asset_id, order_by=(AssetEvent.timestamp.desc(), AssetEvent.id.desc())
+            )
+            .label("place"),
+        )
+        .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        .where(
+            AssetModel.uri.like(f"{SCHEME}://%"),
+            # Triggers and Airflow's API emit events of no DAG. Airflow shows them to all who can read assets.
+            or_(AssetEvent.source_dag_id.in_(dag_ids), AssetEvent.source_dag_id.is_(None)),
+        )
+        .subquery()
+    )
+    return select(ranked).where(ranked.c.place <= per_asset).order_by(ranked.c.id.desc()).limit(MAX_ROWS)
+
+
+def _source(row: Any) -> TaskRun | None:
+    if not (row.source_dag_id and row.source_run_id and row.source_task_id):
+        return None
+    index = -1 if row.source_map_index is None else row.source_map_index
+    return TaskRun(row.source_dag_id, row.source_run_id, row.source_task_id, index)
+
+
+def read_links(session: Session, tasks: Collection[TaskRun]) -> dict[TaskRun, str]:
+    """
+    Return the addresses of AtScale's build history that task instances have pushed.
+
+    :param session: The database.
+    :param tasks: The task instances.
+    """
+    links: dict[TaskRun, str] = {}
+    for run_ids in _chunks(sorted({task.run_id for task in tasks})):
+        rows = session.execute(
+            select(
+                XComModel.dag_id,
+                XComModel.run_id,
+                XComModel.task_id,
+                XComModel.map_index,
+                cast(XComModel.value, Text).label("value"),
+            ).where(
+                XComModel.key == LINK_KEY,
+                XComModel.run_id.in_(run_ids),
+                XComModel.dag_id.in_({task.dag_id for task in tasks}),
+                XComModel.task_id.in_({task.task_id for task in tasks}),
+            )
+        )
+        for row in rows:
+            value = parse(row.value)
+            if isinstance(value, str):
+                links[TaskRun(row.dag_id, row.run_id, row.task_id, row.map_index)] = value
+    return links
+
+
+def _chunks(values: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
+
+
+def parse(text: Any) -> Any:
+    """
+    Return the value of a JSON text; None if it is no JSON.
+
+    :param text: The text.
+    """
+    try:
+        value = json.loads(text)
+        # Airflow's own encoding of an XCom is a JSON text inside a JSON text.
+        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", '"') else value
+    except (TypeError, ValueError, RecursionError):
+        return None
