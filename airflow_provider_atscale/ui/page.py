@@ -186,14 +186,14 @@ def cut(text: str, limit: int) -> str:
 
 def share(seconds: float | None, usual: float | None) -> str:
     """
-    Return how a duration compares with the usual one.
+    Return how a duration compares with the usual one; nothing if it is about the same.
 
     :param seconds: The duration.
     :param usual: The usual one.
     """
-    if not seconds or not usual:
+    times = seconds / usual if seconds and usual else 1.0
+    if 0.75 < times < 1.25:
         return ""
-    times = seconds / usual
     return f"{times:.1f} times the usual" if times < 1000 else "over 1000 times the usual"
 
 

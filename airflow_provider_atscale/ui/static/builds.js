@@ -15,6 +15,8 @@ if (airflow) {
   const follow = () => {
     const theme = root.dataset.theme || ["dark", "light"].find((name) => root.classList.contains(name));
     if (theme === "dark" || theme === "light") document.documentElement.dataset.theme = theme;
+    const color = getComputedStyle(airflow.body).backgroundColor;
+    if (/^rgb\(/.test(color)) document.documentElement.style.setProperty("--page", color);
   };
   follow();
   new MutationObserver(follow).observe(root, { attributes: true });
