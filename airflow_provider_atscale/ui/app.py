@@ -6,18 +6,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
-from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_asset
+from airflow.exceptions import AirflowOptionalProviderFeatureException
+
+try:
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+    from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_asset
+except ImportError as error:
+    raise AirflowOptionalProviderFeatureException("The page AtScale builds needs Airflow 3.1+") from error
 from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
-from airflow_provider_atscale.ui import page, rows
+from airflow_provider_atscale.ui import PAGE, PREFIX, page, rows
 from airflow_provider_atscale.ui.builds import Model, collect, reported
-from airflow_provider_atscale.ui.plugin import PAGE, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from airflow_provider_atscale.api.models import Phase, batch_phase
 from airflow_provider_atscale.api.values import EPOCH, flag_of, number_of, text_of, time_of
 from airflow_provider_atscale.builds.report import BATCH_KEY, FAILURE_KEY, REPORT_KEY
-from airflow_provider_atscale.ui.rows import Event, Pushed, TaskRun, parse
+from airflow_provider_atscale.ui.records import Event, Pushed, TaskRun, parse
 from airflow_provider_atscale.waiting.progress_xcom import KEY as PROGRESS_KEY
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class Build:
         """Why aggregates failed, or what the task says."""
         failures = self.values.get("failures")
         failures = parse(failures) if isinstance(failures, str) else failures
-        told = [_failure(each) for each in failures] if isinstance(failures, list) else []
-        told = [each for each in told if each]
+        told = [text for each in failures if (text := _failure(each))] if isinstance(failures, list) else []
         if not told and self.outcome is not Outcome.DONE:
             told = [text for text in (text_of(self.values, "error", "problem"),) if text]
         if not told and self.outcome is Outcome.UNKNOWN and self.tasks:
@@ -206,9 +205,9 @@ def collect(pushed: Iterable[Pushed], events: Iterable[Event]) -> list[Model]:
             build = _build(extra, _outcome(extra), event.timestamp, event.task)
             found.add(_model_of(extra, event.uri), build)
     for each in without_report:
-        build = _build_without_report(each)
-        if build is not None:
-            found.add_nameless(each, build)
+        waited_for = _build_without_report(each)
+        if waited_for is not None:
+            found.add_nameless(each, waited_for)
     for model in found.models.values():
         model.builds.sort(key=lambda build: build.began, reverse=True)
         del model.builds[PER_MODEL:]

@@ -15,7 +15,7 @@ from airflow_provider_atscale.ui.builds import Build, Model, Outcome, running_fo
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from airflow_provider_atscale.ui.rows import TaskRun
+    from airflow_provider_atscale.ui.records import TaskRun
 
 #: How many models a page shows.
 PER_PAGE = 50

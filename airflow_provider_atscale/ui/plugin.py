@@ -14,9 +14,7 @@ from airflow import __version__
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
-#: Where the API server mounts the page.
-PREFIX = "/atscale"
-PAGE = "/builds"
+from airflow_provider_atscale.ui import PAGE, PREFIX
 
 
 class LazyApp:

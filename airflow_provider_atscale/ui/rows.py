@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow.models.asset import AssetEvent, AssetModel
-from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
+from airflow.exceptions import AirflowOptionalProviderFeatureException
+
+try:
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+except ImportError as error:
+    raise AirflowOptionalProviderFeatureException("The page AtScale builds needs Airflow 3.1+") from error
 from sqlalchemy import Text, and_, cast, func, or_, select
 
 from airflow_provider_atscale.assets.atscale import SCHEME
 from airflow_provider_atscale.builds.report import BATCH_KEY, FAILURE_KEY, REPORT_KEY
 from airflow_provider_atscale.links.atscale import XCOM_KEY as LINK_KEY
+from airflow_provider_atscale.ui.records import Event, Pushed, TaskRun, parse
 from airflow_provider_atscale.waiting.progress_xcom import KEY as PROGRESS_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from datetime import datetime
 
     from sqlalchemy.orm import Session
-    from sqlalchemy.sql import Select
 
 #: How many runs of a task, and events of an asset, are read: the newest ones.
 PER_TASK = 30
@@ -29,57 +31,6 @@ PER_TASK = 30
 MAX_ROWS = 50_000
 #: What a database can compare with in one statement.
 _CHUNK = 500
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRun:
-    """
-    A task instance.
-
-    :param dag_id: Its DAG.
-    :param run_id: Its DAG run.
-    :param task_id: Its task.
-    :param map_index: Its place if it is mapped, else -1.
-    """
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
-
-
-@dataclass(slots=True)
-class Pushed:
-    """
-    What a task instance has pushed.
-
-    :param task: The task instance.
-    :param state: Its state.
-    :param pushed_at: When it pushed the last of it.
-    :param values: The values by their XCom keys.
-    """
-
-    task: TaskRun
-    state: str | None
-    pushed_at: datetime | None
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """
-    An event of a model's asset.
-
-    :param uri: The asset's URI.
-    :param timestamp: When it happened.
-    :param extra: What the task or the trigger has added.
-    :param task: The task instance that has emitted it; None for a trigger or Airflow's API.
-    """
-
-    uri: str
-    timestamp: datetime | None
-    extra: Any
-    task: TaskRun | None
 
 
 def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_TASK) -> list[Pushed]:
@@ -100,7 +51,7 @@ def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_
     return list(found.values())
 
 
-def _pushed_query(dag_ids: Collection[str], per_task: int) -> Select[Any]:
+def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
     keys = (BATCH_KEY, PROGRESS_KEY, REPORT_KEY, FAILURE_KEY)
     identity = (XComModel.dag_run_id, XComModel.dag_id, XComModel.task_id, XComModel.map_index)
     runs = (
@@ -184,7 +135,7 @@ def read_events(
     return events
 
 
-def _events_query(dag_ids: Collection[str], per_asset: int) -> Select[Any]:
+def _events_query(dag_ids: Collection[str], per_asset: int) -> Any:
     ranked = (
         select(
             AssetEvent.id,
@@ -250,17 +201,3 @@ def read_links(session: Session, tasks: Collection[TaskRun]) -> dict[TaskRun, st
 def _chunks(values: list[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
-
-
-def parse(text: Any) -> Any:
-    """
-    Return the value of a JSON text; None if it is no JSON.
-
-    :param text: The text.
-    """
-    try:
-        value = json.loads(text)
-        # Airflow's own encoding of an XCom is a JSON text inside a JSON text.
-        return json.loads(value) if isinstance(value, str) and value[:1] in ("{", '"') else value
-    except (TypeError, ValueError, RecursionError):
-        return None
