@@ -35,7 +35,7 @@ _CHUNK = 500
 
 def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_TASK) -> list[Pushed]:
     """
-    Return what task instances of some DAGs have pushed, the newest runs first.
+    Return what task instances of some DAGs have pushed, the newest first.
 
     :param session: The database.
     :param dag_ids: The DAGs.
@@ -55,7 +55,8 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
     keys = (BATCH_KEY, PROGRESS_KEY, REPORT_KEY, FAILURE_KEY)
     identity = (XComModel.dag_run_id, XComModel.dag_id, XComModel.task_id, XComModel.map_index)
     runs = (
-        select(*identity)
+        # By what was pushed last: a DAG run that was cleared is older than its newest build.
+        select(*identity, func.max(XComModel.timestamp).label("pushed"))
         .where(XComModel.key.in_(keys), XComModel.dag_id.in_(dag_ids))
         .group_by(*identity)
         .subquery()
@@ -65,7 +66,7 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
         runs.c.task_id,
         runs.c.map_index,
         func.row_number()
-        .over(partition_by=(runs.c.dag_id, runs.c.task_id, runs.c.map_index), order_by=runs.c.dag_run_id.desc())
+        .over(partition_by=(runs.c.dag_id, runs.c.task_id, runs.c.map_index), order_by=runs.c.pushed.desc())
         .label("place"),
     ).subquery()
     return (
@@ -95,7 +96,7 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
             # Of a task that ended well, the report says more.
             or_(XComModel.key != PROGRESS_KEY, TaskInstance.state.is_(None), TaskInstance.state != "success"),
         )
-        .order_by(XComModel.dag_run_id.desc())
+        .order_by(XComModel.timestamp.desc())
         .limit(MAX_ROWS)
     )
 

@@ -230,7 +230,6 @@ def _run(dag_id: str, run_id: str, began: datetime) -> dict[str, Any]:
         "dag_id": dag_id,
         "run_id": run_id,
         "run_type": "scheduled",
-        "logical_date": began,
         "run_after": began,
         "state": "success",
     }

@@ -32,6 +32,7 @@ MODEL = {"catalog": "Sales Insights", "model": "Internet Sales"}
 EDITIONS = ["container", "installer"]
 #: Modules in which no edition has a part: what they are about is done with what its calls have returned.
 WHATEVER_THE_EDITION = (
+    "test_builds_page",
     "test_arguments",
     "test_deadlines",
     "test_events",
