@@ -5,9 +5,11 @@ A real Airflow 3.3 and a real Airflow 2.11, each with a local AtScale engine. In
 connection form of type AtScale, checks every field's label, placeholder and help, fills it, tests the
 connection, saves it, runs an example DAG, opens the task and follows its link to the build history. The
 script ends with an error at the first difference; use the pictures in ``docs/images/`` only if it ends without.
+Then the page "AtScale builds" of Airflow 3.1 to 3.3, light and dark, with few models, many, and none.
 
-    python scripts/screenshots.py                 # both, a few minutes
+    python scripts/screenshots.py                 # all, ten minutes
     python scripts/screenshots.py --only 2.11
+    python scripts/screenshots.py --only builds   # only the page "AtScale builds"
 
 Needs Chromium (Debian: ``apt-get install chromium``); another one is named with ``--browser``.
 """
@@ -27,6 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from environments import REQUIREMENTS, ROOT, VENVS, Target, build_wheel, environment, find_uv, make
 from local import LOCAL_HOST, end, engine, say, step
@@ -68,16 +71,20 @@ SITES = (
     Site(Target("2.11", "3.10"), "example_atscale_airflow2.py", "airflow2-"),
 )
 
+#: What the page of builds is called among the sites.
+BUILDS = "builds"
+
 
 def main() -> int:
     """Look at all sites."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[site.target.airflow for site in SITES])
+    parser.add_argument("--only", choices=[*(site.target.airflow for site in SITES), BUILDS])
     parser.add_argument("--browser", default=shutil.which("chromium") or "/usr/bin/chromium")
     options = parser.parse_args()
     if not Path(options.browser).exists():
         sys.exit(f"There is no browser {options.browser}: apt-get install chromium, or name one with --browser")
     install_playwright()
+    from builds_pages import BUILDS_SITES, look_at_builds
     from playwright.sync_api import sync_playwright
 
     wheel = build_wheel(VENVS / "dist")
@@ -87,6 +94,8 @@ def main() -> int:
         for site in SITES:
             if options.only in (None, site.target.airflow):
                 look_at(site, wheel, browser)
+        for each in BUILDS_SITES if options.only in (None, BUILDS) else ():
+            look_at_builds(each, wheel, browser, IMAGES, settings, running, free_port())
         browser.close()
     say(f"\nAll is as it should be; the pictures are in {IMAGES.relative_to(ROOT)}/")
     return 0
@@ -135,7 +144,7 @@ def settings(address: str, home: Path) -> dict[str, str]:
     :param address: Its address.
     :param home: Its home.
     """
-    port = address.rsplit(":", 1)[1]
+    port = str(urlsplit(address).port)
     return {
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -163,15 +172,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(env: dict[str, str], home: Path, ready: str) -> Iterator[None]:
+def running(env: dict[str, str], home: Path, ready: str, what: str = "standalone") -> Iterator[None]:
     """
-    Run a whole Airflow.
+    Run a whole Airflow, or a part of it.
 
     :param env: Its environment variables.
     :param home: Its home, which gets its output.
     :param ready: An address that answers as soon as the web server is up.
+    :param what: The command of Airflow.
     """
-    command = [shutil.which("airflow", path=env["PATH"]) or "airflow", "standalone"]
+    command = [shutil.which("airflow", path=env["PATH"]) or "airflow", what]
     with (home / "airflow.log").open("w") as out:
         process = subprocess.Popen(
             command, env=env, stdout=out, stderr=subprocess.STDOUT, cwd=home, start_new_session=True
