@@ -83,7 +83,8 @@ class AtScaleAggregateBuildOperator(BaseOperator):
     :param atscale_conn_id: The Airflow connection of type ``atscale``. (templated)
     :return: The id of the batch, in every mode. XCom ``batch`` has ``batch_id``, ``catalog`` and ``model``,
         which are the arguments of :class:`~airflow_provider_atscale.sensors.atscale.AtScaleBatchSensor`, and
-        XCom ``batch_result`` the report of the batch.
+        XCom ``batch_result`` the report of the batch. Of a batch that fails the task, XCom ``batch_failure``
+        has it.
     :raises AtScaleConfigurationError: If an argument or the connection is invalid. Not retried.
     :raises AtScaleAuthenticationError: If AtScale refuses the credentials. Not retried.
     :raises AtScalePermissionError: If the user lacks a role. Not retried.

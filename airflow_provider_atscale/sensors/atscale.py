@@ -51,7 +51,8 @@ class AtScaleBatchSensor(BaseSensorOperator):
     :param poke_interval: As for every sensor. In poke and deferrable mode it is the longest time between two polls:
         polling starts after one second and backs off up to this value.
     :param timeout: As for every sensor: when it has passed, the sensor fails and is not retried.
-    :return: The id of the batch. XCom ``batch_result`` has the report of the batch.
+    :return: The id of the batch. XCom ``batch_result`` has the report of the batch; of a batch that fails the
+        task, XCom ``batch_failure`` has it.
     :raises AtScaleConfigurationError: If an argument or the connection is invalid. Not retried.
     :raises AtScaleAuthenticationError: If AtScale refuses the credentials at the first poll. Not retried.
     :raises AtScalePermissionError: If the user lacks a role at the first poll. Not retried.

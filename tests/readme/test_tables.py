@@ -292,6 +292,10 @@ SHOWN = {
         "dags/test_watcher.py::test_triggers_of_one_model_share_one_read",
         "unit/test_event_trigger.py::test_before_airflow_3_3_each_polls_for_itself",
     ),
+    "the page *AtScale builds*": (
+        "dags/test_builds_page.py::test_builds_of_real_tasks",
+        "unit/test_builds_page.py::test_which_airflow_has_the_page",
+    ),
     "retry policies": ("dags/test_examples.py::test_the_retry_policy_decides",),
     "*Test* button": ("contract/test_hook.py::test_connection_works",),
     "fields of the connection form": ("install/test_install.py::test_the_connection_form_shows_every_field",),
