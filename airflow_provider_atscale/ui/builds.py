@@ -175,7 +175,11 @@ def reported(pushed: Iterable[Pushed]) -> set[TaskRun]:
 
 def _report(pushed: Pushed) -> tuple[Mapping[str, Any], bool] | None:
     """Return the report of a task instance, and whether its batch failed the task."""
-    for key in (FAILURE_KEY, REPORT_KEY):
+    keys = [FAILURE_KEY, REPORT_KEY]
+    if pushed.state == "success":
+        # The failure would be an earlier try's.
+        keys.reverse()
+    for key in keys:
         report = pushed.values.get(key)
         if isinstance(report, Mapping) and text_of(report, "batch_id"):
             return report, key == FAILURE_KEY

@@ -17,6 +17,7 @@ from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOper
 from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor
 from airflow_provider_atscale.tasks.base import RunningTask
 
+from . import runs
 from .conftest import MODEL, QUICK, SENSORS, WAITS, run_task, whatever_the_edition
 
 
@@ -92,8 +93,9 @@ def test_failed_batch_is_built_again_by_a_retry(engine, mode):
     assert [batch.status for batch in engine.batches] == ["failed", "done"]
     assert task.value == engine.batches[1].id
     assert task.xcoms["batch_result"]["batch_id"] == engine.batches[1].id
-    # Airflow has cleared what the try before it pushed.
-    assert "batch_failure" not in task.xcoms
+    if runs.VERSION != (3, 0) or not mode:
+        # Airflow has cleared what the try before it pushed; 3.0 does not if the task was deferred.
+        assert "batch_failure" not in task.xcoms
 
 
 # --- a batch that is done, but not complete ---------------------------------------------------------------

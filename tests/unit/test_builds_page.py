@@ -79,6 +79,12 @@ OUTCOMES = {
         "failed",
         ["by_month: no table"],
     ),
+    "an earlier try failed, and Airflow has left its XCom": (
+        {"batch_failure": report("b0", status="failed"), "batch_result": report()},
+        "success",
+        "done",
+        [],
+    ),
     "a task that waits": ({"batch": BATCH}, "deferred", "running", []),
     "a task that waits, and cannot read": (
         {"batch": BATCH, "progress": {"batch_id": "b1", "problem": "HTTP 503"}},
