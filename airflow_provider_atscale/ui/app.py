@@ -86,12 +86,12 @@ def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
     :param key: Which model.
     """
     with create_session(scoped=False) as session:
-        models, has_xcoms = _read(session, user)
+        models, with_xcoms = _read(session, user)
         model = next((each for each in models if each.key == key), None)
         if model is None:
             raise HTTPException(404, "There is no such model, or no build of it that you can see.")
-        tasks = {task for build in model.builds for task in build.tasks}
-        links = rows.read_links(session, tasks) if has_xcoms else {}
+        tasks = {task for build in model.builds for task in build.tasks if task.dag_id in with_xcoms}
+        links = rows.read_links(session, tasks)
     return _answer("model.html", request, model=model, links=page.safe_links(links))
 
 
@@ -107,18 +107,30 @@ def serve_file(name: str) -> Response:
     return FileResponse(STATIC / name, media_type=_FILES[name], headers=headers)
 
 
-def _read(session: Session, user: Any) -> tuple[list[Model], bool]:
-    """Return the models that a user can see, and whether that includes what XComs tell."""
-    auth_manager = get_auth_manager()
-    dag_ids: Collection[str] = auth_manager.get_authorized_dag_ids(user=user, method="GET")
-    # What Airflow asks for its own lists of XComs and task instances of all DAGs.
-    has_xcoms = all(
-        auth_manager.is_authorized_dag(method="GET", access_entity=entity, details=DagDetails(), user=user)
-        for entity in (DagAccessEntity.XCOM, DagAccessEntity.TASK_INSTANCE)
-    )
-    pushed = rows.read_pushed(session, dag_ids) if has_xcoms else []
+def _read(session: Session, user: Any) -> tuple[list[Model], Collection[str]]:
+    """Return the models that a user can see, and the DAGs of which the user can see XComs."""
+    dag_ids = get_auth_manager().get_authorized_dag_ids(user=user, method="GET")
+    with_xcoms = _with_xcoms(session, user, dag_ids)
+    pushed = rows.read_pushed(session, with_xcoms) if with_xcoms else []
     events = rows.read_events(session, dag_ids, reported(pushed))
-    return collect(pushed, events), has_xcoms
+    return collect(pushed, events), with_xcoms
+
+
+def _with_xcoms(session: Session, user: Any, dag_ids: Collection[str]) -> Collection[str]:
+    """Return the DAGs of which a user can see XComs and task instances."""
+
+    def can_read(dag_id: str | None) -> bool:
+        return all(
+            get_auth_manager().is_authorized_dag(
+                method="GET", access_entity=entity, details=DagDetails(id=dag_id), user=user
+            )
+            for entity in (DagAccessEntity.XCOM, DagAccessEntity.TASK_INSTANCE)
+        )
+
+    # Without a DAG, as Airflow asks for its own lists of all DAGs: most users need no more questions.
+    if can_read(None):
+        return dag_ids
+    return {dag_id for dag_id in rows.read_dag_ids(session, dag_ids) if can_read(dag_id)}
 
 
 def _answer(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:

@@ -25,12 +25,25 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+#: The XComs that tell of a build.
+KEYS = (BATCH_KEY, PROGRESS_KEY, REPORT_KEY, FAILURE_KEY)
 #: How many runs of a task, and events of an asset, are read: the newest ones.
 PER_TASK = 30
 #: How many rows of a kind are read at most.
 MAX_ROWS = 50_000
 #: What a database can compare with in one statement.
 _CHUNK = 500
+
+
+def read_dag_ids(session: Session, dag_ids: Collection[str]) -> set[str]:
+    """
+    Return the DAGs whose tasks have pushed XComs of builds.
+
+    :param session: The database.
+    :param dag_ids: The DAGs to look at.
+    """
+    query = select(XComModel.dag_id).where(XComModel.key.in_(KEYS), XComModel.dag_id.in_(dag_ids)).distinct()
+    return set(session.scalars(query))
 
 
 def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_TASK) -> list[Pushed]:
@@ -52,12 +65,11 @@ def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_
 
 
 def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
-    keys = (BATCH_KEY, PROGRESS_KEY, REPORT_KEY, FAILURE_KEY)
     identity = (XComModel.dag_run_id, XComModel.dag_id, XComModel.task_id, XComModel.map_index)
     runs = (
         # By what was pushed last: a DAG run that was cleared is older than its newest build.
         select(*identity, func.max(XComModel.timestamp).label("pushed"))
-        .where(XComModel.key.in_(keys), XComModel.dag_id.in_(dag_ids))
+        .where(XComModel.key.in_(KEYS), XComModel.dag_id.in_(dag_ids))
         .group_by(*identity)
         .subquery()
     )
@@ -92,7 +104,7 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
         .outerjoin(TaskInstance, _same_task_instance())
         .where(
             ranked.c.place <= per_task,
-            XComModel.key.in_(keys),
+            XComModel.key.in_(KEYS),
             # Of a task that ended well, the report says more.
             or_(XComModel.key != PROGRESS_KEY, TaskInstance.state.is_(None), TaskInstance.state != "success"),
         )

@@ -25,6 +25,8 @@ class Rights(SimpleAuthManager):
         if user.username == "no_dags":
             return False
         dag_id = details.id if details else None
+        if user.username == "xcoms_of_one_dag" and access_entity is DagAccessEntity.XCOM:
+            return dag_id is not None and dag_id.startswith(ONE_DAG)
         if user.username == "one_dag" and dag_id is not None and not dag_id.startswith(ONE_DAG):
             return False
         return super().is_authorized_dag(user=user, access_entity=access_entity, details=details, **asked)

@@ -188,6 +188,23 @@ def test_who_cannot_read_xcoms_sees_what_events_tell(get):
     assert "Build history in AtScale" in get(first_model(text)).text
 
 
+def test_xcoms_can_be_allowed_for_one_dag(get):
+    builds = [told("Orders", "load"), told("Returns", "only_this"), told("Targets", "load")]
+    for each in builds[:2]:
+        each.extra = None
+    builds_data.store(builds)
+    text = get(PAGE, user="xcoms_of_one_dag").text
+    assert "Orders" not in text
+    assert "Returns" in text
+    assert "Targets" in text
+    links = {
+        name: "Build history in AtScale"
+        in get(first_model(get(f"{PAGE}?q={name}").text), user="xcoms_of_one_dag").text
+        for name in ("Returns", "Targets")
+    }
+    assert links == {"Returns": True, "Targets": False}
+
+
 # --- what is sent ---
 
 
