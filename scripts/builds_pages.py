@@ -165,6 +165,7 @@ class BuildsPages:
         search = self._frame.get_by_role("searchbox")
         search.fill("internet")
         search.press("Enter")
+        self._page.frames[-1].wait_for_url(lambda url: "q=internet" in url)
         self._frame.get_by_role("link", name="Internet Sales").first.wait_for()
         check("Budget" not in self._frame.locator("main").inner_text(), "the search finds too much")
 
