@@ -12,7 +12,7 @@ try:
     from airflow.models.xcom import XComModel
 except ImportError as error:
     raise AirflowOptionalProviderFeatureException("The page AtScale builds needs Airflow 3.1+") from error
-from sqlalchemy import Text, and_, cast, func, or_, select
+from sqlalchemy import Text, and_, case, cast, func, or_, select
 
 from airflow_provider_atscale.assets.atscale import SCHEME
 from airflow_provider_atscale.builds.report import BATCH_KEY, FAILURE_KEY, REPORT_KEY
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 #: The XComs that tell of a build.
-KEYS = (BATCH_KEY, PROGRESS_KEY, REPORT_KEY, FAILURE_KEY)
+REPORTS = (REPORT_KEY, FAILURE_KEY)
+KEYS = (BATCH_KEY, PROGRESS_KEY, *REPORTS)
 #: How many runs of a task, and events of an asset, are read: the newest ones.
 PER_TASK = 30
 #: How many rows of a kind are read at most.
@@ -67,8 +68,12 @@ def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_
 def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
     identity = (XComModel.dag_run_id, XComModel.dag_id, XComModel.task_id, XComModel.map_index)
     runs = (
-        # By what was pushed last: a DAG run that was cleared is older than its newest build.
-        select(*identity, func.max(XComModel.timestamp).label("pushed"))
+        select(
+            *identity,
+            # The newest are those that have pushed last: a DAG run that was cleared is older than its newest build.
+            func.max(XComModel.timestamp).label("pushed"),
+            func.count(case((XComModel.key.in_(REPORTS), 1))).label("reports"),
+        )
         .where(XComModel.key.in_(KEYS), XComModel.dag_id.in_(dag_ids))
         .group_by(*identity)
         .subquery()
@@ -77,6 +82,7 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
         runs.c.dag_run_id,
         runs.c.task_id,
         runs.c.map_index,
+        runs.c.reports,
         func.row_number()
         .over(partition_by=(runs.c.dag_id, runs.c.task_id, runs.c.map_index), order_by=runs.c.pushed.desc())
         .label("place"),
@@ -104,9 +110,8 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
         .outerjoin(TaskInstance, _same_task_instance())
         .where(
             ranked.c.place <= per_task,
-            XComModel.key.in_(KEYS),
-            # Of a task that ended well, the report says more.
-            or_(XComModel.key != PROGRESS_KEY, TaskInstance.state.is_(None), TaskInstance.state != "success"),
+            # A report tells all that the others would.
+            or_(XComModel.key.in_(REPORTS), and_(XComModel.key.in_(KEYS), ranked.c.reports == 0)),
         )
         .order_by(XComModel.timestamp.desc())
         .limit(MAX_ROWS)
