@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from airflow_provider_atscale.builds.report import format_duration
 from airflow_provider_atscale.ui.builds import Build, Model, Outcome, running_for
+from airflow_provider_atscale.version import version
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -263,6 +264,8 @@ def _templates() -> Environment:
         short=SHORT,
         long=LONG,
         bars=BARS,
+        # A browser keeps the style and the script; those of another version have another address.
+        version=version(),
     )
     return templates
 
