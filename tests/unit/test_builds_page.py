@@ -407,6 +407,15 @@ def test_a_page_without_builds_says_what_to_do():
     assert "AtScaleAggregateBuildOperator" in text
 
 
+@pytest.mark.parametrize(
+    ("xcoms", "state", "reloads"),
+    [({"batch": BATCH}, "deferred", True), ({"batch_result": report()}, "success", False)],
+)
+def test_pages_reload_while_a_build_runs(xcoms, state, reloads):
+    for text in rendered(collect([pushed(xcoms, state)], [])):
+        assert ('data-reload="60"' in text) is reloads
+
+
 # --- the plugin ---
 
 
