@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -153,8 +154,6 @@ class RunningTask:
         """
         instances: Sequence[AggregateInstance] | None = None
         if isinstance(result, Ended):
-            if self.pushes_progress:
-                self.push_progress(ended_value(result.batch, plan.expectation, time.time()))
             batch_id = result.batch.id
             instances = result.batch.instances
         wait = self.wait_context(hook, plan, batch_id, next_step)
@@ -173,6 +172,10 @@ class RunningTask:
             if isinstance(result, Ended):
                 self._push_failure(wait, result.batch, instances, error)
             raise
+        finally:
+            if isinstance(result, Ended) and self.pushes_progress:
+                batch = replace(result.batch, instances=None if instances is None else tuple(instances))
+                self.push_progress(ended_value(batch, plan.expectation, time.time()))
         self.log.info("%s. %s", summarize(report), wait)
         self.report, self.instances = report, instances or ()
         return report

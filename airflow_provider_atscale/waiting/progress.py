@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_atscale import metrics
-from airflow_provider_atscale.api.models import Batch, Phase, normalize_status
+from airflow_provider_atscale.api.models import Batch, Phase, aggregates_of, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed
 
 if TYPE_CHECKING:
@@ -162,4 +162,5 @@ def built_aggregates(batch: Batch) -> tuple[int, int] | None:
     """Return how many aggregates of a batch are built, and how many there are; None if the server has not told."""
     if batch.instances is None:
         return None
-    return sum(each.phase is Phase.SUCCEEDED for each in batch.instances), len(batch.instances)
+    aggregates = aggregates_of(batch.instances)
+    return aggregates.built, aggregates.total

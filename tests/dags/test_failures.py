@@ -108,6 +108,7 @@ PARTIAL = {"warn": "success", "ignore": "success", "fail": "failed"}
 def test_failed_aggregates(engine, logged, mode, choice, state):
     engine.fail_next("Internet Sales", "done", failed_aggregates=2, message="disk quota exceeded")
     task = build(failed_aggregates=choice, **mode)
+    assert task.xcoms["progress"]["aggregates"] == {"built": 4, "total": 6}
     assert task.state == state
     warned = "Done, but not complete" in logged()
     assert warned is (choice == "warn")
@@ -130,6 +131,7 @@ def test_one_repaired_and_one_finally_failed_aggregate(engine, logged, mode, cho
     engine.settings(retry_rows="new", max_failures=None)
     engine.fail_next("Internet Sales", "done", failed_aggregates=1, repaired_aggregates=1, message="disk quota")
     task = build(failed_aggregates=choice, **mode)
+    assert task.xcoms["progress"]["aggregates"] == {"built": 5, "total": 6}
     assert task.state == state
     assert ("Done, but not complete: 1 of 6 aggregates" in logged()) is (choice == "warn")
     if state == "failed":
