@@ -3,33 +3,36 @@ What can go wrong with an AtScale build, one class for each thing that a reader 
 
 Two families. Errors that no retry can cure also derive from ``AirflowFailException``: the task fails at
 once, its retries are not used, and Airflow does not ask a retry policy about them. All others leave the
-decision to the task's ``retries`` (and, on Airflow 3.3+, to its ``retry_policy``).
+decision to the task's ``retries`` (and, on Airflow 3.3+, to its ``retry_policy``). The column "policy" says what
+:class:`~airflow_provider_atscale.policies.AtScaleRetryPolicy` decides: ``at once``, ``delay`` (after the answer's
+``Retry-After``, else after the task's ``retry_delay``), ``fail``, or ``by status``: a delay for an answer that may
+change (HTTP 408, 409, 425, 429, 5xx), else ``fail``.
 
-======================================  =======  ==========================================================
-class                                   retries  what to do
-======================================  =======  ==========================================================
-:class:`AtScaleConfigurationError`      no       correct the connection's field or the operator's argument
-:class:`AtScaleAuthenticationError`     no       give the connection a valid token or password
-:class:`AtScalePermissionError`         no       give the user the role that the message names
-:class:`AtScaleNotFoundError`           no       correct the catalog's or the model's name; deploy it
-:class:`AtScaleConnectionError`         yes      check host, port, TLS and network
-:class:`AtScaleApiError`                yes      read AtScale's own message; look at its logs
-:class:`AtScaleMalformedAnswerError`    yes      look for a proxy or login page between Airflow and AtScale
-:class:`AtScaleStartError`              yes      AtScale refused to start the batch: read its message
-:class:`AtScaleStartUnknownError`       yes      nothing: a retry looks for the batch before it starts one
-:class:`AtScaleGaveUpError`             no       mend the model; then clear the task, which builds again
-:class:`AtScaleAlreadyRunningError`     yes      wait for the other batch, or choose another ``on_running``
-:class:`AtScaleBatchFailedError`        yes      read the failed aggregates' messages; a retry builds again
-:class:`AtScaleAggregatesFailedError`   yes      the same; or set ``failed_aggregates="warn"``
-:class:`AtScaleAggregateCheckError`     yes      build the model's aggregates, or correct the thresholds
-:class:`AtScaleBatchSupersededError`    yes      if the later build ended well, mark the task as success
-:class:`AtScaleBatchNotFoundError`      yes      look for the batch in AtScale's Build History page
-:class:`AtScaleWaitError`               yes      AtScale could not be read for long; a retry attaches again
-:class:`AtScaleTimeoutError`            yes      raise ``timeout``; the build goes on, a retry attaches to it
-:class:`AtScaleSensorTimeoutError`      no       raise the sensor's ``timeout``; the build goes on
-:class:`AtScaleEventError`              yes      trigger and operator are of different versions: see the text
-:class:`AtScaleTaskStoppedError`        yes      somebody stopped the task; the build, if started, goes on
-======================================  =======  ==========================================================
+======================================  =======  =========  ==========================================================
+class                                   retries  policy     what to do
+======================================  =======  =========  ==========================================================
+:class:`AtScaleConfigurationError`      no       not asked  correct the connection's field or the operator's argument
+:class:`AtScaleAuthenticationError`     no       not asked  give the connection a valid token or password
+:class:`AtScalePermissionError`         no       not asked  give the user the role that the message names
+:class:`AtScaleNotFoundError`           no       not asked  correct the catalog's or the model's name; deploy it
+:class:`AtScaleConnectionError`         yes      delay      check host, port, TLS and network
+:class:`AtScaleApiError`                yes      by status  read AtScale's own message; look at its logs
+:class:`AtScaleMalformedAnswerError`    yes      delay      look for a proxy or login page between Airflow and AtScale
+:class:`AtScaleStartError`              yes      by status  AtScale refused to start the batch: read its message
+:class:`AtScaleStartUnknownError`       yes      delay      nothing: a retry looks for the batch before it starts one
+:class:`AtScaleGaveUpError`             no       not asked  mend the model; then clear the task, which builds again
+:class:`AtScaleAlreadyRunningError`     yes      delay      wait for the other batch, or choose another ``on_running``
+:class:`AtScaleBatchFailedError`        yes      fail       read the failed aggregates' messages; a retry builds again
+:class:`AtScaleAggregatesFailedError`   yes      fail       the same; or set ``failed_aggregates="warn"``
+:class:`AtScaleAggregateCheckError`     yes      delay      build the model's aggregates, or correct the thresholds
+:class:`AtScaleBatchSupersededError`    yes      fail       if the later build ended well, mark the task as success
+:class:`AtScaleBatchNotFoundError`      yes      delay      look for the batch in AtScale's Build History page
+:class:`AtScaleWaitError`               yes      at once    AtScale could not be read for long; a retry attaches again
+:class:`AtScaleTimeoutError`            yes      at once    raise ``timeout``; the build goes on, a retry attaches
+:class:`AtScaleSensorTimeoutError`      no       not asked  raise the sensor's ``timeout``; the build goes on
+:class:`AtScaleEventError`              yes      delay      trigger and operator differ in their version: see the text
+:class:`AtScaleTaskStoppedError`        yes      delay      somebody stopped the task; the build, if started, goes on
+======================================  =======  =========  ==========================================================
 """
 
 from __future__ import annotations
@@ -55,11 +58,15 @@ class AtScaleApiError(AtScaleError):
 
     :param message: What happened, where, and what to do.
     :param http_status_code: Status of the answer; None if there was no answer.
+    :param retry_after: Seconds of the answer's ``Retry-After`` header; None if it had none.
     """
 
-    def __init__(self, message: str, http_status_code: int | None = None) -> None:
+    def __init__(
+        self, message: str, http_status_code: int | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.http_status_code = http_status_code
+        self.retry_after = retry_after
 
 
 class AtScaleAuthenticationError(AtScaleApiError, AirflowFailException):

@@ -1,56 +1,23 @@
 """
 Let the kind of failure decide whether and when a build is tried again (Airflow 3.3 and newer).
 
-A retry of the operator goes on with the batch that the try before it has started, so after trouble with the
-network or a timeout it may come soon: it builds nothing twice. A batch that AtScale itself has ended as failed
-would be rebuilt, which may take hours and fail in the same way; here a person looks first. Everything that
-no rule names is retried as ``retries`` and ``retry_delay`` say.
+A retry of the operator goes on with the batch that the try before it has started, so after a timeout or a wait that
+could not read AtScale it comes at once: it builds nothing twice. If AtScale says when to come back (Retry-After),
+the retry comes then. A batch that AtScale itself has ended as failed would be rebuilt, which may take hours and fail
+in the same way; here a person looks first. All other errors are retried as ``retries`` and ``retry_delay`` say.
 
-Wrong settings, refused credentials, a missing role and a model that is not deployed need no rule: these errors
-fail the task at once, and Airflow does not ask the policy about them.
+Wrong settings, refused credentials, a missing role and a model that is not deployed fail the task at once; Airflow
+does not ask the policy about them.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import DAG
 
-from airflow_provider_atscale.exceptions import (
-    AtScaleAlreadyRunningError,
-    AtScaleBatchFailedError,
-    AtScaleConnectionError,
-    AtScaleStartUnknownError,
-    AtScaleTimeoutError,
-    AtScaleWaitError,
-)
 from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
-
-POLICY = ExceptionRetryPolicy(
-    rules=[
-        RetryRule(
-            exception=[AtScaleStartUnknownError, AtScaleWaitError, AtScaleTimeoutError],
-            retry_delay=timedelta(seconds=30),
-            reason="The build goes on in AtScale; the retry attaches to it",
-        ),
-        RetryRule(
-            exception=AtScaleConnectionError,
-            retry_delay=timedelta(minutes=5),
-            reason="AtScale cannot be reached",
-        ),
-        RetryRule(
-            exception=AtScaleAlreadyRunningError,
-            retry_delay=timedelta(minutes=20),
-            reason="Somebody else builds the model",
-        ),
-        RetryRule(
-            # Covers aggregates that are missing from a batch too: that error is a subclass.
-            exception=AtScaleBatchFailedError,
-            action=RetryAction.FAIL,
-            reason="AtScale could not build; somebody should read its message first",
-        ),
-    ]
-)
+from airflow_provider_atscale.policies import AtScaleRetryPolicy
 
 with DAG(
     "example_atscale_retry_policy",
@@ -64,10 +31,9 @@ with DAG(
         atscale_conn_id="atscale_default",
         catalog="Sales Insights",
         model="Internet Sales",
-        on_running="fail",
         failed_aggregates="fail",
         deferrable=True,
         retries=5,
         retry_delay=timedelta(minutes=10),
-        retry_policy=POLICY,
+        retry_policy=AtScaleRetryPolicy(max_retry_after=timedelta(minutes=30)),
     )

@@ -102,4 +102,4 @@ def error_of(response: Response, what: str, *, needs: str, advice: str) -> AtSca
         hint = "AtScale, or a proxy in front of it, has a problem: look at its logs"
     else:
         hint = "Check what AtScale's message names in the connection and in the task's arguments"
-    return AtScaleApiError(f"Could not {what}: {said}. {hint}.", status)
+    return AtScaleApiError(f"Could not {what}: {said}. {hint}.", status, response.retry_after)

@@ -119,6 +119,18 @@ class Response:
         # HTTP dates are in GMT, even if they do not say so.
         return usable_time(moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc))
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds of the ``Retry-After`` header, which may be a number or a date; None if there is none."""
+        value = self.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value)
+        try:
+            # A date without a zone cannot be compared, which is a TypeError.
+            return max((parsedate_to_datetime(value) - self.date).total_seconds(), 0.0)  # type: ignore[operator]
+        except (TypeError, ValueError, OverflowError):
+            return None
+
     def json(self) -> Any:
         """Return the parsed body, or raise a typed error that shows what came instead."""
         try:

@@ -96,6 +96,7 @@ def read_start(response: Response, ref: ModelRef, *, needs: str, advice: str, hi
                 f"AtScale refused to build {ref}: {said}. No running batch of it was found that would explain "
                 "it; look at AtScale's engine log.",
                 status,
+                response.retry_after,
             )
         )
     if status == 404:
@@ -107,7 +108,8 @@ def read_start(response: Response, ref: ModelRef, *, needs: str, advice: str, hi
     error = error_of(response, f"start a build of {ref}", needs=needs, advice=advice)
     if isinstance(error, (AtScaleAuthenticationError, AtScalePermissionError)):
         raise error
-    raise AtScaleStartError(f"{error} {hint}".rstrip() if status == 400 else str(error), status)
+    message = f"{error} {hint}".rstrip() if status == 400 else str(error)
+    raise AtScaleStartError(message, status, error.retry_after)
 
 
 def _read_success(response: Response, ref: ModelRef) -> StartOutcome:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tenacity
 
 from airflow_provider_atscale.exceptions import AtScaleConnectionError
-
-if TYPE_CHECKING:
-    from airflow_provider_atscale.api.flow import Response
 
 #: The statuses after which a read is retried.
 TRANSIENT = (429, 502, 503, 504)
@@ -62,19 +58,7 @@ def _pause(state: tenacity.RetryCallState) -> float:
     """Return the seconds until the next try: those that the server asks for, else a growing number."""
     outcome = state.outcome
     if outcome is not None and not outcome.failed:
-        asked = _retry_after(outcome.result())
+        asked: float | None = outcome.result().retry_after
         if asked is not None:
             return min(asked, LONGEST_PAUSE)
     return _BACKOFF(state)
-
-
-def _retry_after(response: Response) -> float | None:
-    """Return the seconds of a ``Retry-After`` header, which may be a number or a date."""
-    value = response.headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        # A date without a zone cannot be compared, which is a TypeError.
-        return max((parsedate_to_datetime(value) - response.date).total_seconds(), 0.0)  # type: ignore[operator]
-    except (TypeError, ValueError, OverflowError):
-        return None

@@ -94,7 +94,7 @@ FAULTS = {
     "JSON of something else": ({"action": 200, "body": {"data": []}}, 0, LostReply),
     "an id that is null": ({"action": 200, "body": {"batch": {"id": None, "status": "done"}}}, 0, LostReply),
     "500": ({"action": 500}, 0, Refused),
-    "409": ({"action": 409}, 0, Refused),
+    "409": ({"action": 409, "headers": {"Retry-After": "1"}}, 0, Refused),
     "success: false": ({"action": 200, "body": {"success": False}}, 0, AtScaleStartError),
     "400": ({"action": 400}, 0, AtScaleStartError),
     "429": ({"action": 429, "headers": {"Retry-After": "1"}}, 0, AtScaleStartError),
@@ -121,6 +121,7 @@ def test_whatever_happens_to_it_it_is_sent_once(engine, make_caller, ref, fault,
         with pytest.raises(expected) as caught:
             start()
         assert type(caught.value) is expected
+        assert caught.value.retry_after == (1.0 if "Retry-After" in fault.get("headers", {}) else None)
     else:
         assert isinstance(start(), expected)
     assert fences == [0]

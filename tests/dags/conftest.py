@@ -37,6 +37,7 @@ WHATEVER_THE_EDITION = (
     "test_deadlines",
     "test_events",
     "test_mapping",
+    "test_policies",
     "test_sensor",
     "test_skip_if_built_within",
     "test_watcher",

@@ -49,3 +49,14 @@ def labels(dag_id: str, task_id: str) -> list[str | None]:
             TaskInstance.dag_id == dag_id, TaskInstance.task_id == task_id, TaskInstance.run_id == last.run_id
         )
         return [label for _, label in rows.order_by(TaskInstance.map_index)]
+
+
+def retry_decisions(dag_id: str, task_id: str) -> list[tuple[float | None, str | None]]:
+    """Return the delay and the reason that a retry policy gave each retry of a task (Airflow 3.3+)."""
+    from airflow.models.taskinstancehistory import TaskInstanceHistory as History
+
+    with create_session() as session:
+        rows = session.query(History.retry_delay_override, History.retry_reason).filter(
+            History.dag_id == dag_id, History.task_id == task_id
+        )
+        return [(delay, reason) for delay, reason in rows.order_by(History.try_number)]

@@ -70,8 +70,10 @@ def test_every_module_imports_without_a_warning_of_ours(site):
     assert "airflow_provider_atscale.operators.atscale" in found["modules"]
     assert found["warnings"] == []
     # What an Airflow version lacks is said so, by the error that Airflow has for it.
-    of_airflow_3 = [f"airflow_provider_atscale.{name}" for name in ("triggers.builds", "ui.app", "ui.rows")]
-    assert found["refused"] == (of_airflow_3 if AIRFLOW < (3, 0) else [])
+    needed = {"policies": (3, 3), "triggers.builds": (3, 0), "ui.app": (3, 0), "ui.rows": (3, 0)}
+    assert found["refused"] == [
+        f"airflow_provider_atscale.{name}" for name, oldest in needed.items() if oldest > AIRFLOW
+    ]
 
 
 def test_the_connection_form_shows_every_field(site):

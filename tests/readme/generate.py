@@ -175,10 +175,10 @@ def options() -> str:
 def errors() -> str:
     """Return the table that the exceptions' module has of them."""
     doc = ast.get_docstring(ast.parse((PACKAGE / "exceptions.py").read_text())) or ""
-    rows = re.findall(r"^:class:`(\w+)`\s+(yes|no)\s+(.+)$", doc, re.MULTILINE)
+    rows = re.findall(r"^:class:`(\w+)`\s+(yes|no)\s+(\w+(?: \w+)*)\s{2,}(.+)$", doc, re.MULTILINE)
     return table(
-        ["class", "retried", "what to do"],
-        [[f"`{name}`", retried, markdown(advice)] for name, retried, advice in rows],
+        ["class", "retried", "`AtScaleRetryPolicy`", "what to do"],
+        [[f"`{name}`", retried, policy, markdown(advice)] for name, retried, policy, advice in rows],
     )
 
 
@@ -189,7 +189,7 @@ def needs(tree: ast.Module) -> str:
     """Return the oldest Airflow on which a DAG file can be imported, as its imports tell."""
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names = {alias.name for node in imports for alias in node.names}
-    if "ExceptionRetryPolicy" in names:
+    if "AtScaleRetryPolicy" in names:
         return "3.3"
     return "3.0" if any(node.module == "airflow.sdk" for node in imports) else "2.11"
 

@@ -81,7 +81,7 @@ BUILDS: dict[str, list[bool]] = {
     "A curl script or BashOperator": [False],
     "Full once a week, incremental each day": [datetime.now(timezone.utc).isoweekday() == 7],
     "Skip if built recently": [False],
-    "Retries": [False],
+    "The ready retry policy": [False],
 }
 
 
@@ -120,7 +120,7 @@ def not_retried_where_atscale_could_not_build(engine: AtScaleEngine, dag: DAG, d
 #: What else a section says of its tasks.
 SAYS: dict[str, Callable[[AtScaleEngine, DAG, runs.Run], None]] = {
     "Skip if built recently": skipped_while_recent,
-    "Retries": not_retried_where_atscale_could_not_build,
+    "The ready retry policy": not_retried_where_atscale_could_not_build,
 }
 
 

@@ -296,7 +296,10 @@ SHOWN = {
         "dags/test_builds_page.py::test_builds_of_real_tasks",
         "unit/test_builds_page.py::test_which_airflow_has_the_page",
     ),
-    "retry policies": ("dags/test_examples.py::test_the_retry_policy_decides",),
+    "retry policies": (
+        "dags/test_policies.py::test_what_the_policy_decides",
+        "unit/test_policies.py::test_an_older_airflow_says_what_it_lacks_and_what_to_do_instead",
+    ),
     "*Test* button": ("contract/test_hook.py::test_connection_works",),
     "fields of the connection form": ("install/test_install.py::test_the_connection_form_shows_every_field",),
 }

@@ -58,8 +58,8 @@ def test_an_error_survives_the_way_between_processes(name):
 
 
 def test_what_an_error_knows_survives_too():
-    api = pickle.loads(pickle.dumps(AtScaleApiError("no", 403)))
-    assert (api.http_status_code, str(api)) == (403, "no")
+    api = pickle.loads(pickle.dumps(AtScaleApiError("no", 429, 7.0)))
+    assert (api.http_status_code, api.retry_after, str(api)) == (429, 7.0, "no")
     connection = pickle.loads(pickle.dumps(AtScaleConnectionError("no", sent=False)))
     assert (connection.sent, str(connection)) == (False, "no")
 
