@@ -44,7 +44,7 @@ def parse_bool(value: Any, name: str) -> bool:
     if text in _FALSE:
         return False
     raise AtScaleConfigurationError(
-        f"{name} is {_shown(value)}; it must be true or false (or yes, no, 1, 0). {_CHECK_TEMPLATE}"
+        f"{name} is {shown(value)}; it must be true or false (or yes, no, 1, 0). {_CHECK_TEMPLATE}"
     )
 
 
@@ -59,7 +59,7 @@ def parse_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     text = value.strip().lower() if isinstance(value, str) else None
     if text in choices:
         return str(text)
-    raise AtScaleConfigurationError(f"{name} is {_shown(value)}; it must be one of {', '.join(choices)}.")
+    raise AtScaleConfigurationError(f"{name} is {shown(value)}; it must be one of {', '.join(choices)}.")
 
 
 def parse_name(value: Any, name: str) -> str:
@@ -72,7 +72,7 @@ def parse_name(value: Any, name: str) -> str:
     if _is_name(value) and value.strip() != "None":
         return str(value.strip())
     raise AtScaleConfigurationError(
-        f"{name} is {_shown(value)}; give the id, the name or the caption as a text. {_CHECK_TEMPLATE}"
+        f"{name} is {shown(value)}; give the id, the name or the caption as a text. {_CHECK_TEMPLATE}"
     )
 
 
@@ -94,7 +94,7 @@ def parse_seconds(value: Any, name: str) -> float:
     if is_number(seconds) and 0 < seconds <= MAX_SECONDS:
         return float(seconds)
     raise AtScaleConfigurationError(
-        f"{name} is {_shown(value)}; it must be a timedelta or a number of seconds, greater than 0 and at most "
+        f"{name} is {shown(value)}; it must be a timedelta or a number of seconds, greater than 0 and at most "
         "ten years."
     )
 
@@ -114,17 +114,17 @@ def parse_overrides(value: Any, *, is_full_build: bool) -> dict[str, int | float
         given = {}
     if not isinstance(given, Mapping):
         raise AtScaleConfigurationError(
-            f'{name} is {_shown(value)}; it must be a mapping, as in {{"factinternetsales": 30}}. '
+            f'{name} is {shown(value)}; it must be a mapping, as in {{"factinternetsales": 30}}. '
             "A template that renders one must end in '| tojson'."
         )
     overrides: dict[str, int | float] = {}
     for dataset, period in given.items():
         if not _is_name(dataset):
-            raise AtScaleConfigurationError(f"{name} has {_shown(dataset)} for a dataset; it must be its name.")
-        overrides[dataset] = _number(period, f"{name}[{_shown(dataset)}]")
+            raise AtScaleConfigurationError(f"{name} has {shown(dataset)} for a dataset; it must be its name.")
+        overrides[dataset] = _number(period, f"{name}[{shown(dataset)}]")
     if overrides and is_full_build:
         raise AtScaleConfigurationError(
-            f"{name} is {_shown(overrides)}, but is_full_build is true: grace periods exist for incremental "
+            f"{name} is {shown(overrides)}, but is_full_build is true: grace periods exist for incremental "
             "builds only. Leave one of the two out."
         )
     return overrides
@@ -135,7 +135,7 @@ def _number(value: Any, name: str) -> int | float:
     number = _from_json(value, or_else=None) if isinstance(value, str) else value
     if is_number(number) and number >= 0:
         return number
-    raise AtScaleConfigurationError(f"{name} is {_shown(value)}; it must be a number that is not negative.")
+    raise AtScaleConfigurationError(f"{name} is {shown(value)}; it must be a number that is not negative.")
 
 
 def check_literals(**arguments: tuple[Any, Callable[[Any, str], Any]]) -> None:
@@ -195,7 +195,7 @@ def _optional_int(value: Any, name: str, *, least: int, words: str) -> int | Non
     if type(number) is int and number >= least:
         return number
     raise AtScaleConfigurationError(
-        f"{name} is {_shown(value)}; it must be a whole number {words}, or None. {_CHECK_TEMPLATE}"
+        f"{name} is {shown(value)}; it must be a whole number {words}, or None. {_CHECK_TEMPLATE}"
     )
 
 
@@ -210,8 +210,13 @@ def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and is_unicode(value)
 
 
-def _shown(value: Any) -> str:
-    """Return a value as an error shows it. Python refuses to write numbers of thousands of digits."""
+def shown(value: Any) -> str:
+    """
+    Return a value as an error shows it.
+
+    :param value: The value.
+    """
+    # Python refuses to write numbers of thousands of digits.
     try:
         text = repr(value)
     except (ValueError, RecursionError):

@@ -19,7 +19,7 @@ else:
     time_limit = async_timeout.timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Connection, Context
@@ -28,14 +28,32 @@ if TYPE_CHECKING:
 _MASKERS = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
 
 
-def _masker() -> Callable[[str], None]:
-    for name in _MASKERS:
+#: Where it keeps ``determine_kwargs``, which the oldest allowed common-compat does not know: newer, older versions.
+_CALLERS = ("airflow.sdk.bases.decorator", "airflow.utils.operator_helpers")
+
+
+def _find(function: str, modules: tuple[str, ...]) -> Callable[..., Any]:
+    for name in modules:
         try:
-            found: Callable[[str], None] = import_module(name).mask_secret
+            found: Callable[..., Any] = getattr(import_module(name), function)
         except (ImportError, AttributeError):
             continue
         return found
-    raise ImportError(f"Airflow has no mask_secret in any of {', '.join(_MASKERS)}")
+    raise ImportError(f"Airflow has no {function} in any of {', '.join(modules)}")
+
+
+def determine_kwargs(
+    function: Callable[..., Any], args: Collection[Any], context: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """
+    Return the named arguments with which Airflow calls a function of a DAG file.
+
+    :param function: The function.
+    :param args: Its positional arguments.
+    :param context: The task's context, and the named arguments that the DAG file gives.
+    """
+    named: Mapping[str, Any] = _find("determine_kwargs", _CALLERS)(function, args, context)
+    return named
 
 
 def mask_secret(secret: str) -> None:
@@ -44,7 +62,7 @@ def mask_secret(secret: str) -> None:
 
     :param secret: The value.
     """
-    _masker()(secret)
+    _find("mask_secret", _MASKERS)(secret)
 
 
 async def amask_secret(secret: str) -> None:

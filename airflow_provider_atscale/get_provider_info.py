@@ -113,7 +113,8 @@ def get_provider_info() -> dict[str, Any]:
                 "external-doc-url": "https://documentation.atscale.com/",
                 # Below the folder docs, as Airflow's registry reads them.
                 "how-to-guide": [
-                    f"/docs/howto/{page}.md" for page in ("operator", "sensor", "hook", "trigger")
+                    f"/docs/howto/{page}.md"
+                    for page in ("operator", "decorator", "sensor", "hook", "trigger")
                 ],
                 "logo": "/integration-logos/airflow-provider-atscale.svg",
                 "tags": ["service"],
@@ -132,6 +133,9 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": name,
                 "python-modules": [f"{PACKAGE}.triggers.atscale", f"{PACKAGE}.triggers.builds"],
             }
+        ],
+        "task-decorators": [
+            {"name": "atscale_build", "class-name": f"{PACKAGE}.decorators.atscale.atscale_build_task"}
         ],
         "asset-uris": ASSET_URIS,
         # Their name in Airflow 2.

@@ -22,11 +22,29 @@ from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.tasks.map_names import BUILD_NAME, NamedPartial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_atscale.tasks.build import BuildTask
+    from airflow_provider_atscale.tasks.plan import TaskPlan
+
+#: What parses each argument that can be checked by itself.
+PARSERS: dict[str, Callable[[Any, str], Any]] = {
+    "catalog": parse_name,
+    "model": parse_name,
+    "is_full_build": parse_bool,
+    "on_running": choice(*ON_RUNNING),
+    "failed_aggregates": choice(*FAILED_AGGREGATES),
+    "skip_if_built_within": optional_seconds,
+    "only_if_newer": parse_bool,
+    "give_up_after": optional_count,
+    "wait_for_completion": parse_bool,
+    "poll_interval": parse_seconds,
+    "timeout": optional_seconds,
+    "warn_after": optional_seconds,
+    "atscale_conn_id": parse_name,
+}
 
 
 class AtScaleAggregateBuildOperator(BaseOperator):
@@ -159,21 +177,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.timeout = timeout
         self.warn_after = warn_after
         self.atscale_conn_id = atscale_conn_id
-        check_literals(
-            catalog=(catalog, parse_name),
-            model=(model, parse_name),
-            is_full_build=(is_full_build, parse_bool),
-            on_running=(on_running, choice(*ON_RUNNING)),
-            failed_aggregates=(failed_aggregates, choice(*FAILED_AGGREGATES)),
-            skip_if_built_within=(skip_if_built_within, optional_seconds),
-            only_if_newer=(only_if_newer, parse_bool),
-            give_up_after=(give_up_after, optional_count),
-            wait_for_completion=(wait_for_completion, parse_bool),
-            poll_interval=(poll_interval, parse_seconds),
-            timeout=(timeout, optional_seconds),
-            warn_after=(warn_after, optional_seconds),
-            atscale_conn_id=(atscale_conn_id, parse_name),
-        )
+        check_literals(**{name: (getattr(self, name), parse) for name, parse in PARSERS.items()})
 
     def execute(self, context: Context) -> str:
         """
@@ -230,6 +234,20 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         """
         del task_instance
         return self._task.lineage() if self._task else None
+
+    def choose_arguments(self, context: Context) -> None:
+        """
+        Set arguments that depend on the run; called first in each try, but not at a resume.
+
+        :param context: The task's context.
+        """
+
+    def restore_arguments(self, plan: TaskPlan) -> None:
+        """
+        Set what :meth:`choose_arguments` has set before a wait in the triggerer.
+
+        :param plan: The plan that was made of the arguments.
+        """
 
     def _run_in(self, context: Context) -> BuildTask:
         # Not at the top: what only a running task needs would make every DAG file slower to parse.

@@ -85,6 +85,7 @@ class BuildTask(RunningTask):
 
     def execute(self) -> str:
         """Start the batch, or go on with an earlier try's, and wait as asked."""
+        self.operator.choose_arguments(self.context)
         optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")
         if parse_bool(self.operator.only_if_newer, "only_if_newer"):
             check_only_if_newer()
@@ -108,6 +109,7 @@ class BuildTask(RunningTask):
         self.is_resumed = True
         resumed = read_event(event)
         request = _request_of(resumed.plan)
+        self.operator.restore_arguments(resumed.plan)
         with closing(AtScaleHook(resumed.plan.conn_id)) as hook:
             hook.until = resumed.plan.until
             self._after_other_batch(hook, resumed.plan, str(resumed.batch_id), resumed.result)
@@ -122,6 +124,7 @@ class BuildTask(RunningTask):
         self.is_resumed = True
         resumed = read_event(event)
         request = _request_of(resumed.plan)
+        self.operator.restore_arguments(resumed.plan)
         self._batch_id = resumed.batch_id
         with closing(AtScaleHook(resumed.plan.conn_id)) as hook:
             store = self._state_store(hook, resumed.plan, request)

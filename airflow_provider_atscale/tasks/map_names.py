@@ -12,6 +12,8 @@ WIDTH = 250
 _MODEL = 'task.catalog ~ " / " ~ task.model'
 
 BUILD_NAME = f"{{{{ ({_MODEL})[:{WIDTH}] }}}}"
+#: The function of a decorated task may be what sets them.
+DECORATED_NAME = f"{{{{ ({_MODEL})[:{WIDTH}] if task.catalog and task.model }}}}"
 #: A sensor may have nothing but its batch id.
 BATCH_NAME = f"{{{{ ({_MODEL} if task.catalog else task.batch_id or '')[:{WIDTH}] }}}}"
 

@@ -35,6 +35,7 @@ WHATEVER_THE_EDITION = (
     "test_builds_page",
     "test_arguments",
     "test_deadlines",
+    "test_decorator",
     "test_events",
     "test_mapping",
     "test_policies",

@@ -60,3 +60,12 @@ def retry_decisions(dag_id: str, task_id: str) -> list[tuple[float | None, str |
             History.dag_id == dag_id, History.task_id == task_id
         )
         return [(delay, reason) for delay, reason in rows.order_by(History.try_number)]
+
+
+def rendered_fields(dag_id: str, task_id: str) -> dict[str, Any]:
+    """Return what the tab Rendered Templates shows of a task's last try."""
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields as Fields
+
+    with create_session() as session:
+        [row] = session.query(Fields.rendered_fields).filter(Fields.dag_id == dag_id, Fields.task_id == task_id)
+        return dict(row[0])

@@ -37,6 +37,7 @@ BATCHES = {
     "example_atscale_build_after_etl": 1,
     "example_atscale_check": 1,
     "example_atscale_custom_operator": 1,
+    "example_atscale_decorator": 1,
     "example_atscale_every_model": 2,
     "example_atscale_fire_and_wait": 1,
     "example_atscale_on_running": None,
@@ -193,6 +194,20 @@ def test_weekly_full_daily_incremental(engine, asked):
     [batch] = engine.batches
     assert batch.is_full_build is full
     assert batch.grace_period_overrides == ({} if full else {"factinternetsales": 30})
+
+
+CHOSEN = {
+    "nothing was loaded": ({"rows": 0}, "skipped", []),
+    "a few days": ({"days": 2}, "success", [(False, {"factinternetsales": 2})]),
+    "everything": ({"reloaded": True}, "success", [(True, {})]),
+}
+
+
+@pytest.mark.parametrize(("conf", "state", "builds"), CHOSEN.values(), ids=CHOSEN)
+def test_decorator(engine, conf, state, builds):
+    done = run("example_atscale_decorator", **conf)
+    assert done.states["build_aggregates"] == state
+    assert [(batch.is_full_build, batch.grace_period_overrides) for batch in engine.batches] == builds
 
 
 def test_every_model(engine):

@@ -43,7 +43,7 @@ def test_provider_info_is_valid():
     assert errors(schema("provider_info.schema.json"), INFO) == []
 
 
-@pytest.mark.parametrize("section", ["connection-types", "config", "integrations"])
+@pytest.mark.parametrize("section", ["connection-types", "config", "integrations", "task-decorators"])
 def test_a_section_is_valid_as_part_of_a_providers_metadata(section):
     whole = schema("provider.yaml.schema.json")
     rules = whole["properties"].get(section)
