@@ -50,7 +50,7 @@ What is not guaranteed
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -211,14 +211,15 @@ class StoredBuild:
     outcome: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the build as JSON values."""
+        """Return the build as JSON values; what people look for comes first, and ``status`` is for them alone."""
         return {
-            "version": VERSION,
-            "key": dict(self.key),
-            "intent": self.intent.to_json(),
+            "status": self.outcome or ("started" if self.batch_id else "starting"),
             "batch_id": self.batch_id,
             "origin": self.origin,
             "outcome": self.outcome,
+            "key": dict(self.key),
+            "intent": self.intent.to_json(),
+            "version": VERSION,
         }
 
 
@@ -335,11 +336,15 @@ class BuildStateStore:
 
     :param store: Airflow's task state store; None on Airflow before 3.3, then nothing is stored.
     :param key: The key of this try.
+    :param describe: Returns what people are shown besides, given the batch's id; nobody reads it back.
     """
 
-    def __init__(self, store: Store | None, key: BuildKey) -> None:
+    def __init__(
+        self, store: Store | None, key: BuildKey, describe: Callable[[str | None], dict[str, Any]] | None = None
+    ) -> None:
         self._store = store
         self._key = key
+        self._describe = describe or (lambda batch_id: {})
         self._build: StoredBuild | None = None
         #: Batches of this task that have failed, as far as this process knows.
         self.failed_ids: set[str] = set()
@@ -400,7 +405,7 @@ class BuildStateStore:
 
     def _write(self, build: StoredBuild) -> None:
         if self._store is not None:
-            self._store.set(KEY, build.to_json())
+            self._store.set(KEY, {**self._describe(build.batch_id), **build.to_json()})
             self._build = build
 
 

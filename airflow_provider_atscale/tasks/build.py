@@ -197,7 +197,16 @@ class BuildTask(RunningTask):
             request.overrides,
         )
         # Airflow before 3.3 has no such store.
-        return BuildStateStore(self.context.get("task_state_store"), key)  # type: ignore[arg-type, unused-ignore]
+        store: Any = self.context.get("task_state_store")
+        return BuildStateStore(
+            store,
+            key,
+            lambda batch_id: {
+                "model": plan.ref.model,
+                "catalog": plan.ref.catalog,
+                "history_url": hook.history_url(plan.ref, batch_id),
+            },
+        )
 
     def _skip_if_not_needed(self, hook: AtScaleHook, plan: TaskPlan, request: BuildRequest) -> None:
         within = optional_seconds(self.operator.skip_if_built_within, "skip_if_built_within")

@@ -41,6 +41,7 @@ WHATEVER_THE_EDITION = (
     "test_policies",
     "test_sensor",
     "test_skip_if_built_within",
+    "test_state_store",
     "test_watcher",
 )
 #: For tests in such a module in which the edition has a part all the same, and the other way round.

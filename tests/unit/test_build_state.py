@@ -431,3 +431,66 @@ def test_without_a_store_nothing_is_remembered_and_nothing_fails():
     mine.store_outcome(DONE, "b1")
     assert mine.load() == StartNew()
     assert memory(Store()).is_persistent
+
+
+# --- what people read -------------------------------------------------------------------------------------
+
+
+def about(batch_id):
+    return {"model": "Internet Sales", "catalog": "Sales Insights", "history_url": f"{HOST}/{batch_id}"}
+
+
+STEPS = {
+    "before the start": ([], "starting", None),
+    "after the start": ([("store_batch", "b1", "started", INTENT)], "started", "b1"),
+    "joined": ([("store_batch", "b1", "joined", INTENT)], "started", "b1"),
+    "done": ([("store_batch", "b1", "started", INTENT), ("store_outcome", DONE, "b1")], "done", "b1"),
+    "failed": ([("store_batch", "b1", "started", INTENT), ("store_outcome", FAILED, "b1")], "failed", "b1"),
+    "lost": ([("store_batch", "b1", "started", INTENT), ("store_outcome", LOST, "b1")], "lost", "b1"),
+    "refused": ([("store_outcome", REFUSED)], "refused", None),
+}
+
+
+@pytest.mark.parametrize(("steps", "status", "batch_id"), STEPS.values(), ids=STEPS)
+def test_the_value_begins_with_what_people_look_for(steps, status, batch_id):
+    store = Store()
+    mine = BuildStateStore(store, ME, about)
+    mine.store_intent(INTENT)
+    for name, *arguments in steps:
+        getattr(mine, name)(*arguments)
+    written = store.get(KEY)
+    assert list(written)[:5] == ["model", "catalog", "history_url", "status", "batch_id"]
+    expected = {**about(batch_id), "status": status, "batch_id": batch_id}
+    assert {name: written[name] for name in expected} == expected
+    assert len(json.dumps(written)) < 1000
+
+
+def test_a_judgement_of_another_process_tells_people_the_same():
+    store = Store(**{KEY: entry("b1").to_json()})
+    BuildStateStore(store, ME, about).store_outcome(DONE, "b1")
+    assert {**about("b1"), "status": "done"}.items() <= store.get(KEY).items()
+
+
+def test_nobody_reads_it_back():
+    """Whatever people have been shown, what a retry does depends on the rest."""
+    shown = {
+        **entry("b1").to_json(),
+        "status": "done",
+        "model": 7,
+        "catalog": None,
+        "history_url": [],
+        "more": {},
+    }
+    assert decide(shown, ME) == Reattach(entry("b1"))
+
+
+def test_what_an_older_version_has_stored_is_read():
+    old = {
+        "version": 1,
+        "key": ME.to_json(),
+        "intent": INTENT.to_json(),
+        "batch_id": "b1",
+        "origin": "started",
+        "outcome": None,
+    }
+    assert decide(json.loads(json.dumps(old)), ME) == Reattach(entry("b1"))
