@@ -295,6 +295,7 @@ class SearchHistory:
     build: StoredBuild
 
 
+Describe = Callable[[str | None], dict[str, Any]]
 Decision = StartNew | Reattach | AlreadyDone | SearchHistory
 
 _CLEARED = ("max_tries", "clear_number")
@@ -339,12 +340,10 @@ class BuildStateStore:
     :param describe: Returns what people are shown besides, given the batch's id; nobody reads it back.
     """
 
-    def __init__(
-        self, store: Store | None, key: BuildKey, describe: Callable[[str | None], dict[str, Any]] | None = None
-    ) -> None:
+    def __init__(self, store: Store | None, key: BuildKey, describe: Describe = lambda _: {}) -> None:
         self._store = store
         self._key = key
-        self._describe = describe or (lambda batch_id: {})
+        self._describe = describe
         self._build: StoredBuild | None = None
         #: Batches of this task that have failed, as far as this process knows.
         self.failed_ids: set[str] = set()

@@ -32,7 +32,11 @@ INHERITED = inherited()
 
 #: The DAGs of ``dags/``.
 DAG_IDS = (
-    *(f"{kind}_{mode}" for kind in ("one", "two", "three", "mapped") for mode in ("sync", "deferrable")),
+    *(
+        f"{kind}_{mode}"
+        for kind in ("one", "two", "three", "mapped", "decorated")
+        for mode in ("sync", "deferrable")
+    ),
     *(f"sensor_{mode}" for mode in ("poke", "reschedule", "deferrable")),
 )
 

@@ -18,6 +18,8 @@ from .sensors import SCHEDULER_KILLED, TRIGGERERS_KILLED, sensors
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .plays import Play
+
 
 def killed_workers() -> Iterable[Case]:
     """Kill a worker at each point of its work: supervisor alone, task alone, both."""
@@ -89,6 +91,27 @@ def killed_workers() -> Iterable[Case]:
             seconds=45,
         )
     )
+
+
+def killed_workers_of_the_decorator() -> Iterable[Case]:
+    """Kill a worker of a decorated task: the retry asks the function again, and then does as the operator's."""
+    points: list[tuple[str, Play, str]] = [
+        ("before the reply", plays.killed_before_reply("both"), "adopted"),
+        ("while waiting", plays.killed_while_waiting("both"), "attached"),
+    ]
+    for point, play, came in points:
+        yield from in_modes(
+            Case(
+                f"worker of a decorated task killed {point}, both processes",
+                SYNC,
+                plays.decorated(play),
+                "the decorated task is the operator, and the function of the retry chooses the same build",
+                tries=(2,),
+                came=(came,),
+                says=("The function 'choose' chose model=",),
+                seconds=40,
+            )
+        )
 
 
 def troubles() -> Iterable[Case]:
@@ -374,5 +397,13 @@ def in_the_installer_edition(cases: Iterable[Case]) -> Iterable[Case]:
             yield replace(case, edition="installer")
 
 
-_CASES = [*killed_workers(), *troubles(), *credentials(), *people(), *airflow_itself(), *sensors()]
+_CASES = [
+    *killed_workers(),
+    *killed_workers_of_the_decorator(),
+    *troubles(),
+    *credentials(),
+    *people(),
+    *airflow_itself(),
+    *sensors(),
+]
 CASES = [*_CASES, *in_the_installer_edition(_CASES)]

@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 OUTAGE = 20.0
 
 
+def decorated(play: Play) -> Play:
+    """Play with a task that ``@task.atscale_build`` has made."""
+
+    def play_decorated(scene: Scene) -> Iterator[None] | None:
+        scene.kind = "decorated"
+        return play(scene)
+
+    return play_decorated
+
+
 # --- a worker is killed -----------------------------------------------------------------------------------
 
 

@@ -101,6 +101,8 @@ class Scene:
         self.connection = connection
         self.models: list[Model] = [self.add_model(0)]
         self.runs: list[tuple[str, str]] = []
+        #: The first word of the DAG's id, for runs of one task.
+        self.kind = "one"
         self.trigger_rows: list[str] = []
         #: What an injury does while the component that it concerns is away.
         self.meanwhile: Callable[[], None] | None = None
@@ -128,20 +130,20 @@ class Scene:
         """Deploy a model that no other case uses."""
         return self.control.add_model(CATALOG, f"{self.name}_{number}")
 
-    def start_run(self, dag: str = "one", **conf: Any) -> None:
+    def start_run(self, dag: str | None = None, **conf: Any) -> None:
         """
         Start a run that builds the case's model; or several mapped tasks, if ``models`` are given.
 
         A sensor's run waits for a batch that was started just before.
 
-        :param dag: which of the DAGs that build one model: ``one``, ``two`` or ``three``.
+        :param dag: which of the DAGs that build one model: ``one``, ``two`` or ``three``; None for the scene's kind.
         :param conf: the run's conf, beside what all runs of the case have.
         """
         if self.is_sensor:
             dag_id = self.mode.replace(" ", "_")
             conf = {"batch_id": self.control.start_batch(None, self.model.id).id, **conf}
         else:
-            dag_id = f"{'mapped' if 'models' in conf else dag}_{self.mode}"
+            dag_id = f"{'mapped' if 'models' in conf else dag or self.kind}_{self.mode}"
         run_id = f"{self.name}_{len(self.runs)}"
         self.runs.append((dag_id, run_id))
         basis = {"catalog": CATALOG, "model": self.model.name, "conn_id": self.conn_id}

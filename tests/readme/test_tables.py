@@ -296,7 +296,9 @@ SHOWN = {
         "dags/test_builds_page.py::test_builds_of_real_tasks",
         "unit/test_builds_page.py::test_which_airflow_has_the_page",
     ),
-    "retry policies": (
+    "`@task.atscale_build`": ("dags/test_decorator.py::test_what_the_function_returns_is_built",),
+    "the web UI shows": ("dags/test_state_store.py::test_a_build_reads_well",),
+    "[retry policies]": (
         "dags/test_policies.py::test_what_the_policy_decides",
         "unit/test_policies.py::test_an_older_airflow_says_what_it_lacks_and_what_to_do_instead",
     ),

@@ -40,6 +40,14 @@ for mode, deferrable in (("sync", False), ("deferrable", True)):
             model=models()
         )
 
+    with DAG(f"decorated_{mode}", schedule=None, **MANY):
+
+        @task.atscale_build(task_id="build", deferrable=deferrable, **ARGUMENTS)
+        def choose(model):
+            return {"model": model, "is_full_build": False}
+
+        choose("{{ dag_run.conf['model'] }}")
+
 # The task has the operator's name, so the suite looks for one name only.
 for name, how in (
     ("poke", {"mode": "poke", "poke_interval": 2}),
