@@ -113,8 +113,7 @@ def get_provider_info() -> dict[str, Any]:
                 "external-doc-url": "https://documentation.atscale.com/",
                 # Below the folder docs, as Airflow's registry reads them.
                 "how-to-guide": [
-                    f"/docs/howto/{page}.md"
-                    for page in ("operator", "decorator", "sensor", "hook", "trigger")
+                    f"/docs/howto/{page}.md" for page in ("operator", "decorator", "sensor", "hook", "trigger")
                 ],
                 "logo": "/integration-logos/airflow-provider-atscale.svg",
                 "tags": ["service"],

@@ -73,6 +73,7 @@ class Airflow:
             run_id = self.run(dag_id)
             self.show_grid(dag_id, run_id)
             self.follow_link(dag_id, run_id)
+            self.show_state_store(dag_id, run_id)
         except Exception:
             self.page.screenshot(path=self.home / "wrong.png")
             raise
@@ -81,6 +82,9 @@ class Airflow:
 
     def log_in(self) -> None:
         """Log in if Airflow asks for it."""
+
+    def show_state_store(self, dag_id: str, run_id: str) -> None:
+        """Look at what a retry would know, if this Airflow has a page for it."""
 
     def fill_form(self, engine: str) -> None:
         """Open the form, check each field, and fill it."""
@@ -189,7 +193,15 @@ class Airflow3(Airflow):
 
     ready = "/api/v2/version"
     api = "/api/v2"
-    kept = ("connection-form", "connection-fields", "connection-test", "grid", "task-link", "build-history")
+    kept = (
+        "connection-form",
+        "connection-fields",
+        "connection-test",
+        "grid",
+        "task-link",
+        "build-history",
+        "task-state-store",
+    )
 
     def fill_form(self, engine: str) -> None:
         """Open the form, check each field, and fill it."""
@@ -250,6 +262,17 @@ class Airflow3(Airflow):
         """Open the details of the build, and return the link to AtScale."""
         self.go(f"/dags/{dag_id}/runs/{quote(run_id)}/tasks/{TASK}/details")
         return self.page.get_by_role("link", name=LINK)
+
+    def show_state_store(self, dag_id: str, run_id: str) -> None:
+        """Look at what a retry would know."""
+        self.go(f"/dags/{dag_id}/runs/{quote(run_id)}/tasks/{TASK}/task-state-store")
+        self.page.get_by_text("history_url").first.wait_for()
+        self.page.wait_for_timeout(2000)
+        # The editor that shows JSON has spaces of its own.
+        shown = self.page.locator("body").inner_text().replace("\u00a0", " ")
+        for expected in ("Internet Sales", "history_url", "done"):
+            check(expected in shown, f"the task state store does not show {expected!r}")
+        self.picture("task-state-store")
 
 
 class Airflow2(Airflow):
