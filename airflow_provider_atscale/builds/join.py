@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_atscale.builds.request import BuildRequest
 
-#: Batches that are older than this at the first look are recognized by their time alone.
+#: Batches that are known to be older than this at the first look are recognized by their time alone.
 _REMEMBERED = timedelta(hours=1)
 #: Seconds of the random pause before a start, and of each step of the order in which tasks start.
 _PAUSE = 0.2
@@ -68,7 +68,8 @@ class FirstLook:
                 sorted(
                     each.id
                     for each in history.batches
-                    if each.created is not None and each.created >= now - _REMEMBERED
+                    # A time that is not told yet may be told later.
+                    if each.created is None or each.created >= now - _REMEMBERED
                 )
             ),
         )

@@ -103,7 +103,17 @@ def test_which_of_several(batches, expected):
 
 def test_a_first_look_remembers_what_its_time_alone_may_not_tell():
     history = History((batch("now", 0), batch("old", -7200), batch("no time", None), batch("ahead", 90)), T)
-    assert FirstLook.at(history) == FirstLook(T, ("ahead", "now"))
+    assert FirstLook.at(history) == FirstLook(T, ("ahead", "no time", "now"))
+
+
+def test_a_batch_whose_time_is_told_only_after_the_first_look_is_waited_for(server, store, log):
+    server.batches = [Batch("b1", "new", False)]
+    server.reads = [History(tuple(server.batches), T)]
+    mine = builder(server, store, log, JOIN)
+    assert mine.obtain_batch() == RunningOther(server.batches[0])
+    server.clock.now += 60
+    server.batches = [batch("b1", seconds=10)]
+    assert mine.obtain_batch() == RunningOther(server.batches[0])
 
 
 def test_an_answer_without_a_time_is_no_first_look():
