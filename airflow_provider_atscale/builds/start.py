@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 #: How often the history is read for a running batch that explains a refused start.
 _READS_AFTER_REFUSAL = 2
+#: From the third pause on, the pauses before a batch is waited for once more do not get longer.
+_LONGEST_REPEAT = 3
 
 
 class BuildStarter:
@@ -105,6 +107,8 @@ class BuildStarter:
         self._is_stopped = is_stopped
         self._window = lost_reply_window
         self._has_waited = has_waited
+        self._other: str | None = None
+        self._repeats = 0
         self._clock = clock
         self._sleep = sleep
         self._chance = chance
@@ -148,8 +152,17 @@ class BuildStarter:
         elif decision.reason:
             self._log.info("Not using the batch of an earlier try: %s", decision.reason)
         step = step or self._start()
-        self._has_waited = self._has_waited or isinstance(step, RunningOther)
+        if isinstance(step, RunningOther):
+            self._has_waited = True
+            self._pause_if_listed_again(step.batch.id)
         return step
+
+    def _pause_if_listed_again(self, batch_id: str) -> None:
+        """Pause if the caller has waited for this batch: an old answer, as of a cache, may list it as running."""
+        self._repeats = self._repeats + 1 if batch_id == self._other else 0
+        self._other = batch_id
+        if self._repeats:
+            self._sleep(SEARCH_DELAYS[min(self._repeats, _LONGEST_REPEAT) - 1])
 
     # --- an earlier try's batch ---
 

@@ -337,6 +337,18 @@ def test_wait_for_a_running_batch_to_end(server, store, log, status):
     assert mine.obtain_batch() == OwnBatch("b2", "started", server.batches[0])
 
 
+@pytest.mark.parametrize("policy", ["wait", "join"])
+def test_a_history_that_lists_an_ended_batch_as_running_is_not_read_without_pauses(server, store, log, policy):
+    """A cache between Airflow and AtScale may give an old history, although a poll has seen the end."""
+    server.make(status="inprogress", seconds=-60)
+    mine = builder(server, store, log, replace(REQUEST, on_running=policy))
+    for _ in range(5):
+        assert isinstance(mine.obtain_batch(), RunningOther)
+    assert server.clock.slept == [1.0, 2.0, 4.0, 4.0]
+    server.end("b1")
+    assert mine.obtain_batch().origin == "started"
+
+
 def test_skip(server, store, log):
     server.make(seconds=-60)
     with pytest.raises(Skip, match=r"Skipped: batch b1 .* already runs, and on_running is 'skip'"):
