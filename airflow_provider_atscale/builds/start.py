@@ -308,6 +308,8 @@ class BuildStarter:
         )
 
     def _after_refusal(self, refused: Refused) -> Step:
+        if refused.error.http_status_code == HTTPStatus.CONFLICT:
+            self.may_have_started = False
         for number in range(_READS_AFTER_REFUSAL):
             if number:
                 self._sleep(SEARCH_DELAYS[number])

@@ -174,6 +174,17 @@ def test_a_no_that_cannot_be_stored_is_raised_all_the_same(server, store, log):
 REFUSAL = Refused(AtScaleStartError("AtScale refused to build: HTTP 500.", 500))
 
 
+@pytest.mark.parametrize(("status", "may_have_started"), [(409, False), (500, True)])
+def test_what_a_task_that_is_stopped_after_a_refusal_says_of_its_start(
+    server, store, log, status, may_have_started
+):
+    """AtScale may answer 500 although it has made a batch; after a 409 the task has surely started nothing."""
+    server.starts = [lambda server, _: server.make() and Refused(AtScaleStartError("refused", status))]
+    mine = builder(server, store, log)
+    assert isinstance(mine.obtain_batch(), RunningOther)
+    assert mine.may_have_started is may_have_started
+
+
 def test_refused_and_a_batch_runs_that_came_in_between(server, store, log):
     server.starts = [lambda server, _: server.make() and REFUSAL]
     step = builder(server, store, log).obtain_batch()
