@@ -186,6 +186,9 @@ class OnRunning:
             return f"{wanted} asked for, and it is not known to be a full build"
         if batch.created is None:
             return "AtScale does not tell when it was created"
+        if batch.id in look.known:
+            # Its creation time may be by another server's clock, and later.
+            return f"it was listed when this task began ({iso(look.server_time)}), so it may lack data"
         return (
             f"it began before this task did ({iso(look.server_time)}), or less than "
             f"{DATE_DELAY.total_seconds():.0f} seconds later, so it may lack data"
