@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
+def what_a_retry_does(state: BuildStateStore) -> str:
+    """
+    Return what a retry does about a build that may have been started.
+
+    :param state: What is stored for the next try.
+    """
+    if state.is_persistent:
+        return "a retry of the task searches again before it starts one"
+    return "before Airflow 3.3 a retry does not search for it, so look into the build history before you retry"
+
+
 class LostBatchSearch:
     """
     Find the one batch that a start led to whose reply was lost.
@@ -94,13 +105,13 @@ class LostBatchSearch:
                 if failure is not None:
                     raise AtScaleStartUnknownError(
                         f"AtScale may or may not have started {self._request.a_kind} build of {self._ref}, and the "
-                        f"build history could not be read: {failure} Nothing more was started; a retry of the task "
-                        "searches again before it starts one."
+                        f"build history could not be read: {failure} Nothing more was started; "
+                        f"{what_a_retry_does(self._state)}."
                     ) from failure
                 return NotFound("no new batch appeared in the build history")
             self._check_stopped(
                 f"The task was stopped while it searched for a build of {self._ref} that may have been started; "
-                "if it was, it goes on in AtScale. A retry of the task searches again."
+                f"if it was, it goes on in AtScale; {what_a_retry_does(self._state)}."
             )
             delay = SEARCH_DELAYS[min(attempts, len(SEARCH_DELAYS) - 1)]
             self._sleep(min(delay, max(until - self._clock(), 0.1)))

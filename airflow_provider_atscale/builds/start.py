@@ -22,7 +22,7 @@ from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.builds.failures import describe_failed_series, find_failed_series
 from airflow_provider_atscale.builds.join import pause_before_start
 from airflow_provider_atscale.builds.running import OnRunning
-from airflow_provider_atscale.builds.search import SEARCH_DELAYS, LostBatchSearch
+from airflow_provider_atscale.builds.search import SEARCH_DELAYS, LostBatchSearch, what_a_retry_does
 from airflow_provider_atscale.builds.state import (
     FAILED,
     LOST,
@@ -303,8 +303,8 @@ class BuildStarter:
                 return step
         raise AtScaleStartUnknownError(
             f"AtScale may or may not have started {self._request.a_kind} build of {self._ref}: the reply to the "
-            f"start was lost ({lost.reason}), and {found.reason}. Nothing more was started; a retry of the task "
-            "searches again before it starts one."
+            f"start was lost ({lost.reason}), and {found.reason}. Nothing more was started; "
+            f"{what_a_retry_does(self._state)}."
         )
 
     def _after_refusal(self, refused: Refused) -> Step:

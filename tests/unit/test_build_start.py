@@ -271,6 +271,21 @@ def test_lost_and_not_to_be_found_is_an_error_that_a_retry_may_cure(server, stor
     assert sum(server.clock.slept) <= 120.0 + 0.2
 
 
+@pytest.mark.parametrize(
+    ("has_store", "said"),
+    [
+        (True, "a retry of the task searches again before it starts one."),
+        (False, "before Airflow 3.3 a retry does not search for it, so look into the build history before you"),
+    ],
+    ids=["Airflow 3.3", "before"],
+)
+@pytest.mark.parametrize("reads", [[], [None] + [DOWN] * 50], ids=["none appears", "503"])
+def test_lost_and_not_to_be_found_says_what_a_retry_does(server, store, log, has_store, said, reads):
+    server.starts, server.reads = [lost_before_start], list(reads)
+    with pytest.raises(AtScaleStartUnknownError, match=re.escape(said)):
+        builder(server, store if has_store else None, log).obtain_batch()
+
+
 def test_lost_and_several_appear(server, store, log):
     def lost(server, full):
         server.make(full)
