@@ -187,7 +187,9 @@ def _judge(
             f'Built, but not complete: {missing} failed_aggregates="fail" makes this an error. See {wait.page}; '
             f"{wait.rebuild}. {wait}."
         )
-    if None not in (wait.is_full_build, batch.is_full_build) and wait.is_full_build != batch.is_full_build:
+    kinds = {wait.is_full_build, batch.is_full_build}
+    # A full batch of another task serves an incremental request: nothing is wrong.
+    if kinds == {True, False} and wait.origin != "joined":
         log.warning(
             "AtScale reports the batch as %s, but the task asked for %s. %s",
             batch.kind,

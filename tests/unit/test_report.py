@@ -182,6 +182,12 @@ def test_a_batch_of_another_kind_than_asked_for_is_logged(log):
     assert log.has("warning", "AtScale reports the batch as full, but the task asked for incremental")
 
 
+def test_a_joined_full_batch_is_no_surprise_to_an_incremental_request(log):
+    report = end(Ended(replace(ended().batch, is_full_build=True)), origin="joined")
+    assert (report["kind"], report["requested_kind"]) == ("full", "incremental")
+    assert log.lines == []
+
+
 @pytest.mark.parametrize(
     ("policy", "rows", "is_truncated", "outcome"),
     [
