@@ -25,8 +25,8 @@ writes through the worker, so its write fails, and without a stored intent it ne
 
 *A clear means "build again".* Clearing a task raises its ``max_tries``, and any clear raises the run's
 ``clear_number``; both are part of the key, so the earlier batch is then a running batch like any other, and
-``on_running`` decides. Clearing another task of the same run counts too: it can cost one extra build, never a stale
-success.
+``on_running`` decides. Clearing another task of the run counts too: it can cost one extra build, never a stale
+success. A clear of a *running* task by API with ``reset_dag_runs: false`` raises neither: it is like a retry.
 
 *When the task began* is stored at its first look, for ``on_running="join"``: a retry joins what began after the
 first try did, and nothing that has failed for this task. A clear moves that moment forward, because its key differs.
