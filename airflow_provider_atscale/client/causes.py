@@ -27,6 +27,7 @@ _PLAIN_TEXT = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "
 #: How errors about the CA bundle begin in requests, and what OpenSSL calls those about its content.
 _NO_BUNDLE = "Could not find a suitable TLS CA certificate bundle"
 _BAD_BUNDLE = ("NO_CERTIFICATE_OR_CRL_FOUND", "NO_START_LINE", "BAD_END_LINE")
+_NO_STATUS_LINE = "Expected HTTP/"
 #: A record of TLS instead of a line of HTTP, in the two ways in which the libraries write it.
 _TLS_RECORD = ("\x15\x03", "\\x15\\x03", "\x16\x03", "\\x16\\x03")
 
@@ -178,7 +179,8 @@ def _of_socket(error: BaseException, who: str) -> Cause | None:
 
 def _of_protocol(error: BaseException, who: str) -> Cause | None:
     name = type(error).__name__
-    if name == "BadStatusLine":
+    # Older versions of aiohttp have no class of their own for a first line that is not HTTP's.
+    if name == "BadStatusLine" or (name == "BadHttpMessage" and _NO_STATUS_LINE in str(error)):
         if any(record in str(error) for record in _TLS_RECORD):
             return Cause(
                 f"The server at {who} speaks https, but the connection says http",
