@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from functools import lru_cache
 from importlib import import_module
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,6 +62,38 @@ def count(name: str, number: int = 1, tags: Mapping[str, str] | None = None) -> 
     :param tags: Its tags.
     """
     _emit(lambda stats: stats.incr(name, number, tags=dict(tags or {})))
+
+
+class Counters:
+    """
+    Add up counters that rise with every poll, and emit them at most once a second.
+
+    :param clock: Returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._sums: dict[str, int] = {}
+        self._emitted = 0.0
+
+    def add(self, name: str, number: int) -> None:
+        """
+        Add to a counter.
+
+        :param name: Its name.
+        :param number: How much is added.
+        """
+        self._sums[name] = self._sums.get(name, 0) + number
+        now = self._clock()
+        if now - self._emitted >= 1.0:
+            self._emitted = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Emit what was added since the last time."""
+        sums, self._sums = self._sums, {}
+        for name, number in sums.items():
+            count(name, number)
 
 
 def time(name: str, seconds: float, tags: Mapping[str, str] | None = None) -> None:

@@ -89,6 +89,16 @@ def parse_time(value: str) -> datetime | None:
     # pendulum also reads "now", "12:00" and durations.
     if not _TIMESTAMP.match(value):
         return None
+    try:
+        # A poll reads the times of a whole history: this is much faster, and knows what AtScale writes.
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return _parse_other_time(value)
+    return usable_time(parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc))
+
+
+def _parse_other_time(value: str) -> datetime | None:
+    """Return the time of a text in another form, or of any with a zone "Z" before Python 3.11."""
     # Not at the top: a DAG file that only checks its arguments needs no times.
     import pendulum
 

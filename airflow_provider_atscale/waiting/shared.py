@@ -36,6 +36,7 @@ _TIMER_PRECISION = 0.05
 _pollers: WeakKeyDictionary[SharedConnection, dict[tuple[str, str], ModelPoller]] = WeakKeyDictionary()
 #: How many subscriptions each event loop has; those of a loop that was abandoned do not count for another one.
 _waiters: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+_counters = metrics.Counters()
 
 
 def _add_waiters(number: int) -> None:
@@ -146,10 +147,10 @@ class ModelPoller:
                 history = await or_read_failed(
                     self._connection.run(lambda client: client.edition.history(self._ref))
                 )
-            metrics.count("atscale.triggerer.reads", bool(ids) + (None in asked))
+            _counters.add("atscale.triggerer.reads", bool(ids) + (None in asked))
             shared = sum(batch_id in asked for batch_id, _ in self._waiting.values()) - 1
             if shared > 0:
-                metrics.count("atscale.triggerer.shared_reads", shared)
+                _counters.add("atscale.triggerer.shared_reads", shared)
             for number, (future, (batch_id, _)) in enumerate(list(self._waiting.items()), 1):
                 if number % _WAKE_AT_ONCE == 0:
                     # Each subscriber works on the answer; let other tasks of the event loop run, too.
@@ -202,6 +203,7 @@ class Subscription:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _add_waiters(-1)
+        _counters.flush()
         try:
             if self._poller is not None:
                 await self._leave(self._poller)

@@ -145,6 +145,18 @@ def test_a_triggerer_reports_waiters_reads_tokens_and_late_builds(engine, ref, s
     assert (stats.counts["atscale.token.renewed"], stats.counts["atscale.build.late"]) == (1, 3)
 
 
+def test_counters_of_polls_are_emitted_at_most_once_a_second(stats):
+    times = [100.0, 100.1, 100.9, 101.0, 101.5]
+    clock = iter(times)
+    counters = metrics.Counters(lambda: next(clock))
+    seen = []
+    for _ in times:
+        counters.add("reads", 1)
+        seen.append(stats.counts["reads"])
+    counters.flush()
+    assert (seen, stats.counts["reads"]) == ([1, 1, 1, 4, 4], 5)
+
+
 @whatever_the_edition
 def test_waiters_of_an_abandoned_loop_are_not_counted(ref, stats):
     def subscription():
