@@ -208,7 +208,8 @@ def collect(pushed: Iterable[Pushed], events: Iterable[Event]) -> list[Model]:
         if extra is not None:
             build = _build(extra, _outcome(extra), event.timestamp, event.task)
             found.add(_model_of(extra, event.uri), build)
-    for each in without_report:
+    # Those that know ids first: a sensor may wait for the same batch, and knows none.
+    for each in sorted(without_report, key=lambda pushed: BATCH_KEY not in pushed.values):
         waited_for = _build_without_report(each)
         if waited_for is not None:
             found.add_nameless(each, waited_for)
@@ -227,6 +228,7 @@ class _Found:
         self._by_batch: dict[str, Model] = {}
         self._by_ids: dict[tuple[str, str], list[Model]] = {}
         self._by_task: dict[tuple[str, str, str, str], Model] = {}
+        self._of_task: dict[tuple[str, str, int], dict[str, Model]] = {}
 
     def add(self, model: Model, build: Build) -> None:
         """Add a build to its model; a batch that several tasks or events tell of is one build."""
@@ -238,6 +240,7 @@ class _Found:
         self._by_batch[build.batch_id] = model
         for task in build.tasks:
             self._by_task[(task.dag_id, task.task_id, *ids)] = model
+            self._of_task.setdefault(_place(task), {})[model.key] = model
         known = self._builds.get((model.key, build.batch_id))
         if known is None:
             self._builds[(model.key, build.batch_id)] = build
@@ -249,14 +252,28 @@ class _Found:
             known.outcome, known.values, known.began = build.outcome, build.values, build.began
 
     def add_nameless(self, pushed: Pushed, build: Build) -> None:
-        """Add a build of which only the model's ids are known; other builds know its server and names."""
+        """Add a build of which the model's ids or less are known; other builds know its server and names."""
         batch = _mapping(pushed.values.get(BATCH_KEY))
         ids = (text_of(batch, "catalog") or "", text_of(batch, "model") or "")
-        known = self._by_batch.get(build.batch_id)
-        known = known or self._by_task.get((pushed.task.dag_id, pushed.task.task_id, *ids))
-        same_ids = self._by_ids.get(ids) if all(ids) else None
-        known = known or (same_ids[0] if same_ids else None)
-        self.add(known or Model(catalog_id=ids[0], model_id=ids[1]), build)
+        task = pushed.task
+        known = self._by_batch.get(build.batch_id) or self._by_task.get((task.dag_id, task.task_id, *ids))
+        if known is None and any(ids):
+            same_ids = self._by_ids.get(ids) if all(ids) else None
+            known = same_ids[0] if same_ids else Model(catalog_id=ids[0], model_id=ids[1])
+        elif known is None:
+            # A sensor does not push ids. A task that has waited for several models may wait for any of them.
+            of_task = list(self._of_task.get(_place(task), {}).values())
+            known = of_task[0] if len(of_task) == 1 else Model(name=_unknown(task))
+        self.add(known, build)
+
+
+def _place(task: TaskRun) -> tuple[str, str, int]:
+    return task.dag_id, task.task_id, task.map_index
+
+
+def _unknown(task: TaskRun) -> str:
+    index = f"[{task.map_index}]" if task.map_index >= 0 else ""
+    return f"Unknown model of {task.dag_id}.{task.task_id}{index}"
 
 
 def _extra(event: Event) -> Mapping[str, Any] | None:

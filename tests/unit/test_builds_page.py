@@ -176,6 +176,55 @@ def test_the_first_build_of_a_model_has_ids_only():
     assert model.label == "m1"
 
 
+WAITS = {"progress": {"batch_id": "b2", "status": "inprogress"}}
+
+
+def of_model(name, batch_id="b1"):
+    return {"batch_result": report(batch_id, model=name, model_id=name)}
+
+
+SENSORS = {
+    "the first wait of two sensors": (
+        [],
+        {"Unknown model of dag.first": ["b2"], "Unknown model of dag.second": ["b3"]},
+    ),
+    "each has waited for its model before": (
+        [
+            pushed(of_model("Orders"), task="first", run="0"),
+            pushed(of_model("Returns", "b0"), task="second", run="0"),
+        ],
+        {"Orders": ["b1", "b2"], "Returns": ["b0", "b3"]},
+    ),
+    "one has waited for several models": (
+        [
+            pushed(of_model("Orders"), task="first", run="0"),
+            pushed(of_model("Returns", "b0"), task="first", run="1"),
+        ],
+        {
+            "Orders": ["b1"],
+            "Returns": ["b0"],
+            "Unknown model of dag.first": ["b2"],
+            "Unknown model of dag.second": ["b3"],
+        },
+    ),
+    "a task waits for one of the batches, too": (
+        [pushed({"batch": {**BATCH, "batch_id": "b2"}}, "running", task="build")],
+        {"m1": ["b2"], "Unknown model of dag.second": ["b3"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "models"), SENSORS.values(), ids=SENSORS)
+def test_running_builds_that_sensors_wait_for(before, models):
+    """A sensor pushes the batch's id, and neither ids nor names of the model."""
+    waits = [
+        pushed(WAITS, "deferred", task="first"),
+        pushed({"progress": {**WAITS["progress"], "batch_id": "b3"}}, "deferred", task="second"),
+    ]
+    found = collect([*waits, *before], [])
+    assert {model.label: sorted(build.batch_id for build in model.builds) for model in found} == models
+
+
 def test_only_the_newest_builds_are_kept():
     began = datetime(2026, 1, 1, tzinfo=timezone.utc)
     reports = [report(f"b{day}", started=(began + timedelta(days=day)).isoformat()) for day in range(99)]
