@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from airflow_provider_atscale.api.values import is_unicode
 from airflow_provider_atscale.builds.report import format_duration
 from airflow_provider_atscale.ui.builds import Build, Model, Outcome, running_for
 from airflow_provider_atscale.version import version
@@ -222,7 +223,7 @@ def run_path(task: TaskRun) -> str:
 
 def safe_links(links: Mapping[TaskRun, str]) -> dict[TaskRun, str]:
     """
-    Return the links that lead to web pages; one that would run a script is left out.
+    Return the links that lead to web pages; one that would run a script, or that cannot be sent, is left out.
 
     :param links: The links.
     """
@@ -232,7 +233,7 @@ def safe_links(links: Mapping[TaskRun, str]) -> dict[TaskRun, str]:
             parts = urlsplit(link)
         except ValueError:
             return False
-        return parts.scheme in ("http", "https") and bool(parts.netloc)
+        return parts.scheme in ("http", "https") and bool(parts.netloc) and is_unicode(link)
 
     return {task: link for task, link in links.items() if is_safe(link)}
 

@@ -386,6 +386,7 @@ LINKS = {
     "//evil.example.com": False,
     "https://": False,
     "http://[": False,
+    "https://atscale.example.com/\ud800": False,
 }
 
 
