@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,7 @@ class Shown:
     :param state: The state that was asked for.
     :param number: The number of the page.
     :param pages: How many pages there are.
+    :param shared: Names of catalog and model that several models have, for example on two servers.
     """
 
     models: Sequence[Model]
@@ -59,6 +61,7 @@ class Shown:
     state: str
     number: int
     pages: int
+    shared: Collection[tuple[str, str]] = ()
 
     def query(self, **changes: Any) -> str:
         """Return the address of this list with changes, relative to the page."""
@@ -83,7 +86,9 @@ def select(models: Sequence[Model], *, search: str = "", state: str = "", number
     pages = max(-(-len(found) // PER_PAGE), 1)
     number = min(max(number, 1), pages)
     shown = found[(number - 1) * PER_PAGE : number * PER_PAGE]
-    return Shown(shown, counts, len(found), search.strip(), state, number, pages)
+    names = Counter((each.catalog, each.label) for each in models)
+    shared = {name for name, count in names.items() if count > 1}
+    return Shown(shown, counts, len(found), search.strip(), state, number, pages, shared)
 
 
 def _searched(model: Model) -> str:

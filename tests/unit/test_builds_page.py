@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -455,6 +456,15 @@ def test_a_page_without_builds_says_what_to_do():
     )
     assert "No builds yet" in text
     assert "AtScaleAggregateBuildOperator" in text
+
+
+def test_models_of_one_name_are_told_apart_by_their_servers():
+    other = report("b2", server="https://test.example.com")
+    rows = [pushed({"batch_result": report()}), pushed({"batch_result": other}, task="test")]
+    rows.append(pushed({"batch_result": report("b3", model="Returns", model_id="m3")}, task="returns"))
+    [listed, *_] = rendered(collect(rows, []))
+    below = re.findall(r'</a><span class="dim">(.*?)</span></th>', listed)
+    assert below == ["Sales · https://atscale.example.com", "Sales · https://test.example.com", "Sales"]
 
 
 @pytest.mark.parametrize(
