@@ -53,6 +53,8 @@ def create_app() -> FastAPI:
     )
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
+    # The server logs the error all the same.
+    app.add_exception_handler(Exception, _refuse)
     app.get(PAGE)(show_models)
     app.get(f"{PAGE}/model")(show_model)
     app.get("/static/{name}")(serve_file)
@@ -141,7 +143,9 @@ def _answer(template: str, request: Request, status: int = 200, **values: Any) -
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """Answer an error as a page, because people see it in a frame."""
-    status, detail = 422, "The address of this page is not valid."
-    if isinstance(error, HTTPException):
+    status, detail = 500, "This page could not be made. The log of the API server says why."
+    if isinstance(error, RequestValidationError):
+        status, detail = 422, "The address of this page is not valid."
+    elif isinstance(error, HTTPException):
         status, detail = error.status_code, str(error.detail)
     return _answer("error.html", request, status, code=status, detail=detail)

@@ -40,7 +40,8 @@ def get() -> Iterator[Callable[..., Any]]:
         patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", manager)
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "of-this-test-only-" + "x" * 64)
         purge_cached_app()
-        client = TestClient(create_app(apps="core"))
+        # As a browser sees it: an error is an answer.
+        client = TestClient(create_app(apps="core"), raise_server_exceptions=False)
 
         def get(path: str, user: str | None = "viewer", role: str | None = "VIEWER", **headers: str) -> Any:
             client.cookies.clear()
@@ -116,6 +117,7 @@ def test_without_login_there_is_nothing(get, path, headers):
     builds_data.store([told()])
     answer = get(path, user=None, **headers)
     assert answer.status_code == (403 if headers else 401)
+    assert "Log in to Airflow" in answer.text
     assert "Orders" not in answer.text
 
 
@@ -237,6 +239,21 @@ def test_addresses(get, path, status):
     answer = get(path)
     assert answer.status_code == status
     assert "text/html" in answer.headers["content-type"]
+
+
+@pytest.mark.parametrize("path", [PAGE, f"{PAGE}/model?key=x"])
+def test_an_error_is_a_page_that_says_where_to_look(get, monkeypatch, path):
+    from sqlalchemy.exc import OperationalError
+
+    def read(*_: Any) -> None:
+        raise OperationalError("SELECT xcom.value", {}, Exception("no connection to db.example.com"))
+
+    monkeypatch.setattr("airflow_provider_atscale.ui.rows.read_pushed", read)
+    answer = get(path)
+    assert answer.status_code == 500
+    assert "The log of the API server says why" in answer.text
+    assert not re.search(r"SELECT|db\.example\.com|Traceback", answer.text)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 def test_a_page_without_builds(get):
