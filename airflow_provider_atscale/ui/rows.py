@@ -32,6 +32,8 @@ KEYS = (BATCH_KEY, PROGRESS_KEY, *REPORTS)
 PER_TASK = 30
 #: How many rows of a kind are read at most.
 MAX_ROWS = 50_000
+#: Characters of an XCom of a build, more than one ever has: other tasks may push much more under the same keys.
+MAX_VALUE = 200_000
 #: What a database can compare with in one statement.
 _CHUNK = 500
 
@@ -87,6 +89,8 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
         .over(partition_by=(runs.c.dag_id, runs.c.task_id, runs.c.map_index), order_by=runs.c.pushed.desc())
         .label("place"),
     ).subquery()
+    # As text: a value that is not JSON must not fail the query.
+    value = cast(XComModel.value, Text)
     return (
         select(
             XComModel.dag_id,
@@ -94,8 +98,7 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
             XComModel.task_id,
             XComModel.map_index,
             XComModel.key,
-            # As text: a value that is not JSON must not fail the query.
-            cast(XComModel.value, Text).label("value"),
+            case((func.length(value) <= MAX_VALUE, value)).label("value"),
             XComModel.timestamp,
             TaskInstance.state,
         )

@@ -299,6 +299,24 @@ def test_a_value_that_is_no_json_is_left_out(get):
 # --- a large site ---
 
 
+def test_large_xcoms_of_other_tasks_are_not_loaded(get):
+    """The keys are common words: others may push a megabyte under them."""
+    from airflow.utils.session import create_session
+
+    from airflow_provider_atscale.ui import rows
+
+    other = told("Other", "other")
+    other.xcoms, other.extra = {"batch": {"batch_id": "b", "rows": ["x" * 1000] * 1000}}, None
+    longest = told(error="é" * 4000, failures=[{"message": "é" * 500, "aggregate": "é" * 200}] * 5)
+    builds_data.store([longest, other])
+    with create_session() as session:
+        values = {each.task.dag_id: each.values for each in rows.read_pushed(session, {"load", "other"})}
+    assert values["other"] == {"batch": None}
+    assert values["load"]["batch_result"]["error"] == "é" * 4000
+    assert "Unknown model" not in get(PAGE).text
+
+
+
 def test_a_task_with_many_runs_is_read_in_part(get):
     from airflow.utils.session import create_session
 
