@@ -181,7 +181,8 @@ def _report(pushed: Pushed) -> tuple[Mapping[str, Any], bool] | None:
         keys.reverse()
     for key in keys:
         report = pushed.values.get(key)
-        if isinstance(report, Mapping) and text_of(report, "batch_id"):
+        # Another package may push a batch of its own under the same key.
+        if isinstance(report, Mapping) and text_of(report, "batch_id") and text_of(report, "server"):
             return report, key == FAILURE_KEY
     return None
 
@@ -317,6 +318,9 @@ def _began(values: Mapping[str, Any]) -> datetime | None:
 def _build_without_report(pushed: Pushed) -> Build | None:
     """Return the build that a task waits for, or that it has left."""
     progress, batch = (_mapping(pushed.values.get(key)) for key in (PROGRESS_KEY, BATCH_KEY))
+    # As above.
+    batch = batch if {"catalog", "model"} <= batch.keys() else {}
+    progress = progress if "updated" in progress else {}
     values = {"batch_id": text_of(batch, "batch_id"), **{k: v for k, v in progress.items() if v is not None}}
     if not text_of(values, "batch_id"):
         return None

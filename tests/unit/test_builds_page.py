@@ -51,6 +51,7 @@ def only_build(rows, events=()):
 
 
 BATCH = {"batch_id": "b1", "catalog": "c1", "model": "m1"}
+PROGRESS = {"batch_id": "b1", "status": "inprogress", "updated": "2026-03-01T11:01:00+00:00"}
 FAILURES = [{"aggregate": "by_month", "message": "no table", "status": "failed"}]
 LOST = "The task ended before it saw the end of the build. Its log says why."
 
@@ -88,7 +89,7 @@ OUTCOMES = {
     ),
     "a task that waits": ({"batch": BATCH}, "deferred", "running", []),
     "a task that waits, and cannot read": (
-        {"batch": BATCH, "progress": {"batch_id": "b1", "problem": "HTTP 503"}},
+        {"batch": BATCH, "progress": {**PROGRESS, "problem": "HTTP 503"}},
         "running",
         "running",
         ["HTTP 503"],
@@ -97,7 +98,7 @@ OUTCOMES = {
     "a task that does not wait": ({"batch": BATCH}, "success", "started", []),
     "a timeout": ({"batch": BATCH}, "failed", "unknown", [LOST]),
     "the end was seen, the task failed later": (
-        {"batch": BATCH, "progress": {"batch_id": "b1", "status": "done"}},
+        {"batch": BATCH, "progress": {**PROGRESS, "status": "done"}},
         "failed",
         "done",
         [],
@@ -177,9 +178,6 @@ def test_the_first_build_of_a_model_has_ids_only():
     assert model.label == "m1"
 
 
-WAITS = {"progress": {"batch_id": "b2", "status": "inprogress"}}
-
-
 def of_model(name, batch_id="b1"):
     return {"batch_result": report(batch_id, model=name, model_id=name)}
 
@@ -219,8 +217,8 @@ SENSORS = {
 def test_running_builds_that_sensors_wait_for(before, models):
     """A sensor pushes the batch's id, and neither ids nor names of the model."""
     waits = [
-        pushed(WAITS, "deferred", task="first"),
-        pushed({"progress": {**WAITS["progress"], "batch_id": "b3"}}, "deferred", task="second"),
+        pushed({"progress": {**PROGRESS, "batch_id": "b2"}}, "deferred", task="first"),
+        pushed({"progress": {**PROGRESS, "batch_id": "b3"}}, "deferred", task="second"),
     ]
     found = collect([*waits, *before], [])
     assert {model.label: sorted(build.batch_id for build in model.builds) for model in found} == models
@@ -233,6 +231,21 @@ def test_only_the_newest_builds_are_kept():
     [model] = collect(rows, [])
     assert len(model.builds) == PER_MODEL
     assert model.newest.batch_id == "b98"
+
+
+@pytest.mark.parametrize(
+    "xcoms",
+    [
+        {"batch": {"batch_id": "b1", "rows": 100}},
+        {"progress": {"batch_id": "b1", "percent": 40}},
+        {"batch_result": {"batch_id": "b1", "status": "done"}},
+        {"batch_failure": {"batch_id": "b1", "status": "failed"}},
+    ],
+    ids=lambda xcoms: next(iter(xcoms)),
+)
+def test_batches_of_other_packages_are_left_out(xcoms):
+    """The keys are common words, and so is ``batch_id``."""
+    assert collect([pushed(xcoms)], []) == []
 
 
 def test_which_tasks_need_no_event():
@@ -344,7 +357,7 @@ def test_heights_are_durations_and_the_line_is_the_usual_one():
 
 
 def test_a_running_build_grows():
-    progress = {"batch_id": "b1", "since": "2026-03-01T11:00:00+00:00", "seconds": 60, "late": True}
+    progress = {**PROGRESS, "since": "2026-03-01T11:00:00+00:00", "seconds": 60, "late": True}
     build = only_build([pushed({"batch": BATCH, "progress": progress}, "deferred")])
     assert page.describe(build, NOW) == "2026-03-01 11:00 UTC · running, late · 60 min"
 
@@ -414,7 +427,7 @@ fields = st.sampled_from(
     [*report(), "failures", "error", "late", "usual_seconds", "aggregates", "since", "kind"]
 )
 reports = st.builds(
-    lambda changes: {**report(), **changes}, st.dictionaries(fields, json_values | times, max_size=6)
+    lambda changes: {**report(updated="now"), **changes}, st.dictionaries(fields, json_values | times, max_size=6)
 )
 xcoms = st.dictionaries(
     st.sampled_from(["batch", "progress", "batch_result", "batch_failure"]), reports | json_values, max_size=4
