@@ -316,7 +316,6 @@ def test_large_xcoms_of_other_tasks_are_not_loaded(get):
     assert "Unknown model" not in get(PAGE).text
 
 
-
 def test_a_task_with_many_runs_is_read_in_part(get):
     from airflow.utils.session import create_session
 

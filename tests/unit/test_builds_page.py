@@ -427,7 +427,8 @@ fields = st.sampled_from(
     [*report(), "failures", "error", "late", "usual_seconds", "aggregates", "since", "kind"]
 )
 reports = st.builds(
-    lambda changes: {**report(updated="now"), **changes}, st.dictionaries(fields, json_values | times, max_size=6)
+    lambda changes: {**report(updated="now"), **changes},
+    st.dictionaries(fields, json_values | times, max_size=6),
 )
 xcoms = st.dictionaries(
     st.sampled_from(["batch", "progress", "batch_result", "batch_failure"]), reports | json_values, max_size=4
