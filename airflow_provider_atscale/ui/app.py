@@ -53,7 +53,7 @@ def create_app() -> FastAPI:
     )
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
-    # The server logs the error all the same.
+    # The server logs the error, too.
     app.add_exception_handler(Exception, _refuse)
     app.get(PAGE)(show_models)
     app.get(f"{PAGE}/model")(show_model)
