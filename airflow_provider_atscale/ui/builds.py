@@ -154,6 +154,11 @@ class Model:
         return self.name or self.model_id or "Unknown model"
 
     @property
+    def is_known(self) -> bool:
+        """Whether its name or id is known."""
+        return bool(self.name or self.model_id)
+
+    @property
     def newest(self) -> Build:
         """Its newest build."""
         return self.builds[0]
@@ -166,11 +171,11 @@ class Model:
 
 def reported(pushed: Iterable[Pushed]) -> set[TaskRun]:
     """
-    Return the task instances that have pushed a report.
+    Return the task instances that have pushed a report with the model.
 
     :param pushed: What task instances have pushed.
     """
-    return {each.task for each in pushed if _report(each) is not None}
+    return {each.task for each in pushed if (told := _report(each)) and _model_of(told[0]).is_known}
 
 
 def _report(pushed: Pushed) -> tuple[Mapping[str, Any], bool] | None:
@@ -195,25 +200,29 @@ def collect(pushed: Iterable[Pushed], events: Iterable[Event]) -> list[Model]:
     :param events: Events of models' assets.
     """
     found = _Found()
-    without_report: list[Pushed] = []
+    nameless: list[tuple[Pushed, Build]] = []
     for each in pushed:
         told = _report(each)
         if told is None:
-            without_report.append(each)
+            waited_for = _build_without_report(each)
+            if waited_for is not None:
+                nameless.append((each, waited_for))
             continue
         report, has_failed = told
         outcome = Outcome.FAILED if has_failed else _outcome(report)
-        found.add(_model_of(report), _build(report, outcome, each.pushed_at, each.task))
+        model, build = _model_of(report), _build(report, outcome, each.pushed_at, each.task)
+        if model.is_known:
+            found.add(model, build)
+        else:
+            nameless.append((each, build))
     for event in events:
         extra = _extra(event)
         if extra is not None:
             build = _build(extra, _outcome(extra), event.timestamp, event.task)
             found.add(_model_of(extra, event.uri), build)
     # Those that know ids first: a sensor may wait for the same batch, and knows none.
-    for each in sorted(without_report, key=lambda pushed: BATCH_KEY not in pushed.values):
-        waited_for = _build_without_report(each)
-        if waited_for is not None:
-            found.add_nameless(each, waited_for)
+    for each, build in sorted(nameless, key=lambda pair: BATCH_KEY not in pair[0].values):
+        found.add_nameless(each, build)
     for model in found.models.values():
         model.builds.sort(key=lambda build: build.began, reverse=True)
         del model.builds[PER_MODEL:]
@@ -264,7 +273,8 @@ class _Found:
         elif known is None:
             # A sensor does not push ids. A task that has waited for several models may wait for any of them.
             of_task = list(self._of_task.get(_place(task), {}).values())
-            known = of_task[0] if len(of_task) == 1 else Model(name=_unknown(task))
+            known = of_task[0] if len(of_task) == 1 else None
+            known = known or Model(text_of(build.values, "server") or "", name=_unknown(task))
         self.add(known, build)
 
 

@@ -224,6 +224,35 @@ def test_running_builds_that_sensors_wait_for(before, models):
     assert {model.label: sorted(build.batch_id for build in model.builds) for model in found} == models
 
 
+NO_MODEL = dict.fromkeys((*IDS, "catalog", "model"))
+
+
+@pytest.mark.parametrize(
+    ("before", "events", "labels"),
+    [
+        ([], [], {"Unknown model of dag.first": ["b1"], "Unknown model of dag.second": ["b2"]}),
+        ([pushed({"batch": BATCH}, task="build")], [], {"m1": ["b1"], "Unknown model of dag.second": ["b2"]}),
+        (
+            [pushed({"batch_result": report()}, task="build")],
+            [event(report("b2", **NO_MODEL), TaskRun("dag", "run", "second"))],
+            {"Orders": ["b1", "b2"]},
+        ),
+    ],
+    ids=["nothing else is known", "a task has started one", "others know the model"],
+)
+def test_reports_of_sensors_that_know_only_the_batch(before, events, labels):
+    """A sensor may have ``batch_id`` alone."""
+    rows = [
+        pushed({"batch_result": report(batch, **NO_MODEL)}, task=task)
+        for batch, task in (("b1", "first"), ("b2", "second"))
+    ]
+    assert reported(rows) == set()
+    found: dict[str, list[str]] = {}
+    for model in collect([*rows, *before], events):
+        found.setdefault(model.label, []).extend(build.batch_id for build in model.builds)
+    assert {label: sorted(batches) for label, batches in found.items()} == labels
+
+
 def test_only_the_newest_builds_are_kept():
     began = datetime(2026, 1, 1, tzinfo=timezone.utc)
     reports = [report(f"b{day}", started=(began + timedelta(days=day)).isoformat()) for day in range(99)]
