@@ -246,7 +246,9 @@ class _Found:
         if model.key not in self.models:
             self.models[model.key] = model
             self._by_ids.setdefault(ids, []).append(model)
-        model = self.models[model.key]
+        told, model = model, self.models[model.key]
+        if model.name in ("", model.model_id) and told.name:
+            model.catalog, model.name = told.catalog, told.name
         self._by_batch[build.batch_id] = model
         for task in build.tasks:
             self._by_task[(task.dag_id, task.task_id, *ids)] = model
@@ -257,8 +259,8 @@ class _Found:
             model.builds.append(build)
             return
         known.tasks += [task for task in build.tasks if task not in known.tasks]
-        told, tells = _RANK[known.outcome], _RANK[build.outcome]
-        if tells < told or (tells == told and len(build.values) > len(known.values)):
+        rank, known_rank = _RANK[build.outcome], _RANK[known.outcome]
+        if rank < known_rank or (rank == known_rank and len(build.values) > len(known.values)):
             known.outcome, known.values, known.began = build.outcome, build.values, build.began
 
     def add_nameless(self, pushed: Pushed, build: Build) -> None:

@@ -253,6 +253,15 @@ def test_reports_of_sensors_that_know_only_the_batch(before, events, labels):
     assert {label: sorted(batches) for label, batches in found.items()} == labels
 
 
+def test_a_model_has_its_name_if_any_report_has_it():
+    """A task that was given ids, or a batch alone, has pushed the ids as names."""
+    by_ids = report("b2", catalog=IDS["catalog_id"], model=IDS["model_id"])
+    rows = [pushed({"batch_result": by_ids}, task="wait"), pushed({"batch_result": report()})]
+    for each in (rows, rows[::-1]):
+        [model] = collect(each, [])
+        assert (model.catalog, model.label, len(model.builds)) == ("Sales", "Orders", 2)
+
+
 def test_only_the_newest_builds_are_kept():
     began = datetime(2026, 1, 1, tzinfo=timezone.utc)
     reports = [report(f"b{day}", started=(began + timedelta(days=day)).isoformat()) for day in range(99)]
