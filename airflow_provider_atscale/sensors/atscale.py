@@ -170,6 +170,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
         # Not at the top: what only a running task needs would make every DAG file slower to parse.
         from airflow_provider_atscale.tasks.wait import WaitTask
 
-        if self._task is None:
+        # dag.test() of Airflow 2 resumes a deferred task with the same operator, and another context.
+        if self._task is None or self._task.context is not context:
             self._task = WaitTask(self, context)
         return self._task
