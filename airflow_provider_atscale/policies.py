@@ -20,6 +20,7 @@ except ImportError:
         "at once."
     ) from None
 
+from airflow_provider_atscale.arguments import parse_bool, parse_seconds
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleBatchFailedError,
@@ -51,14 +52,17 @@ class AtScaleRetryPolicy(RetryPolicy):
     :param retry_failed_builds: Whether to build again if AtScale ended the batch without success, or aggregates are
         missing and ``failed_aggregates`` is ``fail``. False (default): the task fails at once, because the next
         build may take as long and fail alike, and a batch may have been cancelled on purpose.
-    :param max_retry_after: The longest delay that a ``Retry-After`` header can ask for. Default: 1 hour.
+    :param max_retry_after: The longest delay that a ``Retry-After`` header can ask for, as ``timedelta`` or seconds.
+        Default: 1 hour.
+    :raises AtScaleConfigurationError: If an argument is invalid. The import of the DAG file fails.
     """
 
     def __init__(
-        self, *, retry_failed_builds: bool = False, max_retry_after: timedelta = timedelta(hours=1)
+        self, *, retry_failed_builds: bool = False, max_retry_after: timedelta | float = timedelta(hours=1)
     ) -> None:
-        self.retry_failed_builds = retry_failed_builds
-        self.max_retry_after = max_retry_after
+        # Airflow asks the policy on a worker; an error there is logged, and the policy is ignored.
+        self.retry_failed_builds = parse_bool(retry_failed_builds, "retry_failed_builds")
+        self.max_retry_after = timedelta(seconds=parse_seconds(max_retry_after, "max_retry_after"))
 
     def evaluate(
         self,

@@ -140,6 +140,32 @@ def test_retry_after_does_not_help_an_answer_that_will_not_change():
     assert asked(exceptions.AtScaleApiError("no", 400, 60.0)) == ("fail", None)
 
 
+@needs_policies
+def test_the_longest_delay_may_be_given_in_seconds():
+    assert asked(exceptions.AtScaleApiError("no", 503, 7200.0), max_retry_after=60) == (
+        "retry",
+        timedelta(seconds=60),
+    )
+
+
+@needs_policies
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_retry_after": timedelta(-1)},
+        {"max_retry_after": timedelta(0)},
+        {"max_retry_after": None},
+        {"max_retry_after": "1h"},
+        {"retry_failed_builds": "maybe"},
+    ],
+    ids=str,
+)
+def test_an_invalid_argument_fails_the_import_of_the_dag(arguments):
+    """Airflow would log the error on a worker, and ignore the policy."""
+    with pytest.raises(exceptions.AtScaleConfigurationError, match=f"{next(iter(arguments))} is "):
+        AtScaleRetryPolicy(**arguments)
+
+
 # --- Airflow ----------------------------------------------------------------------------------------------
 
 
