@@ -100,7 +100,8 @@ class AtScaleRetryPolicy(RetryPolicy):
         is_lasting = status is not None and status < 500 and status not in _MAY_CHANGE
         if is_lasting and not isinstance(error, AtScaleMalformedAnswerError):
             return RetryDecision.fail(f"AtScale would answer HTTP {status} again: correct what the error names")
-        if error.retry_after is None:
+        if not error.retry_after:
+            # A delay of 0 would use up all tries within seconds.
             return RetryDecision.retry(reason="AtScale may answer otherwise later")
         longest = self.max_retry_after.total_seconds()
         delay = timedelta(seconds=min(error.retry_after, longest))

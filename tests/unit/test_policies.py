@@ -105,9 +105,9 @@ HOUR = timedelta(hours=1)
 #: (the header, the delay)
 HEADERS = {
     "a number": ("90", timedelta(seconds=90)),
-    "zero": ("0", AT_ONCE),
+    "zero": ("0", None),
     "a date": ("Wed, 21 Oct 2015 07:30:00 GMT", timedelta(minutes=2)),
-    "a date that is over": ("Wed, 21 Oct 2015 07:20:00 GMT", AT_ONCE),
+    "a date that is over": ("Wed, 21 Oct 2015 07:20:00 GMT", None),
     "longer than allowed": ("86400", HOUR),
     "absurdly long": ("9" * 400, HOUR),
     "no number": ("soon", None),
