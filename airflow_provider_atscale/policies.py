@@ -51,7 +51,8 @@ class AtScaleRetryPolicy(RetryPolicy):
 
     :param retry_failed_builds: Whether to build again if AtScale ended the batch without success, or aggregates are
         missing and ``failed_aggregates`` is ``fail``. False (default): the task fails at once, because the next
-        build may take as long and fail alike, and a batch may have been cancelled on purpose.
+        build may take as long and fail alike, and a batch may have been cancelled on purpose. Leave it False for a
+        sensor: its retry looks at the same batch.
     :param max_retry_after: The longest delay that a ``Retry-After`` header can ask for, as ``timedelta`` or seconds.
         Default: 1 hour.
     :raises AtScaleConfigurationError: If an argument is invalid. The import of the DAG file fails.
@@ -87,8 +88,8 @@ class AtScaleRetryPolicy(RetryPolicy):
             return RetryDecision.fail("No retry can cure this error")
         if isinstance(exception, (AtScaleBatchFailedError, AtScaleBatchSupersededError)):
             if self.retry_failed_builds:
-                return RetryDecision.retry(reason="A retry builds again")
-            return RetryDecision.fail("A retry would build again: read AtScale's message first")
+                return RetryDecision.retry(reason="A failed build is tried again (retry_failed_builds)")
+            return RetryDecision.fail("The build failed: read AtScale's message first")
         if isinstance(exception, (AtScaleTimeoutError, AtScaleWaitError)):
             return RetryDecision.retry(timedelta(0), "A build that was started goes on; a retry attaches to it")
         if isinstance(exception, AtScaleApiError):

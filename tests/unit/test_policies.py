@@ -94,6 +94,14 @@ def test_failed_builds_are_repeated_if_the_user_wants_it(name):
     assert asked(getattr(exceptions, name)("no"), retry_failed_builds=True) == ("retry", None)
 
 
+@needs_policies
+@pytest.mark.parametrize("retries", [False, True])
+def test_the_reason_holds_for_a_sensor_which_builds_nothing(retries):
+    reason = decide(exceptions.AtScaleBatchFailedError("no"), retry_failed_builds=retries).reason
+    assert "build again" not in str(reason)
+    assert "builds again" not in str(reason)
+
+
 # --- Retry-After ------------------------------------------------------------------------------------------
 
 
