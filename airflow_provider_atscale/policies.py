@@ -20,6 +20,7 @@ except ImportError:
         "at once."
     ) from None
 
+from airflow_provider_atscale.arguments import parse_bool, parse_seconds
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleBatchFailedError,
@@ -50,15 +51,19 @@ class AtScaleRetryPolicy(RetryPolicy):
 
     :param retry_failed_builds: Whether to build again if AtScale ended the batch without success, or aggregates are
         missing and ``failed_aggregates`` is ``fail``. False (default): the task fails at once, because the next
-        build may take as long and fail alike, and a batch may have been cancelled on purpose.
-    :param max_retry_after: The longest delay that a ``Retry-After`` header can ask for. Default: 1 hour.
+        build may take as long and fail alike, and a batch may have been cancelled on purpose. Leave it False for a
+        sensor: its retry looks at the same batch.
+    :param max_retry_after: The longest delay that a ``Retry-After`` header can ask for, as ``timedelta`` or seconds.
+        Default: 1 hour.
+    :raises AtScaleConfigurationError: If an argument is invalid. The import of the DAG file fails.
     """
 
     def __init__(
-        self, *, retry_failed_builds: bool = False, max_retry_after: timedelta = timedelta(hours=1)
+        self, *, retry_failed_builds: bool = False, max_retry_after: timedelta | float = timedelta(hours=1)
     ) -> None:
-        self.retry_failed_builds = retry_failed_builds
-        self.max_retry_after = max_retry_after
+        # Airflow asks the policy on a worker; an error there is logged, and the policy is ignored.
+        self.retry_failed_builds = parse_bool(retry_failed_builds, "retry_failed_builds")
+        self.max_retry_after = timedelta(seconds=parse_seconds(max_retry_after, "max_retry_after"))
 
     def evaluate(
         self,
@@ -83,8 +88,8 @@ class AtScaleRetryPolicy(RetryPolicy):
             return RetryDecision.fail("No retry can cure this error")
         if isinstance(exception, (AtScaleBatchFailedError, AtScaleBatchSupersededError)):
             if self.retry_failed_builds:
-                return RetryDecision.retry(reason="A retry builds again")
-            return RetryDecision.fail("A retry would build again: read AtScale's message first")
+                return RetryDecision.retry(reason="A failed build is tried again (retry_failed_builds)")
+            return RetryDecision.fail("The build failed: read AtScale's message first")
         if isinstance(exception, (AtScaleTimeoutError, AtScaleWaitError)):
             return RetryDecision.retry(timedelta(0), "A build that was started goes on; a retry attaches to it")
         if isinstance(exception, AtScaleApiError):
@@ -96,7 +101,8 @@ class AtScaleRetryPolicy(RetryPolicy):
         is_lasting = status is not None and status < 500 and status not in _MAY_CHANGE
         if is_lasting and not isinstance(error, AtScaleMalformedAnswerError):
             return RetryDecision.fail(f"AtScale would answer HTTP {status} again: correct what the error names")
-        if error.retry_after is None:
+        if not error.retry_after:
+            # A delay of 0 would use up all tries within seconds.
             return RetryDecision.retry(reason="AtScale may answer otherwise later")
         longest = self.max_retry_after.total_seconds()
         delay = timedelta(seconds=min(error.retry_after, longest))

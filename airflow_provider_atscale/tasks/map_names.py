@@ -12,10 +12,11 @@ WIDTH = 250
 _MODEL = 'task.catalog ~ " / " ~ task.model'
 
 BUILD_NAME = f"{{{{ ({_MODEL})[:{WIDTH}] }}}}"
+# Without a name the number stays: of an empty name, the web UI shows nothing that one could click on.
 #: The function of a decorated task may be what sets them.
-DECORATED_NAME = f"{{{{ ({_MODEL})[:{WIDTH}] if task.catalog and task.model }}}}"
+DECORATED_NAME = f"{{{{ ({_MODEL})[:{WIDTH}] if task.catalog and task.model else ti.map_index }}}}"
 #: A sensor may have nothing but its batch id.
-BATCH_NAME = f"{{{{ ({_MODEL} if task.catalog else task.batch_id or '')[:{WIDTH}] }}}}"
+BATCH_NAME = f"{{{{ ({_MODEL} if task.catalog else task.batch_id or ti.map_index | string)[:{WIDTH}] }}}}"
 
 
 class NamedPartial:

@@ -234,6 +234,26 @@ def test_a_mapped_task_may_be_called_otherwise_and_one_that_is_not_mapped_has_no
     assert stored.labels(dag.dag_id, "one") == [None]
 
 
+@every_mode
+def test_a_mapped_task_whose_function_chose_no_model_keeps_its_number(engine, mode):
+    """An empty name would leave nothing to click on in the web UI."""
+
+    def build(model):
+        if model == "fail":
+            raise ValueError(model)
+        if model == "skip":
+            raise AirflowSkipException("nothing was loaded")
+        return {"model": model}
+
+    dag, run = run_mapped(
+        lambda: task.atscale_build(catalog="Sales Insights", **QUICK, **mode)(build).expand(
+            model=["Internet Sales", "skip", "fail"]
+        )
+    )
+    assert [run[f"build[{number}]"].state for number in range(3)] == ["success", "skipped", "failed"]
+    assert stored.labels(dag.dag_id, "build") == [NAMES[0], "1", "2"]
+
+
 def test_its_result_feeds_other_tasks(engine):
     """It is the batch's id, also of a decorator that was imported instead of found by Airflow."""
     from airflow_provider_atscale.sensors.atscale import AtScaleBatchSensor

@@ -91,6 +91,12 @@ def test_waits_are_called_by_what_they_know(engine, partial, expected, mode):
     assert stored.labels(dag.dag_id, "task") == [expected.format(batch_id=batch.id)]
 
 
+def test_a_wait_for_nothing_keeps_its_number(engine):
+    """An empty name would leave nothing to click on in the web UI."""
+    dag, _ = _run(lambda: AtScaleBatchSensor.partial(task_id="task").expand(batch_id=[None]))
+    assert stored.labels(dag.dag_id, "task") == ["0"]
+
+
 def test_every_model_of_a_catalog_then_every_batch(engine):
     """What ``list_models`` returns feeds the operator, and both what that returns and pushes the sensor."""
 

@@ -94,6 +94,14 @@ def test_failed_builds_are_repeated_if_the_user_wants_it(name):
     assert asked(getattr(exceptions, name)("no"), retry_failed_builds=True) == ("retry", None)
 
 
+@needs_policies
+@pytest.mark.parametrize("retries", [False, True])
+def test_the_reason_holds_for_a_sensor_which_builds_nothing(retries):
+    reason = decide(exceptions.AtScaleBatchFailedError("no"), retry_failed_builds=retries).reason
+    assert "build again" not in str(reason)
+    assert "builds again" not in str(reason)
+
+
 # --- Retry-After ------------------------------------------------------------------------------------------
 
 
@@ -105,9 +113,9 @@ HOUR = timedelta(hours=1)
 #: (the header, the delay)
 HEADERS = {
     "a number": ("90", timedelta(seconds=90)),
-    "zero": ("0", AT_ONCE),
+    "zero": ("0", None),
     "a date": ("Wed, 21 Oct 2015 07:30:00 GMT", timedelta(minutes=2)),
-    "a date that is over": ("Wed, 21 Oct 2015 07:20:00 GMT", AT_ONCE),
+    "a date that is over": ("Wed, 21 Oct 2015 07:20:00 GMT", None),
     "longer than allowed": ("86400", HOUR),
     "absurdly long": ("9" * 400, HOUR),
     "no number": ("soon", None),
@@ -138,6 +146,32 @@ def test_the_reason_says_what_was_asked_for_and_what_shortened_it():
 @needs_policies
 def test_retry_after_does_not_help_an_answer_that_will_not_change():
     assert asked(exceptions.AtScaleApiError("no", 400, 60.0)) == ("fail", None)
+
+
+@needs_policies
+def test_the_longest_delay_may_be_given_in_seconds():
+    assert asked(exceptions.AtScaleApiError("no", 503, 7200.0), max_retry_after=60) == (
+        "retry",
+        timedelta(seconds=60),
+    )
+
+
+@needs_policies
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_retry_after": timedelta(-1)},
+        {"max_retry_after": timedelta(0)},
+        {"max_retry_after": None},
+        {"max_retry_after": "1h"},
+        {"retry_failed_builds": "maybe"},
+    ],
+    ids=str,
+)
+def test_an_invalid_argument_fails_the_import_of_the_dag(arguments):
+    """Airflow would log the error on a worker, and ignore the policy."""
+    with pytest.raises(exceptions.AtScaleConfigurationError, match=f"{next(iter(arguments))} is "):
+        AtScaleRetryPolicy(**arguments)
 
 
 # --- Airflow ----------------------------------------------------------------------------------------------
