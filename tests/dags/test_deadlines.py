@@ -28,7 +28,7 @@ def engine(engine):
 
 
 @pytest.mark.parametrize("mode", WAITS.values(), ids=WAITS)
-@pytest.mark.parametrize("timeout", [0.6, "0.6", timedelta(seconds=0.6)])
+@pytest.mark.parametrize("timeout", [2.0, "2.0", timedelta(seconds=2)])
 def test_timeout(engine, mode, timeout):
     began = time.monotonic()
     task = run_task(AtScaleAggregateBuildOperator, timeout=timeout, **MODEL, **QUICK, **mode)

@@ -121,7 +121,7 @@ def test_wait_does_not_mind_how_the_other_ends(engine, running, mode):
 
 def test_wait_is_bounded(engine, running, mode):
     other = running(looks=1000)
-    task = build(on_running="wait", timeout=0.3, **mode)
+    task = build(on_running="wait", timeout=2.0, **mode)
     assert isinstance(task.error, AtScaleTimeoutError)
     said = str(task.error)
     assert other.id in said
