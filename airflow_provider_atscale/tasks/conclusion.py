@@ -66,6 +66,12 @@ class WaitContext:
         return self.ref.label if self.ref else batch
 
     @property
+    def label_at_start(self) -> str:
+        """The label as a sentence begins with it; a name stays as it is."""
+        is_name = self.ref is not None and self.ref.model
+        return self.label if is_name else self.label[:1].upper() + self.label[1:]
+
+    @property
     def page(self) -> str:
         """Where people see the build history."""
         return self.history_url or self.server
@@ -130,7 +136,7 @@ def _timeout_error(result: TimedOut, wait: WaitContext) -> AtScaleTimeoutError:
             f"{wait}."
         )
     return AtScaleTimeoutError(
-        f"{_upper(wait.label)} did not end {after}. Its last status was {result.last_status!r}.{answer} The build "
+        f"{wait.label_at_start} did not end {after}. Its last status was {result.last_status!r}.{answer} The build "
         f"goes on in AtScale. {wait.next_step} {wait}."
     )
 
@@ -171,12 +177,14 @@ def _judge(
     report = wait.report(batch, instances)
     missing = describe_failures(report)
     if batch.phase is not Phase.SUCCEEDED:
-        detail = missing or (f"The reasons could not be read: {failure}" if failure else "AtScale names none.")
+        detail = missing or (
+            f"The reasons could not be read: {failure}" if failure else "AtScale names no reason."
+        )
         after = "" if batch.seconds is None else f" after {format_duration(batch.seconds)}"
         # In one of the first two places: which aggregate failed and why, which is news; the status often is not.
         first = f"{detail} The build ended as {batch.status!r}."
         if not missing:
-            first = f"{_upper(wait.label)} ended as {batch.status!r}. {detail}"
+            first = f"{wait.label_at_start} ended as {batch.status!r}. {detail}"
         raise AtScaleBatchFailedError(f"Failed{after}: {first} See {wait.page}; {wait.rebuild}. {wait}.")
     if failure is not None:
         _instances_unreadable(wait, failure)
@@ -222,7 +230,3 @@ def _instances_truncated(wait: WaitContext, listed: int) -> None:
         )
     if wait.failed_aggregates == "warn":
         log.warning("%s. %s", text, wait)
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]

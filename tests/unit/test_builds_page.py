@@ -70,10 +70,10 @@ OUTCOMES = {
         ["by_month: no table"],
     ),
     "failed, and the reasons are not known": (
-        {"batch_failure": report(status="failed", failures=[], error="Failed: AtScale names none.")},
+        {"batch_failure": report(status="failed", failures=[], error="Failed: AtScale names no reason.")},
         "failed",
         "failed",
-        ["Failed: AtScale names none."],
+        ["Failed: AtScale names no reason."],
     ),
     "done, but the task demands all aggregates": (
         {"batch_failure": report(failed_aggregates=1, failures=FAILURES)},

@@ -15,6 +15,7 @@ from airflow_provider_atscale.api.models import (
     AggregateInstance,
     Batch,
     Instances,
+    ModelRef,
     Phase,
     parse_batch,
 )
@@ -368,11 +369,11 @@ def test_each_error_names_cause_object_and_next_step(verdict, changes, kind, sai
         (unreadable, "ended as 'failed'. The reasons could not be read: Could not read the instances. See"),
         (
             lambda: (),
-            "Failed after 60.0 s: Internet Sales (Sales Insights) ended as 'failed'. AtScale names none. See",
+            "Failed after 60.0 s: Internet Sales (Sales Insights) ended as 'failed'. AtScale names no reason. See",
         ),
         (
             lambda: (BUILT,),
-            "Failed after 60.0 s: Internet Sales (Sales Insights) ended as 'failed'. AtScale names none. See",
+            "Failed after 60.0 s: Internet Sales (Sales Insights) ended as 'failed'. AtScale names no reason. See",
         ),
     ],
     ids=["unreadable", "no instances", "none failed"],
@@ -380,6 +381,21 @@ def test_each_error_names_cause_object_and_next_step(verdict, changes, kind, sai
 def test_a_failure_without_reasons_is_a_failure_all_the_same(read, said):
     with pytest.raises(AtScaleBatchFailedError, match=re.escape(said)):
         conclude(ended("failed"), SUBJECT, read)
+
+
+@pytest.mark.parametrize(
+    ("ref", "begins"),
+    [
+        (ModelRef("c", "m", "finance", "internet_sales"), "internet_sales (finance) did not end"),
+        (ModelRef("c", "m", "finance", ""), "A model of finance did not end"),
+        (None, "Batch b1 did not end"),
+    ],
+    ids=["a name", "no name", "no model"],
+)
+def test_an_error_begins_with_a_capital_and_changes_no_name(ref, begins):
+    with pytest.raises(AtScaleTimeoutError) as error:
+        conclude(TimedOut("timeout", 60.0, "inprogress"), replace(SUBJECT, ref=ref, batch_id="b1"), lambda: ())
+    assert str(error.value).startswith(begins)
 
 
 def test_what_could_not_be_read_is_the_cause():
