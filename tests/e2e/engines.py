@@ -34,18 +34,33 @@ class Engine:
     def __init__(self, stable: Stable, name: str, edition: str) -> None:
         self.name = name
         self.edition = edition
-        self.port = free_port()
         self.api_token = f"e2e-api-token-{secrets.token_hex(16)}"
         self.password = f"e2e-password-{secrets.token_hex(16)}"
         self.client_api_key = f"e2e-client-api-key-{secrets.token_hex(16)}"
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._engine_port = free_port()
-        self.control = EngineControl(self.url, timeout=30)
         self._stable = stable
         self._child: subprocess.Popen[bytes] | None = None
+        self._take_ports()
+
+    def _take_ports(self) -> None:
+        self.port, self._engine_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.control = EngineControl(self.url, timeout=30)
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
+        """Start, and wait until it answers; at the first start any ports will do."""
+        is_first = self._child is None
+        for _ in range(3):
+            self._child = self._start_child()
+            wait_for(lambda: self._has_ended or self._answers(), f"the engine {self.name}", 30)
+            if not self._has_ended:
+                return
+            if not is_first:
+                break
+            # Another process of this machine has taken one of the ports that were free a moment ago.
+            self._take_ports()
+        raise RuntimeError(f"the engine {self.name} ends as soon as it is started: see {self.name}.out")
+
+    def _start_child(self) -> subprocess.Popen[bytes]:
         options: dict[str, Any] = {
             "--edition": self.edition,
             "--port": self.port,
@@ -61,8 +76,11 @@ class Engine:
         words = [str(word) for option in options.items() for word in option]
         command = [sys.executable, "-m", "airflow_provider_atscale.testing", *words]
         env = {"PATH": "/usr/bin:/bin", "PYTHONUNBUFFERED": "1"}
-        self._child = self._stable.start(self.name, command, env)
-        wait_for(self._answers, f"the engine {self.name}", 30)
+        return self._stable.start(self.name, command, env)
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._child is not None and self._child.poll() is not None
 
     def _answers(self) -> bool:
         try:
