@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from airflow_provider_atscale.get_provider_info import CONNECTION_FIELDS, FIELD_BEHAVIOUR
+from airflow_provider_atscale.testing.client import EngineControl
 from airflow_provider_atscale.testing.core import API_TOKEN
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Airflow:
             self.show_grid(dag_id, run_id)
             self.follow_link(dag_id, run_id)
             self.show_state_store(dag_id, run_id)
+            self.show_logs(dag_id, run_id, engine)
         except Exception:
             self.page.screenshot(path=self.home / "wrong.png")
             raise
@@ -85,6 +87,9 @@ class Airflow:
 
     def show_state_store(self, dag_id: str, run_id: str) -> None:
         """Look at what a retry would know, if this Airflow has a page for it."""
+
+    def show_logs(self, dag_id: str, run_id: str, engine: str) -> None:
+        """Look at the progress and the log of a build, and at the log of one that fails."""
 
     def fill_form(self, engine: str) -> None:
         """Open the form, check each field, and fill it."""
@@ -201,6 +206,9 @@ class Airflow3(Airflow):
         "task-link",
         "build-history",
         "task-state-store",
+        "progress-xcom",
+        "task-log",
+        "task-log-failed",
     )
 
     def fill_form(self, engine: str) -> None:
@@ -273,6 +281,51 @@ class Airflow3(Airflow):
         for expected in ("Internet Sales", "history_url", "done"):
             check(expected in shown, f"the task state store does not show {expected!r}")
         self.picture("task-state-store")
+
+    def show_logs(self, dag_id: str, run_id: str, engine: str) -> None:
+        """Look at the progress and the log of a build, and at the log of one that fails."""
+        task = f"/dags/{dag_id}/runs/{quote(run_id)}/tasks/{TASK}"
+        self.page.set_viewport_size({"width": 1344, "height": 760})
+        self.go(f"{task}/xcom")
+        self.page.get_by_text("progress", exact=True).first.wait_for()
+        # The button beside it opens all values.
+        self.page.get_by_role("button", name="Add XCom").locator("xpath=following::button[1]").click()
+        self.page.wait_for_timeout(2000)
+        self.page.get_by_text("progress", exact=True).first.evaluate("each => each.scrollIntoView()")
+        self.page.wait_for_timeout(1000)
+        self.picture("progress-xcom")
+        self.show_log(task, "Building Internet Sales", "Done in")
+        self.picture("task-log")
+        control = EngineControl(engine)
+        control.fail_next("Internet Sales", failed_aggregates=1, message="Table not found: sales_by_month")
+        self.trigger(dag_id)
+        runs = f"/dags/{dag_id}/dagRuns"
+        until = time.monotonic() + PATIENCE
+        tries = 0
+        while time.monotonic() < until and not tries:
+            self.page.wait_for_timeout(1000)
+            newest = self.ask(f"{runs}?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"]
+            if newest != run_id:
+                instance = self.ask(f"{runs}/{quote(newest)}/taskInstances/{TASK}")
+                tries = instance["try_number"] if instance["state"] in ("up_for_retry", "failed") else 0
+        check(tries == 1, f"the build of {dag_id} that was to fail did not fail in its first try")
+        failed = f"/dags/{dag_id}/runs/{quote(newest)}/tasks/{TASK}?try_number=1"
+        self.show_log(failed, "AtScaleBatchFailedError")
+        # The traceback names files of this machine.
+        self.page.get_by_text("AtScaleBatchFailedError: Failed after").first.click()
+        self.page.evaluate("document.querySelectorAll('*').forEach(each => each.scrollLeft = 0)")
+        self.page.wait_for_timeout(1000)
+        check(
+            "site-packages" not in self.page.locator("body").inner_text(), "the log still shows the traceback"
+        )
+        self.picture("task-log-failed")
+
+    def show_log(self, task: str, *said: str) -> None:
+        """Open the log of a task, and wait until it shows some texts."""
+        self.go(task)
+        for text in said:
+            self.page.get_by_text(text).first.wait_for()
+        self.page.wait_for_timeout(1000)
 
 
 class Airflow2(Airflow):
