@@ -602,7 +602,7 @@ def page(tables: Sequence[Table], versions: dict[str, str], took: float) -> str:
 
 Written by `make bench` in {took:.1f} minutes, of which much is Airflow's own time for the tasks of the last table. Run
 it to repeat everything: it makes its own environment with the peers from the package index, once, and then ends
-within 15 minutes (`make bench QUICK=1` prints the most telling columns within 3, and writes no page). All servers
+within 17 minutes (`make bench QUICK=1` prints the most telling columns within 3, and writes no page). All servers
 are on the same machine. The contestants take turns; numbers are medians (with their range where there was more
 than one round), CPU time is that of the measured process, and ratios are taken within each round. Compare columns,
 not pages: the ratios travel from machine to machine, the numbers do not.
