@@ -305,26 +305,11 @@ def _outcome(report: Mapping[str, Any]) -> Outcome:
 
 
 def _build(values: Mapping[str, Any], outcome: Outcome, seen: datetime | None, task: TaskRun | None) -> Build:
-    began = _began(values) or seen or EPOCH
+    began = time_of(values, "started", "created", "since", "ended") or seen or EPOCH
     if began.tzinfo is None:
         began = began.replace(tzinfo=timezone.utc)
     batch_id = text_of(values, "batch_id") or ""
     return Build(batch_id, outcome, values, began, [task] if task else [])
-
-
-def _began(values: Mapping[str, Any]) -> datetime | None:
-    for name in ("started", "created", "since", "ended"):
-        try:
-            # As this package writes it; much quicker than a parser of all forms, and there are thousands.
-            moment = datetime.fromisoformat(values[name])
-        except (KeyError, TypeError, ValueError):
-            moment = None
-        if moment is not None and moment.tzinfo is not None and 1970 < moment.year < 9999:
-            return moment
-        moment = time_of(values, name)
-        if moment is not None:
-            return moment
-    return None
 
 
 def _build_without_report(pushed: Pushed) -> Build | None:

@@ -34,6 +34,8 @@ PER_TASK = 30
 MAX_ROWS = 50_000
 #: Characters of an XCom of a build, more than one ever has: other tasks may push much more under the same keys.
 MAX_VALUE = 200_000
+#: The columns that tell which task instance has pushed an XCom.
+_TASK = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
 #: What a database can compare with in one statement.
 _CHUNK = 500
 
@@ -59,7 +61,7 @@ def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_
     """
     found: dict[TaskRun, Pushed] = {}
     for row in session.execute(_pushed_query(dag_ids, per_task)):
-        task = TaskRun(row.dag_id, row.run_id, row.task_id, row.map_index)
+        task = _task_of(row)
         pushed = found.setdefault(task, Pushed(task, row.state, row.timestamp))
         pushed.values[row.key] = parse(row.value)
         if pushed.pushed_at is None or (row.timestamp is not None and row.timestamp > pushed.pushed_at):
@@ -93,10 +95,7 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
     value = cast(XComModel.value, Text)
     return (
         select(
-            XComModel.dag_id,
-            XComModel.run_id,
-            XComModel.task_id,
-            XComModel.map_index,
+            *_TASK,
             XComModel.key,
             case((func.length(value) <= MAX_VALUE, value)).label("value"),
             XComModel.timestamp,
@@ -182,6 +181,10 @@ def _events_query(dag_ids: Collection[str], per_asset: int) -> Any:
     return select(ranked).where(ranked.c.place <= per_asset).order_by(ranked.c.id.desc()).limit(MAX_ROWS)
 
 
+def _task_of(row: Any) -> TaskRun:
+    return TaskRun(row.dag_id, row.run_id, row.task_id, row.map_index)
+
+
 def _source(row: Any) -> TaskRun | None:
     if not (row.source_dag_id and row.source_run_id and row.source_task_id):
         return None
@@ -199,13 +202,7 @@ def read_links(session: Session, tasks: Collection[TaskRun]) -> dict[TaskRun, st
     links: dict[TaskRun, str] = {}
     for run_ids in _chunks(sorted({task.run_id for task in tasks})):
         rows = session.execute(
-            select(
-                XComModel.dag_id,
-                XComModel.run_id,
-                XComModel.task_id,
-                XComModel.map_index,
-                cast(XComModel.value, Text).label("value"),
-            ).where(
+            select(*_TASK, cast(XComModel.value, Text).label("value")).where(
                 XComModel.key == LINK_KEY,
                 XComModel.run_id.in_(run_ids),
                 XComModel.dag_id.in_({task.dag_id for task in tasks}),
@@ -215,7 +212,7 @@ def read_links(session: Session, tasks: Collection[TaskRun]) -> dict[TaskRun, st
         for row in rows:
             value = parse(row.value)
             if isinstance(value, str):
-                links[TaskRun(row.dag_id, row.run_id, row.task_id, row.map_index)] = value
+                links[_task_of(row)] = value
     return links
 
 
