@@ -34,7 +34,6 @@ def parse_bool(value: Any, name: str) -> bool:
     Return the boolean that a flag or its text means; ``"False"``, rendered by a template, is false.
 
     :param value: A boolean, 0 or 1, or the text true, false, yes, no, 1 or 0 in any case.
-    :param name: What the value is for, for the error.
     """
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
@@ -49,13 +48,7 @@ def parse_bool(value: Any, name: str) -> bool:
 
 
 def parse_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
-    """
-    Return the word that the value is, in any case.
-
-    :param value: The word.
-    :param name: What the value is for, for the error.
-    :param choices: The words that are allowed.
-    """
+    """Return the word that the value is, in any case."""
     text = value.strip().lower() if isinstance(value, str) else None
     if text in choices:
         return str(text)
@@ -63,12 +56,7 @@ def parse_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
 
 
 def parse_name(value: Any, name: str) -> str:
-    """
-    Return the id, name or caption that a value is.
-
-    :param value: The text.
-    :param name: What the value is for, for the error.
-    """
+    """Return the id, name or caption that a value is."""
     if _is_name(value) and value.strip() != "None":
         return str(value.strip())
     raise AtScaleConfigurationError(
@@ -81,7 +69,6 @@ def parse_seconds(value: Any, name: str) -> float:
     Return the seconds that a duration means.
 
     :param value: A ``timedelta``, a number of seconds, or the text of such a number.
-    :param name: What the value is for, for the error.
     """
     seconds = value
     if isinstance(value, timedelta):
@@ -104,7 +91,6 @@ def parse_overrides(value: Any, *, is_full_build: bool) -> dict[str, int | float
     Return the checked grace period overrides.
 
     :param value: A mapping of dataset names to numbers, or its JSON text. None and ``""`` mean no overrides.
-    :param is_full_build: Whether a full build is asked for, which has no grace periods.
     """
     name = "grace_period_overrides"
     given = value
@@ -143,8 +129,6 @@ def check_literals(**arguments: tuple[Any, Callable[[Any, str], Any]]) -> None:
     Check arguments that a DAG file gives as plain values, so that a mistake fails the import of the DAG.
 
     Templates and results of other tasks are checked when the task runs.
-
-    :param arguments: By name: the value, and the function that parses it.
     """
     for name, (value, parse) in arguments.items():
         # A DAG may have other marks of templates, and a subclass templates in files.
@@ -163,7 +147,6 @@ def optional_seconds(value: Any, name: str) -> float | None:
     Return the seconds that a duration means; None and its text mean that there is none.
 
     :param value: A ``timedelta``, a number of seconds, the text of such a number, None, ``""`` or ``"None"``.
-    :param name: What the value is for, for the error.
     """
     return None if value in (None, "", "None") else parse_seconds(value, name)
 
@@ -173,7 +156,6 @@ def optional_count(value: Any, name: str) -> int | None:
     Return the whole number, greater than 0, that a value is; None and its text mean that there is none.
 
     :param value: A number, its text, None, ``""`` or ``"None"``.
-    :param name: What the value is for, for the error.
     """
     return _optional_int(value, name, least=1, words="greater than 0")
 
@@ -183,7 +165,6 @@ def optional_threshold(value: Any, name: str) -> int | None:
     Return the whole number, 0 or more, that a value is; None and its text mean that there is none.
 
     :param value: A number, its text, None, ``""`` or ``"None"``.
-    :param name: What the value is for, for the error.
     """
     return _optional_int(value, name, least=0, words="that is not negative")
 
@@ -211,11 +192,7 @@ def _is_name(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """
-    Return a value as an error shows it.
-
-    :param value: The value.
-    """
+    """Return a value as an error shows it."""
     # Python refuses to write numbers of thousands of digits.
     try:
         text = repr(value)

@@ -33,9 +33,6 @@ def find_failed_series(history: History, request: BuildRequest) -> list[Batch]:
     Return the batches of the kind that have failed since one that serves the request ended well, newest first.
 
     A batch of an unknown kind counts for both kinds. A batch that was cancelled or deleted does not count.
-
-    :param history: The model's history.
-    :param request: What is asked for.
     """
     failed = []
     for batch in history.newest_first:
@@ -53,14 +50,7 @@ def find_failed_series(history: History, request: BuildRequest) -> list[Batch]:
 
 
 def describe_failed_series(hook: AtScaleHook, ref: ModelRef, failed: list[Batch], request: BuildRequest) -> str:
-    """
-    Return the text of the error that no other build is started.
-
-    :param hook: The hook, to read why the batches failed.
-    :param ref: The model.
-    :param failed: The batches that failed, newest first.
-    :param request: What is asked for.
-    """
+    """Return the text of the error that no other build is started."""
     told = "; ".join(_describe(hook, batch) for batch in failed[:_MESSAGES])
     more = f"; and {len(failed) - _MESSAGES} more" if len(failed) > _MESSAGES else ""
     return (

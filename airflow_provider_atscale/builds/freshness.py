@@ -18,12 +18,7 @@ CLOCK_TOLERANCE = 60.0
 
 
 def find_last_good(history: History, request: BuildRequest) -> Batch | None:
-    """
-    Return the successful batch that began last, of those that serve a request and whose beginning is known.
-
-    :param history: The model's history.
-    :param request: What is asked for.
-    """
+    """Return the successful batch that began last, of those that serve a request and whose beginning is known."""
     good = (
         batch
         for batch in history.newest_first
@@ -40,8 +35,6 @@ def find_fresh(
 
     None if it is too old. A batch without an end, or with one in the future, does not count.
 
-    :param history: The model's history.
-    :param request: What is asked for.
     :param within: The age, in seconds, at which a batch is too old.
     :param now: The server's clock.
     """

@@ -22,10 +22,7 @@ class Thresholds:
     """
     What the aggregates of a model must satisfy; None: not checked.
 
-    :param max_failed: How many aggregates may have failed.
-    :param min_active: How many aggregates must be active.
     :param max_age: How many seconds ago each active aggregate may have been built at most.
-    :param min_rows: How many rows each active aggregate must have.
     """
 
     max_failed: int | None = 0
@@ -60,8 +57,6 @@ def read_health(instances: Sequence[AggregateInstance]) -> Health:
 
     An aggregate with a good instance is active: AtScale answers queries from it even if a later attempt failed. One
     that was deleted after its last failure no longer exists, and does not count.
-
-    :param instances: The instances of all batches.
     """
     active, failed, pending = [], [], []
     for attempts in attempts_of(instances):
@@ -92,10 +87,6 @@ def make_check_report(
     """
     Return the report of a check as JSON values; its ``misses`` are empty if the model passes.
 
-    :param instances: The aggregate instances of the model.
-    :param thresholds: What they must satisfy.
-    :param server: Address of the AtScale server.
-    :param ref: The model.
     :param now: Epoch seconds of the check.
     """
     health = read_health(instances)
@@ -153,11 +144,7 @@ def _faults_of_active(instance: AggregateInstance, thresholds: Thresholds, now: 
 
 
 def describe_misses(report: dict[str, Any]) -> str:
-    """
-    Return what a model misses, for an error.
-
-    :param report: The report of the check.
-    """
+    """Return what a model misses, for an error."""
     misses = report["misses"]
     shown = "; ".join(map(_describe, misses[:MAX_MISSES_SHOWN]))
     hidden = len(misses) - MAX_MISSES_SHOWN

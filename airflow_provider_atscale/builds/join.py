@@ -49,7 +49,6 @@ class FirstLook:
     """
     The moment at which a task began: what AtScale showed when the task first looked.
 
-    :param server_time: The server's clock.
     :param known: Ids of the batches that must not be joined: listed then, or failed for this task since.
     """
 
@@ -96,25 +95,14 @@ def parse_first_look(value: Any) -> FirstLook | None:
 
 
 def serves(batch: Batch, request: BuildRequest) -> bool:
-    """
-    Return whether a batch certainly builds all that a request asks for.
-
-    :param batch: The batch.
-    :param request: The request.
-    """
+    """Return whether a batch certainly builds all that a request asks for."""
     if request.is_full_build or request.overrides:
         return batch.is_full_build is True
     return True
 
 
 def find_joinable(history: History, look: FirstLook, request: BuildRequest) -> Batch | None:
-    """
-    Return a batch that has this task's data: one that has ended well, or else one that runs.
-
-    :param history: The model's history.
-    :param look: When the task began.
-    :param request: What is asked for.
-    """
+    """Return a batch that has this task's data: one that has ended well, or else one that runs."""
     newer = [each for each in history.batches if look.is_before(each) and serves(each, request)]
     done = [each for each in newer if each.phase is Phase.SUCCEEDED]
     running = [each for each in newer if each.blocks_new_build]
@@ -129,8 +117,6 @@ def pause_before_start(request: BuildRequest, *, has_waited: bool, chance: float
     task that has waited for another batch to end pauses so long that its batch serves each task that began before
     that end.
 
-    :param request: What is asked for.
-    :param has_waited: Whether the task has waited for another batch to end.
     :param chance: A random number from 0 to 1.
     """
     goes_first = request.is_full_build or bool(request.overrides)

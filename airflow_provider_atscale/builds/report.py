@@ -45,14 +45,9 @@ def make_report(
     """
     Return the report of a batch as JSON values.
 
-    :param batch: The batch.
-    :param server: Address of the AtScale server.
-    :param ref: The model, if it is known.
-    :param origin: How the task obtained the batch.
     :param joined_at: The server's time at which the task joined it, if it did.
     :param is_full_build: The kind that was asked for, if it is known.
     :param instances: The batch's aggregate instances; None if they could not be read.
-    :param usual_seconds: How long such a batch usually takes, if that is known.
     :param late: Whether it took longer than it should; None if that is not known.
     """
     aggregates = None if instances is None else aggregates_of(instances)

@@ -18,10 +18,6 @@ class BuildRequest:
     """
     The build that a task was asked for, its arguments checked.
 
-    :param is_full_build: Whether everything is rebuilt.
-    :param overrides: Grace period overrides.
-    :param on_running: What to do if a batch of the model already runs.
-    :param wait_for_completion: Whether the task waits for its batch.
     :param give_up_after: After how many failed batches of the kind no other is started; None: never.
     """
 
@@ -37,9 +33,5 @@ class BuildRequest:
         return f"{'a' if self.is_full_build else 'an'} {kind_of(self.is_full_build)}"
 
     def is_met_by(self, batch: Batch) -> bool:
-        """
-        Return whether a batch is of the kind, or may be; a full one builds what an incremental one does.
-
-        :param batch: The batch.
-        """
+        """Return whether a batch is of the kind, or may be; a full one builds what an incremental one does."""
         return batch.is_full_build is not False or not self.is_full_build

@@ -13,12 +13,7 @@ if TYPE_CHECKING:
 
 
 def resumption_events(decision: Decision, step: OwnBatch | FinishedBatch) -> tuple[str, ...]:
-    """
-    Return the last parts of the names of the metrics to count.
-
-    :param decision: What the state of earlier tries said.
-    :param step: What the task obtained.
-    """
+    """Return the last parts of the names of the metrics to count."""
     if isinstance(decision, AlreadyDone) and isinstance(step, FinishedBatch):
         return ("reconnect_attempt", "already_succeeded")
     is_same = (isinstance(decision, Reattach) and step.batch_id == decision.build.batch_id) or (

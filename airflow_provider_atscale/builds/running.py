@@ -20,17 +20,7 @@ if TYPE_CHECKING:
 
 
 class OnRunning:
-    """
-    Apply ``on_running`` to what a read of the history shows.
-
-    :param hook: The hook.
-    :param ref: The model.
-    :param request: What to build.
-    :param state: What earlier tries have stored.
-    :param log: The task's logger.
-    :param clock: Returns epoch seconds.
-    :param first_look: When the task began, if that is known already.
-    """
+    """Apply ``on_running`` to what a read of the history shows."""
 
     def __init__(
         self,
@@ -52,11 +42,7 @@ class OnRunning:
         self._clock = clock
 
     def apply(self, history: History | None) -> OwnBatch | RunningOther | None:
-        """
-        Return what to do about a batch that runs, or that ran since the task began; None: start a build.
-
-        :param history: The history; None if it could not be read.
-        """
+        """Return what to do about a batch that runs, or that ran since the task began; None: start a build."""
         joined = self.join(history)
         if joined is not None:
             return joined
@@ -105,11 +91,7 @@ class OnRunning:
         return self._request.on_running == "join" and self.first_look is not None
 
     def join(self, history: History | None) -> OwnBatch | None:
-        """
-        Return a batch of another task or user that has this task's data; None if there is none.
-
-        :param history: The history; None if it could not be read.
-        """
+        """Return a batch of another task or user that has this task's data; None if there is none."""
         if self._request.on_running != "join":
             return None
         look = self._find_first_look(history)

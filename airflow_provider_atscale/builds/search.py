@@ -24,11 +24,7 @@ SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 def what_a_retry_does(state: BuildStateStore) -> str:
-    """
-    Return what a retry does about a build that may have been started.
-
-    :param state: What is stored for the next try.
-    """
+    """Return what a retry does about a build that may have been started."""
     if state.is_persistent:
         return "a retry of the task searches again before it starts one"
     return "before Airflow 3.3 a retry does not search for it, so look into the build history before you retry"
@@ -38,15 +34,7 @@ class LostBatchSearch:
     """
     Find the one batch that a start led to whose reply was lost.
 
-    :param hook: The hook.
-    :param ref: The model.
-    :param request: What was to be built.
-    :param state: What is stored for the next try.
-    :param log: The task's logger.
-    :param on_running: What to do about batches of others.
     :param check_stopped: Raises, with the given text, if the task was stopped.
-    :param clock: Returns epoch seconds.
-    :param sleep: Waits for some seconds.
     """
 
     def __init__(
@@ -77,8 +65,6 @@ class LostBatchSearch:
         """
         Return the one batch that an intent led to, or the reason why none can be found.
 
-        :param intent: The intent.
-        :param until: Epoch seconds at which the search ends.
         :raises AtScaleStartUnknownError: If several batches may be the one, or the history cannot be read.
         """
         if intent.had_running:

@@ -66,18 +66,9 @@ class BuildStarter:
     """
     Obtain the batch that one task waits for.
 
-    :param hook: The hook.
-    :param ref: The model.
-    :param request: What to build.
-    :param state: What earlier tries have stored.
-    :param log: The task's logger.
-    :param is_stopped: Returns whether the task was stopped.
     :param lost_reply_window: Seconds that a batch may take to appear in the history.
     :param first_look: When the task began, if this try has looked before.
     :param has_waited: Whether this try has waited for a batch of another one.
-    :param clock: Returns epoch seconds.
-    :param sleep: Waits for some seconds.
-    :param chance: Returns a random number from 0 to 1.
     """
 
     def __init__(

@@ -93,14 +93,8 @@ class BuildKey:
     """
     Identify the task and the build that a stored state belongs to.
 
-    :param server: Address of the AtScale server.
-    :param catalog_id: Id of the catalog.
-    :param model_id: Id of the model.
-    :param is_full_build: The kind.
-    :param map_index: The task's map index.
     :param max_tries: Tries that Airflow grants; a clear raises it.
     :param clear_number: How often tasks of the run were cleared.
-    :param grace_period_overrides: The overrides.
     """
 
     # on_running is no part of it: it says how a batch is obtained, not what the batch builds. If it has changed, a
@@ -142,12 +136,7 @@ class StartIntent:
 
     @classmethod
     def after(cls, history: History | None, at: float) -> StartIntent:
-        """
-        Build the intent to store before the start.
-
-        :param history: The history, read just before; None if it could not be read.
-        :param at: Epoch seconds by the worker's clock.
-        """
+        """Build the intent to store before the start."""
         if history is None:
             # Without it every old batch would look like a new one.
             return cls(at, had_running=True)
@@ -162,12 +151,7 @@ class StartIntent:
         return batch.created >= history.server_time - timedelta(hours=1)
 
     def candidates(self, history: History, *, is_full_build: bool) -> tuple[Batch, ...]:
-        """
-        Return the batches that may be the one that was started: of the kind, and newer than the intent.
-
-        :param history: The history as it is now.
-        :param is_full_build: The kind that was asked for.
-        """
+        """Return the batches that may be the one that was started: of the kind, and newer than the intent."""
         return tuple(
             batch
             for batch in history.batches
@@ -197,11 +181,7 @@ class StoredBuild:
     """
     A build as it is stored.
 
-    :param key: Which task and build it belongs to.
-    :param intent: The intent.
-    :param batch_id: The batch, once its id is known.
     :param origin: How the task obtained the batch: started, joined, attached or adopted.
-    :param outcome: How the batch was judged, once it has been.
     """
 
     key: Mapping[str, Any]
@@ -266,7 +246,6 @@ class StartNew:
 
     :param reason: Why a stored build is not used; None if nothing was stored.
     :param cleared: Whether the task was cleared, which means "build again".
-    :param failed: Whether the stored build has failed.
     """
 
     reason: str | None = None
@@ -302,12 +281,7 @@ _CLEARED = ("max_tries", "clear_number")
 
 
 def decide(stored: Any, key: BuildKey) -> Decision:
-    """
-    Decide from the stored value what a try does first.
-
-    :param stored: The stored value; None if there is none.
-    :param key: The key of this try.
-    """
+    """Decide from the stored value what a try does first."""
     if stored is None:
         return StartNew()
     build = parse_stored_build(stored)
@@ -336,7 +310,6 @@ class BuildStateStore:
     Load and store the build of one task instance.
 
     :param store: Airflow's task state store; None on Airflow before 3.3, then nothing is stored.
-    :param key: The key of this try.
     :param describe: Returns what people are shown besides, given the batch's id; nobody reads it back.
     """
 
@@ -409,15 +382,7 @@ class BuildStateStore:
 
 
 def store_batch(state: BuildStateStore, log: Any, batch_id: str, origin: str, intent: StartIntent) -> None:
-    """
-    Store the id of a task's batch; if that fails, this try goes on without.
-
-    :param state: The task's stored state.
-    :param log: The task's logger.
-    :param batch_id: The batch.
-    :param origin: How the task obtained it.
-    :param intent: The intent that led to it.
-    """
+    """Store the id of a task's batch; if that fails, this try goes on without."""
     try:
         state.store_batch(batch_id, origin, intent)
     except Exception as error:
@@ -431,14 +396,7 @@ def store_batch(state: BuildStateStore, log: Any, batch_id: str, origin: str, in
 
 
 def store_outcome(state: BuildStateStore, log: Any, outcome: str, batch_id: str | None = None) -> None:
-    """
-    Store how a batch was judged; if that fails, a retry judges it again.
-
-    :param state: The task's stored state.
-    :param log: The task's logger.
-    :param outcome: How it was judged.
-    :param batch_id: The batch.
-    """
+    """Store how a batch was judged; if that fails, a retry judges it again."""
     try:
         state.store_outcome(outcome, batch_id)
     except Exception as error:

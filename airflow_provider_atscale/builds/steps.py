@@ -14,9 +14,7 @@ class OwnBatch:
     """
     The task's batch: wait for it.
 
-    :param batch_id: The batch.
     :param origin: How the task obtained it: started, joined, attached or adopted.
-    :param batch: What is known of it, if anything.
     :param joined_at: The server's time at which the task joined a batch of another one, in ISO format.
     """
 
@@ -35,12 +33,7 @@ class RunningOther:
 
 @dataclass(frozen=True, slots=True)
 class FinishedBatch:
-    """
-    An earlier try's batch, which that try judged good.
-
-    :param batch_id: The batch.
-    :param origin: How this try obtained it.
-    """
+    """An earlier try's batch, which that try judged good."""
 
     batch_id: str
     origin: str
@@ -48,11 +41,7 @@ class FinishedBatch:
 
 @dataclass(frozen=True, slots=True)
 class NotFound:
-    """
-    No batch was found that an earlier start may have led to.
-
-    :param reason: Why not.
-    """
+    """No batch was found that an earlier start may have led to."""
 
     reason: str
 

@@ -27,7 +27,6 @@ class Usual:
     :param median: Half of them took at most so many seconds.
     :param low: The 10th percentile, in seconds.
     :param high: The 90th percentile, in seconds.
-    :param count: How many batches these are.
     """
 
     median: float
@@ -47,7 +46,6 @@ def usual_duration(history: History, is_full_build: bool | None) -> Usual | None
     """
     Return how long the good batches of a kind took; None if the history lists fewer than five.
 
-    :param history: The model's history.
     :param is_full_build: The kind; None for batches whose kind the server does not tell.
     """
     seconds = [
@@ -67,7 +65,6 @@ class Expectation:
     How long the batch of one wait should take.
 
     :param warn_after: Seconds after which the user wants a warning; None: after the 90th percentile.
-    :param usual: How long such a batch usually takes, if that is known.
     :param is_warned: Whether the warning was logged, in any process.
     """
 
@@ -91,7 +88,6 @@ class Expectation:
         """
         Take the usual duration from the history that a poll has read, unless it is known.
 
-        :param observation: What the poll has seen.
         :param is_full_build: The kind that was asked for, in case the batch is not listed yet.
         """
         rows = getattr(observation, "rows", ())

@@ -39,12 +39,7 @@ MAX_ERROR = 4000
 
 
 class RunningTask:
-    """
-    One run of an operator or sensor.
-
-    :param operator: The operator or sensor, its templates rendered.
-    :param context: The task's context.
-    """
+    """One run of an operator or sensor."""
 
     def __init__(self, operator: Any, context: Context) -> None:
         self.operator = operator
@@ -74,7 +69,6 @@ class RunningTask:
         Return the earlier of ``timeout`` and ``execution_timeout``.
 
         :param timeout: Seconds that the user grants the wait.
-        :param now: Epoch seconds at which the wait begins.
         """
         limit = self.operator.execution_timeout
         began = self.context["ti"].start_date
@@ -95,12 +89,7 @@ class RunningTask:
         """
         Hand the wait to the triggerer.
 
-        :param hook: The hook.
-        :param plan: The plan.
         :param batch_id: The batch; None for the model's newest.
-        :param method_name: The operator's method that is called with the event.
-        :param since: Epoch seconds at which the wait began.
-        :param seen_in_history: Whether the build history has listed the batch.
         """
         limit = None
         if plan.deadline is not None:
@@ -121,10 +110,7 @@ class RunningTask:
         """
         Return what the task waited for.
 
-        :param hook: The hook.
-        :param plan: The plan.
         :param batch_id: The batch; None if the newest was waited for and none was seen.
-        :param next_step: What to do about a wait that ended without the batch.
         """
         ref = plan.ref if plan.ref.catalog_id else None
         return WaitContext(
@@ -146,11 +132,7 @@ class RunningTask:
         """
         Return the report of a batch that ended well; raise the typed error of anything else.
 
-        :param hook: The hook.
-        :param plan: The plan.
         :param batch_id: The batch; None if the newest was waited for and none was seen.
-        :param result: How the wait ended.
-        :param next_step: What to do about a wait that ended without the batch.
         """
         instances: Sequence[AggregateInstance] | None = None
         if isinstance(result, Ended):

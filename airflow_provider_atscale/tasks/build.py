@@ -67,13 +67,7 @@ if TYPE_CHECKING:
 
 
 class BuildTask(RunningTask):
-    """
-    One run of the build operator.
-
-    :param operator: The operator, its templates rendered.
-    :param context: The task's context.
-    :param is_stopped: Returns whether the task was stopped.
-    """
+    """One run of the build operator."""
 
     def __init__(self, operator: Any, context: Context, is_stopped: Callable[[], bool]) -> None:
         super().__init__(operator, context)
@@ -101,11 +95,7 @@ class BuildTask(RunningTask):
         return self.execute()
 
     def resume_after_running(self, event: Any) -> str:
-        """
-        Start this task's build after another batch of the model has ended.
-
-        :param event: The trigger's event.
-        """
+        """Start this task's build after another batch of the model has ended."""
         self.is_resumed = True
         resumed = read_event(event)
         request = _request_of(resumed.plan)
@@ -116,11 +106,7 @@ class BuildTask(RunningTask):
             return self._build(hook, resumed.plan, request, has_waited=True)
 
     def resume(self, event: Any) -> str:
-        """
-        Judge this task's batch after the wait in the triggerer.
-
-        :param event: The trigger's event.
-        """
+        """Judge this task's batch after the wait in the triggerer."""
         self.is_resumed = True
         resumed = read_event(event)
         request = _request_of(resumed.plan)

@@ -32,15 +32,9 @@ class WaitContext:
     What a task waited for.
 
     :param server: Address of the AtScale server, as the connection has it.
-    :param ref: The model, if it is known.
-    :param batch_id: The batch, if it is known.
     :param origin: How the task obtained the batch: started, joined, attached, adopted or watched.
-    :param is_full_build: The kind that was asked for, if it is known.
     :param failed_aggregates: What to do if a done batch lacks aggregates: warn, fail or ignore.
     :param next_step: What to do about a wait that ended without the batch.
-    :param history_url: Address of the build history page.
-    :param expectation: How long the batch should take.
-    :param joined_at: The server's time at which the task joined the batch, if it did.
     """
 
     server: str
@@ -106,9 +100,6 @@ def conclude(
     """
     Return the report of a batch that ended well; raise the typed error of anything else.
 
-    :param result: How the wait ended.
-    :param wait: What was waited for.
-    :param read_instances: Reads the batch's aggregate instances.
     :raises AtScaleTimeoutError: If a deadline passed.
     :raises AtScaleBatchNotFoundError: If the batch never appeared in the history.
     :raises AtScaleWaitError: If AtScale could not be read, or not understood, for too long.

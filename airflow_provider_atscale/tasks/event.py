@@ -19,8 +19,6 @@ class Resumed:
     """
     What a resumed task knows.
 
-    :param plan: The plan.
-    :param result: How the wait ended.
     :param batch_id: The batch; None if the newest was waited for and none was seen.
     """
 
@@ -30,12 +28,7 @@ class Resumed:
 
 
 def is_event_of_other_try(next_kwargs: Mapping[str, Any] | None, try_number: int) -> bool:
-    """
-    Return whether Airflow resumes a try with the event of another one, as Airflow 3.0 to 3.1.0 may do.
-
-    :param next_kwargs: What Airflow resumes the task with.
-    :param try_number: Which try is resumed.
-    """
+    """Return whether Airflow resumes a try with the event of another one, as Airflow 3.0 to 3.1.0 may do."""
     event = (next_kwargs or {}).get("event")
     payload = event.get("payload") if isinstance(event, Mapping) else None
     return isinstance(payload, Mapping) and payload.get("try_number") not in (None, try_number)
@@ -45,8 +38,6 @@ def read_event(event: Any, *, needs_batch: bool = True) -> Resumed:
     """
     Return what a trigger's event says.
 
-    :param event: The event.
-    :param needs_batch: Whether an event without batch id is an error.
     :raises AtScaleEventError: If the event is not exactly what the trigger sends.
     """
     try:

@@ -32,9 +32,6 @@ def make_lineage(
     Return what a task's batch has built: the aggregate tables, and which model they belong to.
 
     AtScale does not tell which warehouse it writes to, so the tables are in the namespace of its server.
-
-    :param report: The report of the batch; None if there is none.
-    :param instances: The aggregate instances that the report was made of.
     """
     if report is None:
         return None

@@ -24,8 +24,6 @@ class NamedPartial:
     ``Operator.partial`` that also names the mapped tasks, unless the user does.
 
     Airflow takes ``map_index_template`` from what ``partial`` was given, and never asks the operator itself.
-
-    :param template: The name.
     """
 
     def __init__(self, template: str) -> None:

@@ -26,16 +26,10 @@ class TaskPlan:
     """
     One wait for a batch and, for the operator, the build before it.
 
-    :param conn_id: The Airflow connection.
-    :param ref: The model.
     :param began: Epoch seconds at which the task began.
     :param poll_interval: The longest time between two polls, in seconds.
-    :param deadline: When the wait ends without the batch.
-    :param failed_aggregates: What to do if the batch is done and aggregates are missing.
     :param origin: How the task obtained its batch: started, joined, attached, adopted or watched.
-    :param try_number: Which try of the task it is.
     :param build: What to build; None for the sensor.
-    :param expectation: How long the batch should take.
     :param first_look: When the task began by the server's clock, if it may join a batch.
     :param joined_at: The server's time at which the task joined its batch, if it did.
     """
@@ -122,11 +116,7 @@ _BUILD: Checks = {
 
 
 def parse_plan(event: Mapping[str, Any]) -> TaskPlan:
-    """
-    Return the plan that a trigger's event gives back; raise ``ValueError`` if it is not exactly one.
-
-    :param event: The event.
-    """
+    """Return the plan that a trigger's event gives back; raise ``ValueError`` if it is not exactly one."""
     values = _checked(event, _ARGUMENTS)
     payload = event.get("payload")
     if not isinstance(payload, Mapping) or set(payload) != set(_PAYLOAD):

@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SkipCheck:
-    """
-    Tell, before anything else is done, that a task need not build.
-
-    :param hook: The hook.
-    :param plan: The task's plan.
-    :param request: What to build.
-    :param log: The task's logger.
-    """
+    """Tell, before anything else is done, that a task need not build."""
 
     hook: AtScaleHook
     plan: TaskPlan
@@ -40,11 +33,7 @@ class SkipCheck:
     log: Any
 
     def is_due(self, store: BuildStateStore) -> bool:
-        """
-        Return whether the task may be skipped: not if it is a retry, and not after a clear.
-
-        :param store: What earlier tries have stored.
-        """
+        """Return whether the task may be skipped: not if it is a retry, and not after a clear."""
         decision = store.load()
         # A retry has a batch of its own, which may be the one that makes the model fresh, or it waited for
         # another one, which may lack its data; a clear means: build again.
@@ -74,12 +63,7 @@ class SkipCheck:
         )
 
     def skip_if_nothing_is_newer(self, context: Context, inlets: list[Any]) -> None:
-        """
-        Skip the task if no inlet has an asset event since the last good build began.
-
-        :param context: The task's context.
-        :param inlets: The task's inlets.
-        """
+        """Skip the task if no inlet has an asset event since the last good build began."""
         newest = _find_newest_event(context, inlets, self.log)
         if newest is None:
             return

@@ -56,12 +56,7 @@ _MOMENT = 0.1
 
 
 class WaitTask(RunningTask):
-    """
-    One run of the batch sensor, in one process.
-
-    :param operator: The sensor, its templates rendered.
-    :param context: The task's context.
-    """
+    """One run of the batch sensor, in one process."""
 
     def __init__(self, operator: Any, context: Context) -> None:
         super().__init__(operator, context)
@@ -76,20 +71,12 @@ class WaitTask(RunningTask):
     # --- entry points ---
 
     def execute(self, poke_until_done: Callable[[Context], Any]) -> Any:
-        """
-        Wait, in any mode.
-
-        :param poke_until_done: Airflow's loop over :meth:`poke`.
-        """
+        """Wait, in any mode."""
         with self.soft_fail():
             return self._execute(poke_until_done)
 
     def restart(self, poke_until_done: Callable[[Context], Any]) -> Any:
-        """
-        Start from the beginning.
-
-        :param poke_until_done: Airflow's loop over :meth:`poke`.
-        """
+        """Start from the beginning."""
         self.reset_start_date()
         return self._execute(poke_until_done)
 
@@ -119,11 +106,7 @@ class WaitTask(RunningTask):
         return None if result is None else self._conclude(batch_id, result)
 
     def resume(self, event: Any) -> str:
-        """
-        Judge the batch after the wait in the triggerer.
-
-        :param event: The trigger's event.
-        """
+        """Judge the batch after the wait in the triggerer."""
         self.is_resumed = True
         resumed = read_event(event, needs_batch=False)
         self._hook = AtScaleHook(resumed.plan.conn_id)
