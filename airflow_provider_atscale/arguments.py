@@ -124,19 +124,6 @@ def _number(value: Any, name: str) -> int | float:
     raise AtScaleConfigurationError(f"{name} is {shown(value)}; it must be a number that is not negative.")
 
 
-def check_literals(**arguments: tuple[Any, Callable[[Any, str], Any]]) -> None:
-    """
-    Check arguments that a DAG file gives as plain values, so that a mistake fails the import of the DAG.
-
-    Templates and results of other tasks are checked when the task runs.
-    """
-    for name, (value, parse) in arguments.items():
-        # A DAG may have other marks of templates, and a subclass templates in files.
-        is_literal = bool(_WORD.fullmatch(value)) if isinstance(value, str) else True
-        if is_literal and isinstance(value, (bool, int, float, str, timedelta)):
-            parse(value, name)
-
-
 def choice(*choices: str) -> Callable[[Any, str], str]:
     """Return a parser of one of these words."""
     return lambda value, name: parse_choice(value, name, choices)
@@ -199,3 +186,60 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):
         return f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+# --- the arguments of operators and sensor ----------------------------------------------------------------
+
+#: What parses each argument that can be checked by itself.
+Parsers = Mapping[str, Callable[[Any, str], Any]]
+BUILD_ARGUMENTS: Parsers = {
+    "catalog": parse_name,
+    "model": parse_name,
+    "is_full_build": parse_bool,
+    "on_running": choice(*ON_RUNNING),
+    "failed_aggregates": choice(*FAILED_AGGREGATES),
+    "skip_if_built_within": optional_seconds,
+    "only_if_newer": parse_bool,
+    "give_up_after": optional_count,
+    "wait_for_completion": parse_bool,
+    "poll_interval": parse_seconds,
+    "timeout": optional_seconds,
+    "warn_after": optional_seconds,
+    "atscale_conn_id": parse_name,
+}
+CHECK_ARGUMENTS: Parsers = {
+    "catalog": parse_name,
+    "model": parse_name,
+    "max_failed": optional_threshold,
+    "min_active": optional_threshold,
+    "max_age": optional_seconds,
+    "min_rows": optional_threshold,
+    "atscale_conn_id": parse_name,
+}
+WAIT_ARGUMENTS: Parsers = {
+    "batch_id": parse_name,
+    "catalog": parse_name,
+    "model": parse_name,
+    "failed_aggregates": choice(*FAILED_AGGREGATES),
+    "warn_after": optional_seconds,
+    "atscale_conn_id": parse_name,
+}
+
+
+def parse_arguments(operator: Any, parsers: Parsers) -> dict[str, Any]:
+    """Return the arguments of a task whose templates are rendered, parsed."""
+    return {name: parse(getattr(operator, name), name) for name, parse in parsers.items()}
+
+
+def check_literals(operator: Any, parsers: Parsers) -> None:
+    """
+    Check arguments that a DAG file gives as plain values, so that a mistake fails the import of the DAG.
+
+    Templates and results of other tasks are checked when the task runs.
+    """
+    for name, parse in parsers.items():
+        value = getattr(operator, name)
+        # A DAG may have other marks of templates, and a subclass templates in files.
+        is_literal = bool(_WORD.fullmatch(value)) if isinstance(value, str) else True
+        if is_literal and isinstance(value, (bool, int, float, str, timedelta)):
+            parse(value, name)

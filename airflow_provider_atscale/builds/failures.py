@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from airflow_provider_atscale.api.models import (
     Batch,
     History,
-    ModelRef,
     Phase,
     aggregates_of,
     kind_of,
@@ -19,6 +18,7 @@ from airflow_provider_atscale.builds.report import failure_message
 from airflow_provider_atscale.exceptions import AtScaleError
 
 if TYPE_CHECKING:
+    from airflow_provider_atscale.builds.context import BuildContext
     from airflow_provider_atscale.builds.request import BuildRequest
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
 
@@ -49,8 +49,9 @@ def find_failed_series(history: History, request: BuildRequest) -> list[Batch]:
     return failed
 
 
-def describe_failed_series(hook: AtScaleHook, ref: ModelRef, failed: list[Batch], request: BuildRequest) -> str:
+def describe_failed_series(build: BuildContext, failed: list[Batch]) -> str:
     """Return the text of the error that no other build is started."""
+    hook, ref, request = build.hook, build.ref, build.request
     told = "; ".join(_describe(hook, batch) for batch in failed[:_MESSAGES])
     more = f"; and {len(failed) - _MESSAGES} more" if len(failed) > _MESSAGES else ""
     return (

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_atscale.builds.state import AlreadyDone, Reattach, SearchHistory, StartNew
-from airflow_provider_atscale.builds.steps import FinishedBatch
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.builds.state import Decision
     from airflow_provider_atscale.builds.steps import OwnBatch
 
 
-def resumption_events(decision: Decision, step: OwnBatch | FinishedBatch) -> tuple[str, ...]:
+def resumption_events(decision: Decision, step: OwnBatch) -> tuple[str, ...]:
     """Return the last parts of the names of the metrics to count."""
-    if isinstance(decision, AlreadyDone) and isinstance(step, FinishedBatch):
+    if isinstance(decision, AlreadyDone):
         return ("reconnect_attempt", "already_succeeded")
     is_same = (isinstance(decision, Reattach) and step.batch_id == decision.build.batch_id) or (
         isinstance(decision, SearchHistory) and step.origin == "adopted"

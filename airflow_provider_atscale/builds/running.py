@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_atscale.api.values import DATE_DELAY, iso
+from airflow_provider_atscale.builds.context import log_errors
 from airflow_provider_atscale.builds.join import FirstLook, find_joinable, serves
-from airflow_provider_atscale.builds.state import StartIntent, store_batch
+from airflow_provider_atscale.builds.state import StartIntent
 from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
 from airflow_provider_atscale.exceptions import AtScaleAlreadyRunningError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from airflow_provider_atscale.api.models import Batch, History, ModelRef
-    from airflow_provider_atscale.builds.request import BuildRequest
-    from airflow_provider_atscale.builds.state import BuildStateStore
-    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+    from airflow_provider_atscale.api.models import Batch, History
+    from airflow_provider_atscale.builds.context import BuildContext
 
 
 class OnRunning:
-    """Apply ``on_running`` to what a read of the history shows."""
+    """
+    Apply ``on_running`` to what a read of the history shows.
 
-    def __init__(
-        self,
-        hook: AtScaleHook,
-        ref: ModelRef,
-        request: BuildRequest,
-        state: BuildStateStore,
-        log: Any,
-        *,
-        clock: Callable[[], float],
-        first_look: FirstLook | None,
-    ) -> None:
+    :param first_look: When the task began, if that is known already.
+    """
+
+    def __init__(self, build: BuildContext, first_look: FirstLook | None) -> None:
         self.first_look = first_look
-        self._hook = hook
-        self._ref = ref
-        self._request = request
-        self._state = state
-        self._log = log
-        self._clock = clock
+        self._build = build
+        self._request = build.request
+        self._log = build.log
 
     def apply(self, history: History | None) -> OwnBatch | RunningOther | None:
         """Return what to do about a batch that runs, or that ran since the task began; None: start a build."""
@@ -52,11 +40,11 @@ class OnRunning:
         about = f"batch {batch.id} ({batch.kind}, {batch.status}, created {iso(batch.created)})"
         on_running = self._request.on_running
         if on_running == "skip":
-            raise Skip(f"Skipped: {about} of {self._ref} already runs, and on_running is 'skip'.")
+            raise Skip(f"Skipped: {about} of {self._build.ref} already runs, and on_running is 'skip'.")
         if on_running == "fail":
             raise AtScaleAlreadyRunningError(
-                f"Nothing was started: {about} of {self._ref} already runs, and on_running is 'fail'. See "
-                f"{self._hook.history_url(self._ref, batch.id)}."
+                f"Nothing was started: {about} of {self._build.ref} already runs, and on_running is 'fail'. See "
+                f"{self._build.hook.history_url(self._build.ref, batch.id)}."
             )
         if on_running == "attach":
             fitting = [each for each in history.running if self._request.is_met_by(each)]
@@ -67,7 +55,7 @@ class OnRunning:
             )
         if on_running == "join":
             self._log.info("Not joining %s: %s", about, self._why_not(batch))
-        self._log.info("Waiting for %s of %s to end before a build is started", about, self._ref)
+        self._log.info("Waiting for %s of %s to end before a build is started", about, self._build.ref)
         return RunningOther(batch)
 
     # --- attach ---
@@ -80,7 +68,7 @@ class OnRunning:
             batch.kind,
             iso(batch.created) or "an unknown time",
         )
-        store_batch(self._state, self._log, batch.id, "attached", StartIntent(self._clock()))
+        self._build.store_batch(batch.id, "attached", StartIntent(self._build.clock()))
         return OwnBatch(batch.id, "attached", batch)
 
     # --- join ---
@@ -109,7 +97,7 @@ class OnRunning:
             iso(batch.created),
             iso(look.server_time),
         )
-        store_batch(self._state, self._log, batch.id, "joined", StartIntent(self._clock()))
+        self._build.store_batch(batch.id, "joined", StartIntent(self._build.clock()))
         return OwnBatch(batch.id, "joined", batch, iso(history.server_time))
 
     def _find_first_look(self, history: History | None) -> FirstLook | None:
@@ -119,7 +107,7 @@ class OnRunning:
             look = stored or (FirstLook.at(history) if history is not None else None)
             if look is not None:
                 # Without a readable history too: the next start overwrites which batch has failed for this task.
-                self.first_look = look.without(self._state.failed_ids)
+                self.first_look = look.without(self._build.state.failed_ids)
                 if self.first_look != stored:
                     self._store_first_look(self.first_look)
         if history is None:
@@ -132,28 +120,22 @@ class OnRunning:
         return self.first_look
 
     def _load_first_look(self) -> FirstLook | None:
-        try:
-            return self._state.load_first_look()
-        except Exception as error:
-            # A later moment is safe: it may cost a build, never data.
-            self._log.warning(
-                "When the first try of this task began could not be read from Airflow's task state store (%s: %s); "
-                "only a batch that begins from now on is joined",
-                type(error).__name__,
-                error,
-            )
-            return None
+        # A later moment is safe: it may cost a build, never data.
+        with log_errors(
+            self._log.warning,
+            "When the first try of this task began could not be read from Airflow's task state store (%s: %s); "
+            "only a batch that begins from now on is joined",
+        ):
+            return self._build.state.load_first_look()
+        return None
 
     def _store_first_look(self, look: FirstLook) -> None:
-        try:
-            self._state.store_first_look(look)
-        except Exception as error:
-            self._log.warning(
-                "When this task began could not be written to Airflow's task state store (%s: %s); a retry joins "
-                "only a batch that begins after the retry",
-                type(error).__name__,
-                error,
-            )
+        with log_errors(
+            self._log.warning,
+            "When this task began could not be written to Airflow's task state store (%s: %s); a retry joins "
+            "only a batch that begins after the retry",
+        ):
+            self._build.state.store_first_look(look)
 
     def _why_not(self, batch: Batch) -> str:
         look = self.first_look

@@ -10,10 +10,9 @@ tries is in ``builds/state.py``.
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_atscale.api.models import History, HistoryUnavailable, Phase
 from airflow_provider_atscale.api.observation import Missing, Seen
@@ -22,22 +21,19 @@ from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.builds.failures import describe_failed_series, find_failed_series
 from airflow_provider_atscale.builds.join import pause_before_start
 from airflow_provider_atscale.builds.running import OnRunning
-from airflow_provider_atscale.builds.search import SEARCH_DELAYS, LostBatchSearch, what_a_retry_does
+from airflow_provider_atscale.builds.search import SEARCH_DELAYS, find_lost_batch
 from airflow_provider_atscale.builds.state import (
     FAILED,
     LOST,
     REFUSED,
     AlreadyDone,
-    BuildStateStore,
     Decision,
     Reattach,
     SearchHistory,
     StartIntent,
     StartNew,
-    store_batch,
-    store_outcome,
 )
-from airflow_provider_atscale.builds.steps import FinishedBatch, NotFound, OwnBatch, RunningOther, Step
+from airflow_provider_atscale.builds.steps import NotFound, OwnBatch, RunningOther, Step
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleConfigurationError,
@@ -45,16 +41,13 @@ from airflow_provider_atscale.exceptions import (
     AtScaleError,
     AtScaleGaveUpError,
     AtScaleStartUnknownError,
-    AtScaleTaskStoppedError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_atscale.api.models import ModelRef
+    from airflow_provider_atscale.builds.context import BuildContext
     from airflow_provider_atscale.builds.join import FirstLook
-    from airflow_provider_atscale.builds.request import BuildRequest
-    from airflow_provider_atscale.hooks.atscale import AtScaleHook
 
 #: How often the history is read for a running batch that explains a refused start.
 _READS_AFTER_REFUSAL = 2
@@ -73,53 +66,36 @@ class BuildStarter:
 
     def __init__(
         self,
-        hook: AtScaleHook,
-        ref: ModelRef,
-        request: BuildRequest,
-        state: BuildStateStore,
-        log: Any,
+        build: BuildContext,
         *,
-        is_stopped: Callable[[], bool] = lambda: False,
         lost_reply_window: float = 120.0,
         first_look: FirstLook | None = None,
         has_waited: bool = False,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.may_have_started = False
         #: What the state of earlier tries said when the batch was last asked for.
         self.decision: Decision = StartNew()
-        self._hook = hook
-        self._ref = ref
-        self._request = request
-        self._state = state
-        self._log = log
-        self._is_stopped = is_stopped
+        self._build = build
+        self._request = build.request
+        self._log = build.log
         self._window = lost_reply_window
         self._has_waited = has_waited
         self._other: str | None = None
         self._repeats = 0
-        self._clock = clock
-        self._sleep = sleep
         self._chance = chance
-        self._on_running = OnRunning(hook, ref, request, state, log, clock=clock, first_look=first_look)
-        self._search = LostBatchSearch(
-            hook,
-            ref,
-            request,
-            state,
-            log,
-            on_running=self._on_running,
-            check_stopped=self._check_stopped,
-            clock=clock,
-            sleep=sleep,
-        )
+        self._on_running = OnRunning(build, first_look)
 
     @property
     def first_look(self) -> FirstLook | None:
         """When the task began, if it has looked at the history and may join a batch."""
         return self._on_running.first_look
+
+    def obtain_own_batch(self, wait_for_other: Callable[[str], None]) -> OwnBatch:
+        """Return the task's batch, after a wait for each other one that must end first."""
+        while isinstance(step := self.obtain_batch(), RunningOther):
+            wait_for_other(step.batch.id)
+        return step
 
     def obtain_batch(self) -> Step:
         """
@@ -135,7 +111,7 @@ class BuildStarter:
         if isinstance(decision, AlreadyDone):
             batch_id = str(decision.build.batch_id)
             self._log.info("Batch %s of an earlier try is already done: nothing is built again", batch_id)
-            return FinishedBatch(batch_id, "attached")
+            return OwnBatch(batch_id, "attached", is_finished=True)
         if isinstance(decision, Reattach):
             step = self._reattach(decision)
         elif isinstance(decision, SearchHistory):
@@ -153,18 +129,18 @@ class BuildStarter:
         self._repeats = self._repeats + 1 if batch_id == self._other else 0
         self._other = batch_id
         if self._repeats:
-            self._sleep(SEARCH_DELAYS[min(self._repeats, _LONGEST_REPEAT) - 1])
+            self._build.sleep(SEARCH_DELAYS[min(self._repeats, _LONGEST_REPEAT) - 1])
 
     # --- an earlier try's batch ---
 
     def _load_state(self) -> Decision:
         try:
-            decision = self._state.load()
+            decision = self._build.state.load()
         except Exception as error:
             raise AtScaleError(
                 f"Nothing was started: Airflow's task state store could not be read ({type(error).__name__}: "
-                f"{error}). It may hold a build of {self._ref} that an earlier try has started, so a new one could "
-                "be the second. A retry of the task tries again."
+                f"{error}). It may hold a build of {self._build.ref} that an earlier try has started, so a new one "
+                "could be the second. A retry of the task tries again."
             ) from error
         on_running = self._request.on_running
         if (
@@ -178,7 +154,7 @@ class BuildStarter:
 
     def _reattach(self, decision: Reattach) -> Step | None:
         batch_id = str(decision.build.batch_id)
-        seen = self._hook.observe_batch(self._ref, batch_id)
+        seen = self._build.hook.observe_batch(self._build.ref, batch_id)
         if isinstance(seen, Missing) and decision.build.outcome == LOST:
             self._log.warning(
                 "Batch %s of an earlier try is still not in the build history: a new one is started", batch_id
@@ -189,7 +165,7 @@ class BuildStarter:
             self._log.warning(
                 "Batch %s of an earlier try ended as %s: a new one is started", batch_id, seen.batch.status
             )
-            store_outcome(self._state, self._log, FAILED, batch_id)
+            self._build.store_outcome(FAILED, batch_id)
             return None
         self._log.info(
             "Attaching to batch %s, which an earlier try of this task %s", batch_id, decision.build.origin
@@ -203,7 +179,9 @@ class BuildStarter:
             iso(intent.server_time) or f"epoch {intent.at:.0f}",
         )
         # The intent may be by the clock of another worker.
-        found = self._search.find(intent, until=min(intent.at, self._clock()) + self._window)
+        found = find_lost_batch(
+            self._build, intent, self._on_running, until=min(intent.at, self._build.clock()) + self._window
+        )
         if isinstance(found, NotFound):
             self._log.warning("Not using a batch of the earlier try: %s", found.reason)
             return None
@@ -216,13 +194,13 @@ class BuildStarter:
         step = self._on_running.apply(history)
         if step is None and history is not None and self._on_running.may_join:
             pause = pause_before_start(self._request, has_waited=self._has_waited, chance=self._chance())
-            self._sleep(pause)
+            self._build.sleep(pause)
             history = self._read_history()
             step = self._on_running.apply(history)
         if step is not None:
             return step
         self._check_failed_series(history)
-        intent = StartIntent.after(history, self._clock())
+        intent = StartIntent.after(history, self._build.clock())
         posted = False
 
         def before_post(sends_kind: bool) -> None:
@@ -231,8 +209,8 @@ class BuildStarter:
             posted = True
 
         try:
-            outcome = self._hook.start_batch(
-                self._ref,
+            outcome = self._build.hook.start_batch(
+                self._build.ref,
                 is_full_build=self._request.is_full_build,
                 grace_period_overrides=self._request.overrides,
                 before_post=before_post,
@@ -242,10 +220,10 @@ class BuildStarter:
             # a POST, what is stored belongs to an earlier try, and stays.
             if posted:
                 self.may_have_started = False
-                store_outcome(self._state, self._log, REFUSED)
+                self._build.store_outcome(REFUSED)
             raise
         if isinstance(outcome, Started):
-            store_batch(self._state, self._log, outcome.batch.id, "started", intent)
+            self._build.store_batch(outcome.batch.id, "started", intent)
             return OwnBatch(outcome.batch.id, "started", outcome.batch)
         if isinstance(outcome, Refused):
             return self._after_refusal(outcome)
@@ -261,29 +239,27 @@ class BuildStarter:
             return
         failed = find_failed_series(history, self._request)
         if len(failed) >= limit:
-            raise AtScaleGaveUpError(
-                describe_failed_series(self._hook, self._ref, failed[:limit], self._request)
-            )
+            raise AtScaleGaveUpError(describe_failed_series(self._build, failed[:limit]))
 
     def _store_intent_before_post(self, intent: StartIntent) -> None:
         """Store the intent; if that fails, nothing is posted."""
-        self._check_stopped()
+        self._build.check_stopped()
         try:
-            self._state.store_intent(intent)
+            self._build.state.store_intent(intent)
         except Exception as error:
             raise AtScaleError(
-                f"Nothing was started: the intent to build {self._ref} could not be written to Airflow's task "
+                f"Nothing was started: the intent to build {self._build.ref} could not be written to Airflow's task "
                 f"state store ({type(error).__name__}: {error}), and without it a crash could lose the build. "
                 "A retry of the task tries again."
             ) from error
-        self._check_stopped()
+        self._build.check_stopped()
         self.may_have_started = True
 
     def _after_lost_reply(self, lost: LostReply, intent: StartIntent) -> Step:
         self._log.warning(
             "The reply to the start was lost (%s): searching the build history for the batch", lost.reason
         )
-        found = self._search.find(intent, until=self._clock() + self._window)
+        found = find_lost_batch(self._build, intent, self._on_running, until=self._build.clock() + self._window)
         if not isinstance(found, NotFound):
             return found
         # With skip and fail, the running batch may be this task's: neither a skip nor "nothing was started".
@@ -293,9 +269,9 @@ class BuildStarter:
             if step is not None:
                 return step
         raise AtScaleStartUnknownError(
-            f"AtScale may or may not have started {self._request.a_kind} build of {self._ref}: the reply to the "
-            f"start was lost ({lost.reason}), and {found.reason}. Nothing more was started; "
-            f"{what_a_retry_does(self._state)}."
+            f"AtScale may or may not have started {self._request.a_kind} build of {self._build.ref}: the reply to "
+            f"the start was lost ({lost.reason}), and {found.reason}. Nothing more was started; "
+            f"{self._build.what_a_retry_does}."
         )
 
     def _after_refusal(self, refused: Refused) -> Step:
@@ -303,13 +279,13 @@ class BuildStarter:
             self.may_have_started = False
         for number in range(_READS_AFTER_REFUSAL):
             if number:
-                self._sleep(SEARCH_DELAYS[number])
+                self._build.sleep(SEARCH_DELAYS[number])
             history = self._try_history()
             if history is None:
                 continue
             if history.running:
                 self._log.info("AtScale refused the start: a batch of the model already runs")
-                store_outcome(self._state, self._log, REFUSED)
+                self._build.store_outcome(REFUSED)
             step = self._on_running.apply(history)
             if step is not None:
                 return step
@@ -317,7 +293,7 @@ class BuildStarter:
         # what a retry finds may also be the batch that explains the refusal, listed late, and then it may lack data.
         # A task that joins needs no search: it joins whatever began after it, and waits for the rest.
         if self._request.on_running == "join" or refused.error.http_status_code == HTTPStatus.CONFLICT:
-            store_outcome(self._state, self._log, REFUSED)
+            self._build.store_outcome(REFUSED)
         raise refused.error
 
     # --- a batch that already runs ---
@@ -331,21 +307,15 @@ class BuildStarter:
             return None
 
     def _read_history(self) -> History | None:
-        history = self._hook.get_history(self._ref)
+        history = self._build.hook.get_history(self._build.ref)
         if isinstance(history, HistoryUnavailable):
             self._log.warning(
                 "No permission to read the build history (%s). So this task cannot see whether a build of %s "
                 "already runs, and cannot find a build whose start reply was lost. Give the user of the connection "
                 "%s",
                 history,
-                self._ref,
-                self._hook.edition.view_right,
+                self._build.ref,
+                self._build.hook.edition.view_right,
             )
             return None
         return history
-
-    def _check_stopped(self, message: str | None = None) -> None:
-        if self._is_stopped():
-            raise AtScaleTaskStoppedError(
-                message or f"The task was stopped, so no build of {self._ref} is started."
-            )

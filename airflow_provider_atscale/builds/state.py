@@ -379,30 +379,3 @@ class BuildStateStore:
         if self._store is not None:
             self._store.set(KEY, {**self._describe(build.batch_id), **build.to_json()})
             self._build = build
-
-
-def store_batch(state: BuildStateStore, log: Any, batch_id: str, origin: str, intent: StartIntent) -> None:
-    """Store the id of a task's batch; if that fails, this try goes on without."""
-    try:
-        state.store_batch(batch_id, origin, intent)
-    except Exception as error:
-        log.error(  # noqa: TRY400 - the trace of a store that is down tells nothing
-            "Batch %s could not be written to Airflow's task state store (%s: %s). This try still waits for "
-            "it; if the try dies, a retry searches the build history",
-            batch_id,
-            type(error).__name__,
-            error,
-        )
-
-
-def store_outcome(state: BuildStateStore, log: Any, outcome: str, batch_id: str | None = None) -> None:
-    """Store how a batch was judged; if that fails, a retry judges it again."""
-    try:
-        state.store_outcome(outcome, batch_id)
-    except Exception as error:
-        log.warning(
-            "The outcome (%s) could not be written to Airflow's task state store (%s: %s); a retry judges it again",
-            f"batch {batch_id} is {outcome}" if batch_id else "no batch was started",
-            type(error).__name__,
-            error,
-        )

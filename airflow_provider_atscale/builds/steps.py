@@ -12,16 +12,18 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class OwnBatch:
     """
-    The task's batch: wait for it.
+    The task's batch.
 
     :param origin: How the task obtained it: started, joined, attached or adopted.
     :param joined_at: The server's time at which the task joined a batch of another one, in ISO format.
+    :param is_finished: Whether an earlier try has judged it good, so that there is nothing to wait for.
     """
 
     batch_id: str
     origin: str
     batch: Batch | None = None
     joined_at: str | None = None
+    is_finished: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,6 @@ class RunningOther:
     """Another batch of the model runs: wait for it to end, then obtain a batch again."""
 
     batch: Batch
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedBatch:
-    """An earlier try's batch, which that try judged good."""
-
-    batch_id: str
-    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,4 +44,4 @@ class Skip(Exception):
     """``on_running="skip"`` is set, and a batch of the model runs."""
 
 
-Step = OwnBatch | RunningOther | FinishedBatch
+Step = OwnBatch | RunningOther

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import kind_of
 from airflow_provider_atscale.arguments import ON_RUNNING, parse_choice, parse_overrides
+from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
-from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
+from airflow_provider_atscale.builds.steps import OwnBatch, Skip
 from airflow_provider_atscale.cli.exit_codes import DONE, NOT_STARTED, USAGE
 from airflow_provider_atscale.cli.output import LineLog
 from airflow_provider_atscale.cli.run import command
@@ -107,19 +108,9 @@ def _obtain_batch(
     """Obtain a batch as a task does that is tried once."""
     key = BuildKey(hook.edition.base_url, ref.catalog_id, ref.model_id, request.is_full_build, -1, 0, 0)
     hook.until = options.deadline.at if options.deadline else None
-    starter = BuildStarter(hook, ref, request, BuildStateStore(_Memory(), key), LineLog(out))
-    while True:
-        try:
-            step = starter.obtain_batch()
-        except AtScaleConnectionError as error:
-            if not _is_over(options):
-                raise
-            raise AtScaleTimeoutError(f"Nothing was started: --timeout passed. {error}") from error
-        if isinstance(step, OwnBatch):
-            return step
-        if not isinstance(step, RunningOther):
-            return OwnBatch(step.batch_id, step.origin)
-        other = step.batch.id
+    build = BuildContext(hook, ref, request, BuildStateStore(_Memory(), key), LineLog(out))
+
+    def wait_for_other(other: str) -> None:
         result = wait_for_batch(hook, ref, other, options, out)
         if not isinstance(result, Ended) and not (isinstance(result, GaveUp) and result.kind == "missing"):
             next_step = "Somebody else started it; this command has started nothing."
@@ -129,6 +120,13 @@ def _obtain_batch(
                 f"Nothing was started: --timeout passed while batch {other} of {ref} at {hook.edition.base_url} "
                 "ran, which has ended now."
             )
+
+    try:
+        return BuildStarter(build).obtain_own_batch(wait_for_other)
+    except AtScaleConnectionError as error:
+        if not _is_over(options):
+            raise
+        raise AtScaleTimeoutError(f"Nothing was started: --timeout passed. {error}") from error
 
 
 def _is_over(options: WaitOptions) -> bool:

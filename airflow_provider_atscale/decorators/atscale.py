@@ -13,10 +13,10 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
-from airflow_provider_atscale.arguments import parse_bool, parse_overrides, shown
+from airflow_provider_atscale.arguments import BUILD_ARGUMENTS, parse_bool, parse_overrides, shown
 from airflow_provider_atscale.compat import determine_kwargs
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
-from airflow_provider_atscale.operators.atscale import PARSERS, AtScaleAggregateBuildOperator
+from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 from airflow_provider_atscale.tasks.map_names import DECORATED_NAME
 
 if TYPE_CHECKING:
@@ -164,8 +164,8 @@ class _AtScaleBuildDecoratedOperator(DecoratedOperator, AtScaleAggregateBuildOpe
             )
         try:
             for name, value in returned.items():
-                if name in PARSERS:
-                    PARSERS[name](value, name)
+                if name in BUILD_ARGUMENTS:
+                    BUILD_ARGUMENTS[name](value, name)
             if "grace_period_overrides" in returned:
                 is_full_build = parse_bool(self.is_full_build, "is_full_build")
                 parse_overrides(self.grace_period_overrides, is_full_build=is_full_build)

@@ -7,44 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_atscale.arguments import (
-    FAILED_AGGREGATES,
-    ON_RUNNING,
-    check_literals,
-    choice,
-    optional_count,
-    optional_seconds,
-    parse_bool,
-    parse_name,
-    parse_seconds,
-)
+from airflow_provider_atscale.arguments import BUILD_ARGUMENTS, check_literals
 from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.tasks.map_names import BUILD_NAME, NamedPartial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_atscale.tasks.build import BuildTask
     from airflow_provider_atscale.tasks.plan import TaskPlan
-
-#: What parses each argument that can be checked by itself.
-PARSERS: dict[str, Callable[[Any, str], Any]] = {
-    "catalog": parse_name,
-    "model": parse_name,
-    "is_full_build": parse_bool,
-    "on_running": choice(*ON_RUNNING),
-    "failed_aggregates": choice(*FAILED_AGGREGATES),
-    "skip_if_built_within": optional_seconds,
-    "only_if_newer": parse_bool,
-    "give_up_after": optional_count,
-    "wait_for_completion": parse_bool,
-    "poll_interval": parse_seconds,
-    "timeout": optional_seconds,
-    "warn_after": optional_seconds,
-    "atscale_conn_id": parse_name,
-}
 
 
 class AtScaleAggregateBuildOperator(BaseOperator):
@@ -177,7 +150,7 @@ class AtScaleAggregateBuildOperator(BaseOperator):
         self.timeout = timeout
         self.warn_after = warn_after
         self.atscale_conn_id = atscale_conn_id
-        check_literals(**{name: (getattr(self, name), parse) for name, parse in PARSERS.items()})
+        check_literals(self, BUILD_ARGUMENTS)
 
     def execute(self, context: Context) -> str:
         """

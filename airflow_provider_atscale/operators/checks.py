@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
-from airflow_provider_atscale.arguments import (
-    check_literals,
-    optional_seconds,
-    optional_threshold,
-    parse_name,
-)
+from airflow_provider_atscale.arguments import CHECK_ARGUMENTS, check_literals
 from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.tasks.map_names import BUILD_NAME, NamedPartial
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -87,15 +82,7 @@ class AtScaleAggregateCheckOperator(BaseOperator):
         self.max_age = max_age
         self.min_rows = min_rows
         self.atscale_conn_id = atscale_conn_id
-        check_literals(
-            catalog=(catalog, parse_name),
-            model=(model, parse_name),
-            max_failed=(max_failed, optional_threshold),
-            min_active=(min_active, optional_threshold),
-            max_age=(max_age, optional_seconds),
-            min_rows=(min_rows, optional_threshold),
-            atscale_conn_id=(atscale_conn_id, parse_name),
-        )
+        check_literals(self, CHECK_ARGUMENTS)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """

@@ -6,13 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseSensorOperator, conf
 
-from airflow_provider_atscale.arguments import (
-    FAILED_AGGREGATES,
-    check_literals,
-    choice,
-    optional_seconds,
-    parse_name,
-)
+from airflow_provider_atscale.arguments import WAIT_ARGUMENTS, check_literals
 from airflow_provider_atscale.links import BuildHistoryLinks
 from airflow_provider_atscale.tasks.map_names import BATCH_NAME, NamedPartial
 
@@ -99,14 +93,7 @@ class AtScaleBatchSensor(BaseSensorOperator):
         self.warn_after = warn_after
         self.atscale_conn_id = atscale_conn_id
         self.deferrable = deferrable
-        check_literals(
-            batch_id=(batch_id, parse_name),
-            catalog=(catalog, parse_name),
-            model=(model, parse_name),
-            failed_aggregates=(failed_aggregates, choice(*FAILED_AGGREGATES)),
-            warn_after=(warn_after, optional_seconds),
-            atscale_conn_id=(atscale_conn_id, parse_name),
-        )
+        check_literals(self, WAIT_ARGUMENTS)
 
     def execute(self, context: Context) -> Any:
         """

@@ -6,10 +6,9 @@ import time
 from contextlib import closing
 from typing import Any
 
-from airflow_provider_atscale.arguments import optional_seconds, optional_threshold, parse_name
+from airflow_provider_atscale.arguments import CHECK_ARGUMENTS, parse_arguments
 from airflow_provider_atscale.builds.health import Thresholds, describe_misses, make_check_report
 from airflow_provider_atscale.exceptions import AtScaleAggregateCheckError, AtScaleConfigurationError
-from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.tasks.base import RunningTask
 
 #: The XCom of the report; it is also there if the check fails.
@@ -21,12 +20,18 @@ class CheckTask(RunningTask):
 
     def execute(self) -> dict[str, Any]:
         """Read the aggregates of the model and return the report; raise if the model misses a threshold."""
-        operator = self.operator
-        catalog, model = parse_name(operator.catalog, "catalog"), parse_name(operator.model, "model")
-        thresholds = self._thresholds()
-        with closing(AtScaleHook(parse_name(operator.atscale_conn_id, "atscale_conn_id"))) as hook:
-            ref = hook.resolve_model(catalog, model)
-            self.publish_link(hook, ref, None)
+        given = parse_arguments(self.operator, CHECK_ARGUMENTS)
+        thresholds = Thresholds(
+            **{name: given[name] for name in ("max_failed", "min_active", "max_age", "min_rows")}
+        )
+        if thresholds.check_nothing:
+            raise AtScaleConfigurationError(
+                "There is nothing to check: max_failed and max_age are None, and min_active and min_rows are None "
+                "or 0. Give at least one of them."
+            )
+        with closing(self.hook) as hook:
+            ref = hook.resolve_model(given["catalog"], given["model"])
+            self.publish_link(ref, None)
             instances = hook.get_model_instances(ref)
             server = hook.settings.base_url
         report = make_check_report(instances, thresholds, server=server, ref=ref, now=time.time())
@@ -49,17 +54,3 @@ class CheckTask(RunningTask):
             server,
         )
         return report
-
-    def _thresholds(self) -> Thresholds:
-        thresholds = Thresholds(
-            max_failed=optional_threshold(self.operator.max_failed, "max_failed"),
-            min_active=optional_threshold(self.operator.min_active, "min_active"),
-            max_age=optional_seconds(self.operator.max_age, "max_age"),
-            min_rows=optional_threshold(self.operator.min_rows, "min_rows"),
-        )
-        if thresholds.check_nothing:
-            raise AtScaleConfigurationError(
-                "There is nothing to check: max_failed and max_age are None, and min_active and min_rows are None "
-                "or 0. Give at least one of them."
-            )
-        return thresholds

@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import AggregateInstance, Phase
+from airflow_provider_atscale.builds.context import log_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,11 +36,9 @@ def make_lineage(
     """
     if report is None:
         return None
-    try:
+    with log_errors(log.warning, "No lineage of batch %s: %s: %s", report.get("batch_id")):
         return _make_lineage(report, instances)
-    except Exception as error:
-        log.warning("No lineage of batch %s: %s: %s", report.get("batch_id"), type(error).__name__, error)
-        return None
+    return None
 
 
 def _make_lineage(report: Mapping[str, Any], instances: Sequence[AggregateInstance]) -> OperatorLineage:

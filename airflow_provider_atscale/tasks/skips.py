@@ -17,9 +17,7 @@ from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_atscale.builds.request import BuildRequest
-    from airflow_provider_atscale.builds.state import BuildStateStore
-    from airflow_provider_atscale.hooks.atscale import AtScaleHook
+    from airflow_provider_atscale.builds.context import BuildContext
     from airflow_provider_atscale.tasks.plan import TaskPlan
 
 
@@ -27,17 +25,15 @@ if TYPE_CHECKING:
 class SkipCheck:
     """Tell, before anything else is done, that a task need not build."""
 
-    hook: AtScaleHook
+    build: BuildContext
     plan: TaskPlan
-    request: BuildRequest
-    log: Any
 
-    def is_due(self, store: BuildStateStore) -> bool:
+    def is_due(self) -> bool:
         """Return whether the task may be skipped: not if it is a retry, and not after a clear."""
-        decision = store.load()
+        decision = self.build.state.load()
         # A retry has a batch of its own, which may be the one that makes the model fresh, or it waited for
         # another one, which may lack its data; a clear means: build again.
-        is_retry = store.is_persistent and self.plan.try_number > 1
+        is_retry = self.build.state.is_persistent and self.plan.try_number > 1
         return not is_retry and isinstance(decision, StartNew) and not decision.cleared
 
     def skip_if_built_within(self, within: float) -> None:
@@ -50,7 +46,7 @@ class SkipCheck:
         if history is None:
             return
         now = history.server_time or datetime.now(timezone.utc)
-        fresh = find_fresh(history, self.request, within=within, now=now)
+        fresh = find_fresh(history, self.build.request, within=within, now=now)
         if fresh is None:
             return
         batch, age = fresh
@@ -64,23 +60,25 @@ class SkipCheck:
 
     def skip_if_nothing_is_newer(self, context: Context, inlets: list[Any]) -> None:
         """Skip the task if no inlet has an asset event since the last good build began."""
-        newest = _find_newest_event(context, inlets, self.log)
+        newest = _find_newest_event(context, inlets, self.build.log)
         if newest is None:
             return
         asked_at = datetime.now(timezone.utc)
         history = self._read_history("only_if_newer")
         if history is None:
             return
-        batch = find_last_good(history, self.request)
+        batch = find_last_good(history, self.build.request)
         if batch is None or batch.created is None or history.server_time is None:
             what = "no time in AtScale's answer" if batch else "no successful build that serves this request"
-            self.log.info("Building: only_if_newer found %s", what)
+            self.build.log.info("Building: only_if_newer found %s", what)
             return
         about = self._describe(batch, f"began {iso(batch.created)}")
         # The event's time is by Airflow's clock. Rounded up, so that a doubt leads to a build.
         event = newest + (history.server_time + DATE_DELAY - asked_at)
         if event >= batch.created:
-            self.log.info("Building: the newest asset event of the inlets is of %s, and %s", iso(newest), about)
+            self.build.log.info(
+                "Building: the newest asset event of the inlets is of %s, and %s", iso(newest), about
+            )
             return
         if self._may_lack_aggregates(batch, about):
             return
@@ -90,28 +88,30 @@ class SkipCheck:
         )
 
     def _read_history(self, argument: str) -> History | None:
-        history = self.hook.get_history(self.plan.ref)
+        history = self.build.hook.get_history(self.build.ref)
         if isinstance(history, HistoryUnavailable):
-            self.log.warning(
+            self.build.log.warning(
                 "%s has no effect: no permission to read the build history (%s). The build is started. Give the "
                 "user of the connection %s",
                 argument,
                 history,
-                self.hook.edition.view_right,
+                self.build.hook.edition.view_right,
             )
             return None
         return history
 
     def _describe(self, batch: Batch, moment: str) -> str:
-        return f"batch {batch.id} ({batch.kind}, {batch.status}) of {self.plan.ref} {moment}"
+        return f"batch {batch.id} ({batch.kind}, {batch.status}) of {self.build.ref} {moment}"
 
     def _may_lack_aggregates(self, batch: Batch, about: str) -> bool:
         if self.plan.failed_aggregates != "fail":
             return False
-        listed = self.hook.get_instances(batch.id)
+        listed = self.build.hook.get_instances(batch.id)
         if not listed.is_truncated and not aggregates_of(listed).missing:
             return False
-        self.log.info('Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about)
+        self.build.log.info(
+            'Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about
+        )
         return True
 
 

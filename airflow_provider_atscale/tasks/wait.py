@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -23,6 +24,7 @@ from airflow_provider_atscale.api.observation import (
     observe_newest,
 )
 from airflow_provider_atscale.arguments import FAILED_AGGREGATES, optional_seconds, parse_choice, parse_name
+from airflow_provider_atscale.builds.context import log_errors
 from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.client.retries import TRIES
 from airflow_provider_atscale.compat import first_reschedule_date
@@ -35,9 +37,7 @@ from airflow_provider_atscale.exceptions import (
     AtScaleSensorTimeoutError,
     AtScaleTimeoutError,
 )
-from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.tasks.base import RunningTask
-from airflow_provider_atscale.tasks.event import read_event
 from airflow_provider_atscale.tasks.plan import TaskPlan
 from airflow_provider_atscale.waiting.deadline import Deadline, timeout_result
 from airflow_provider_atscale.waiting.policy import TimedOut, Wait, WaitPolicy, WaitResult
@@ -46,6 +46,7 @@ from airflow_provider_atscale.waiting.tolerance import load_tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -60,13 +61,9 @@ class WaitTask(RunningTask):
 
     def __init__(self, operator: Any, context: Context) -> None:
         super().__init__(operator, context)
-        self._hook: AtScaleHook | None = None
         self._ref: ModelRef | None = None
-        self._policy: WaitPolicy | None = None
-        self._progress: Progress | None = None
         #: Seconds until the next poll; None before the first.
         self._delay: float | None = None
-        self._expectation = Expectation()
 
     # --- entry points ---
 
@@ -82,19 +79,16 @@ class WaitTask(RunningTask):
 
     def _execute(self, poke_until_done: Callable[[Context], Any]) -> Any:
         batch_id = self._checked_batch_id()
-        try:
+        with closing(self.hook):
             if not self.operator.deferrable:
                 return poke_until_done(self.context)
             result = self._poll(batch_id)
             if result is not None:
                 return self._conclude(batch_id, result)
-            is_listed = self._policy is not None and self._policy.seen_in_history
-            plan = self._plan()
-            self.defer(
-                self.hook, plan, batch_id, "execute_complete", since=plan.began, seen_in_history=is_listed
-            )
-        finally:
-            self._close()
+            self.plan = self._make_plan()
+            is_listed = self._policy.seen_in_history
+            self.defer(batch_id, "execute_complete", since=self.plan.began, seen_in_history=is_listed)
+        return None
 
     def poke(self) -> str | None:
         """Poll once; return the id of a batch that ended well, None while it runs."""
@@ -107,36 +101,21 @@ class WaitTask(RunningTask):
 
     def resume(self, event: Any) -> str:
         """Judge the batch after the wait in the triggerer."""
-        self.is_resumed = True
-        resumed = read_event(event, needs_batch=False)
-        self._hook = AtScaleHook(resumed.plan.conn_id)
-        self._hook.until = resumed.plan.until
-        try:
-            if resumed.plan.ref.catalog_id:
-                self.publish_link(self._hook, resumed.plan.ref, resumed.batch_id)
-            return self._judge(resumed.plan, resumed.batch_id, resumed.result)
-        finally:
-            self._close()
+        resumed = self.read_event(event, needs_batch=False)
+        self.hook.until = self.plan.until
+        with closing(self.hook):
+            if self.plan.ref.catalog_id:
+                self.publish_link(self.plan.ref, resumed.batch_id)
+            return self._judge(resumed.batch_id, resumed.result)
 
     def next_poke_delay(self) -> float | None:
         """Return the seconds until the next poke; None before the first."""
-        if self._delay is None or self._policy is None:
+        if self._delay is None:
             return None
         left: float = self._policy.since + self.operator.timeout - time.time()
         return min(self._delay, max(left, 0.0))
 
     # --- arguments ---
-
-    @property
-    def hook(self) -> AtScaleHook:
-        """The hook of the connection; the same one at each call."""
-        if self._hook is None:
-            self._hook = AtScaleHook(parse_name(self.operator.atscale_conn_id, "atscale_conn_id"))
-        return self._hook
-
-    def _close(self) -> None:
-        if self._hook is not None:
-            self._hook.close()
 
     def _checked_batch_id(self) -> str | None:
         """Check the arguments before any request; return the batch to wait for, None for the newest."""
@@ -161,7 +140,7 @@ class WaitTask(RunningTask):
                 "skipped, or is its task_id misspelt? To wait for the model's newest batch, leave batch_id out."
             ) from None
 
-    def _plan(self) -> TaskPlan:
+    def _make_plan(self) -> TaskPlan:
         now = time.time()
         return TaskPlan(
             conn_id=self.hook.atscale_conn_id,
@@ -170,7 +149,9 @@ class WaitTask(RunningTask):
             began=now,
             poll_interval=self.operator.poke_interval,
             deadline=self.deadline(self.operator.timeout, now),
-            failed_aggregates=self.operator.failed_aggregates.strip().lower(),
+            failed_aggregates=parse_choice(
+                self.operator.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES
+            ),
             origin="watched",
             expectation=self._expectation,
             try_number=self.try_number,
@@ -180,14 +161,13 @@ class WaitTask(RunningTask):
 
     def _poll(self, batch_id: str | None) -> WaitResult | None:
         """Poll once and apply the wait policy; None: continue to wait."""
-        policy, progress = self._policy_and_progress(batch_id)
-        now = time.time()
+        policy, now = self._policy, time.time()
         deadline = self.deadline(policy.since + self.operator.timeout - now, now)
         self.hook.until = deadline.at if deadline else None
         observation = self._observe(batch_id)
         now = time.time()
         decision = policy.observe(observation, now, random.random())  # noqa: S311
-        progress.log_observation(observation, policy, now)
+        self._progress.log_observation(observation, policy, now)
         self._store_uncertainty(policy)
         if not isinstance(decision, Wait):
             return decision
@@ -199,49 +179,61 @@ class WaitTask(RunningTask):
 
     def _needs_confirmation(self) -> bool:
         """Return whether instances alone show the batch's end, which the next process would not know."""
-        batch = self._policy.batch if self._policy and not self._policy.is_uncertain else None
+        batch = None if self._policy.is_uncertain else self._policy.batch
         return self.operator.reschedule and batch is not None and not batch.is_running
 
-    def _policy_and_progress(self, batch_id: str | None) -> tuple[WaitPolicy, Progress]:
-        if self._policy is None or self._progress is None:
-            first = self._first_poke()
-            since = first.timestamp() if first else time.time()
-            subject = f"Batch {batch_id}" if batch_id else "The newest batch"
-            self._policy = WaitPolicy(since, self.operator.poke_interval, load_tolerance(), subject)
-            self._expectation = Expectation(optional_seconds(self.operator.warn_after, "warn_after"))
-            elsewhere = self.operator.reschedule or self.operator.deferrable
-            writer = None if elsewhere else self.progress_writer(self._expectation)
-            self._progress = Progress(self.log, subject, since, self._expectation, writer)
-            store: Any = self.context.get("task_state_store")
-            if first is not None and store is not None:
-                stored = store.get(STATE_KEY)
-                if isinstance(stored, dict) and stored.get("since") == since:
-                    self._policy.restore(stored)
-                    self._expectation.is_warned = stored.get("is_warned") is True
-        return self._policy, self._progress
-
-    def _first_poke(self) -> Any:
-        """Return when a rescheduled sensor poked for the first time; None if it does now."""
+    @cached_property
+    def _first_poke(self) -> datetime | None:
+        """When a rescheduled sensor poked for the first time; None if it does now."""
         return first_reschedule_date(self.context, self.operator.retries) if self.operator.reschedule else None
+
+    @cached_property
+    def _expectation(self) -> Expectation:
+        return Expectation(optional_seconds(self.operator.warn_after, "warn_after"))
+
+    @cached_property
+    def _policy(self) -> WaitPolicy:
+        """The wait policy, with what the last poke of a rescheduled sensor has stored."""
+        first = self._first_poke
+        since = first.timestamp() if first else time.time()
+        policy = WaitPolicy(since, self.operator.poke_interval, load_tolerance(), self._subject)
+        if first is not None and self._store is not None:
+            stored = self._store.get(STATE_KEY)
+            if isinstance(stored, dict) and stored.get("since") == since:
+                policy.restore(stored)
+                self._expectation.is_warned = stored.get("is_warned") is True
+        return policy
+
+    @cached_property
+    def _progress(self) -> Progress:
+        elsewhere = self.operator.reschedule or self.operator.deferrable
+        writer = None if elsewhere else self.progress_writer(self._expectation)
+        return Progress(self.log, self._subject, self._policy.since, self._expectation, writer)
+
+    @property
+    def _subject(self) -> str:
+        batch_id = self._checked_batch_id()
+        return f"Batch {batch_id}" if batch_id else "The newest batch"
+
+    @property
+    def _store(self) -> Any:
+        """Airflow's task state store; None before 3.3."""
+        return self.context.get("task_state_store")
 
     def _store_uncertainty(self, policy: WaitPolicy) -> None:
         """Store for the next poke, in another process, how long the state has been uncertain."""
-        store: Any = self.context.get("task_state_store")
-        if not self.operator.reschedule or store is None:
+        if not self.operator.reschedule or self._store is None:
             return
-        try:
-            state = {**policy.to_json(), "since": policy.since, "is_warned": self._expectation.is_warned}
-            store.set(STATE_KEY, state)
-        except Exception as error:
-            self.log.warning(
-                "The state of this poke could not be written to Airflow's task state store (%s: %s)",
-                type(error).__name__,
-                error,
-            )
+        with log_errors(
+            self.log.warning,
+            "The state of this poke could not be written to Airflow's task state store (%s: %s)",
+        ):
+            is_warned = self._expectation.is_warned
+            self._store.set(STATE_KEY, {**policy.to_json(), "since": policy.since, "is_warned": is_warned})
 
     def _observe(self, batch_id: str | None) -> Observation:
         """Read the batch; an error of the very first read is raised, any later one is an observation."""
-        is_first = self._ref is None and self._delay is None and self._first_poke() is None
+        is_first = self._ref is None and self._delay is None and self._first_poke is None
         try:
             with self.hook.poll():
                 return self._read(batch_id)
@@ -260,7 +252,7 @@ class WaitTask(RunningTask):
                 self._ref = self.hook.locate_batch(str(batch_id))
             if self._ref is None:
                 return Missing()
-            self.publish_link(self.hook, self._ref, batch_id)
+            self.publish_link(self._ref, batch_id)
         if batch_id is not None:
             # After the first poll the wait policy tolerates failures, which costs less of the worker's time.
             tries = TRIES if self._delay is None else 1
@@ -277,12 +269,12 @@ class WaitTask(RunningTask):
     # --- the end ---
 
     def _conclude(self, batch_id: str | None, result: WaitResult) -> str:
-        return self._judge(self._plan(), batch_id, result)
+        self.plan = self._make_plan()
+        return self._judge(batch_id, result)
 
-    def _judge(self, plan: TaskPlan, batch_id: str | None, result: WaitResult) -> str:
-        next_step = "Raise the sensor's timeout if builds take that long."
+    def _judge(self, batch_id: str | None, result: WaitResult) -> str:
         try:
-            report = self.judge(self.hook, plan, batch_id, result, next_step)
+            report = self.judge(batch_id, result, "Raise the sensor's timeout if builds take that long.")
         except AtScaleTimeoutError as error:
             if isinstance(result, TimedOut) and result.limit == "execution_timeout":
                 # Airflow retries after this one, but not after a sensor's own timeout.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable
 from airflow_provider_atscale.api.observation import ReadFailed, observe_found
 from airflow_provider_atscale.api.start import LostReply, Started
+from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
@@ -179,5 +180,14 @@ def builder(
 ) -> BuildStarter:
     key = replace(BUILD_KEY, is_full_build=request.is_full_build, grace_period_overrides=request.overrides)
     memory = BuildStateStore(store, options.pop("key", key))
-    options = {"clock": server.clock, "sleep": server.clock.sleep, "chance": lambda: 0.5, **options}
-    return BuildStarter(server, REF, request, memory, log, **options)
+    build = BuildContext(
+        server,  # type: ignore[arg-type]
+        REF,
+        request,
+        memory,
+        log,
+        is_stopped=options.pop("is_stopped", lambda: False),
+        clock=server.clock,
+        sleep=options.pop("sleep", server.clock.sleep),
+    )
+    return BuildStarter(build, **{"chance": lambda: 0.5, **options})

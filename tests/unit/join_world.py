@@ -23,6 +23,7 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, Phase
 from airflow_provider_atscale.api.observation import observe_found
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
+from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import DONE, FAILED, BuildStateStore
@@ -295,17 +296,16 @@ class World:
             grace_period_overrides=task.request.overrides,
         )
         state = BuildStateStore(task.store, key)
-        starter = BuildStarter(
+        build = BuildContext(
             _Hook(self, task),  # type: ignore[arg-type]
             REF,
             task.request,
             state,
             _Silent(),
-            lost_reply_window=4.0,
             clock=lambda: self.now,
             sleep=lambda seconds: self._sleep(task, seconds),
-            chance=self._chance,
         )
+        starter = BuildStarter(build, lost_reply_window=4.0, chance=self._chance)
         while True:
             step = starter.obtain_batch()
             batch_id = step.batch.id if isinstance(step, RunningOther) else step.batch_id

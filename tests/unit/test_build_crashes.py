@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_atscale.builds.state import DONE, FAILED, BuildStateStore
-from airflow_provider_atscale.builds.steps import FinishedBatch, OwnBatch, RunningOther
+from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleStartUnknownError
 
 from .builds import (
@@ -96,9 +96,7 @@ REQUESTS = st.sampled_from([REQUEST, JOIN])
 STARTS = st.lists(st.sampled_from([accepted, lost_after_start, lost_before_start]), max_size=3)
 
 
-def try_on(
-    server: AtScale, store: Any, pause: float, request: BuildRequest = REQUEST
-) -> OwnBatch | FinishedBatch:
+def try_on(server: AtScale, store: Any, pause: float, request: BuildRequest = REQUEST) -> OwnBatch:
     """Try again and again, as a task with many retries does; return what the last try came to."""
     for _ in range(80):
         try:

@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_atscale.api.models import AggregateInstance, Batch, History, HistoryUnavailable
 from airflow_provider_atscale.api.start import LostReply, Refused
+from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.state import (
     DONE,
     FAILED,
@@ -16,9 +17,8 @@ from airflow_provider_atscale.builds.state import (
     REFUSED,
     BuildStateStore,
     StartIntent,
-    store_outcome,
 )
-from airflow_provider_atscale.builds.steps import FinishedBatch, OwnBatch, RunningOther, Skip
+from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
 from airflow_provider_atscale.exceptions import (
     AtScaleAlreadyRunningError,
     AtScaleApiError,
@@ -501,7 +501,7 @@ def test_attach_goes_on_with_what_an_earlier_try_attached_to(server, store, log)
     retry = plan(on_running="attach")
     assert builder(server, store, log, retry).obtain_batch() == OwnBatch("b1", "attached", done)
     left(store, "b1", DONE, start="attached")
-    assert builder(server, store, log, retry).obtain_batch() == FinishedBatch("b1", "attached")
+    assert builder(server, store, log, retry).obtain_batch() == OwnBatch("b1", "attached", is_finished=True)
     assert server.posts == 0
 
 
@@ -529,7 +529,7 @@ def test_a_failure_that_only_instances_show_is_waited_for(server, store, log):
 
 def test_succeed_without_a_build(server, store, log):
     left(store, "b1", DONE)
-    assert builder(server, store, log).obtain_batch() == FinishedBatch("b1", "attached")
+    assert builder(server, store, log).obtain_batch() == OwnBatch("b1", "attached", is_finished=True)
     assert (server.posts, server.history_reads) == (0, 0)
 
 
@@ -614,10 +614,11 @@ def test_below_airflow_3_3_a_retry_meets_its_own_batch_as_a_running_one(server, 
 # --- judging ----------------------------------------------------------------------------------------------
 
 
-def test_a_judgement_that_cannot_be_stored_is_logged(store, log):
+def test_a_judgement_that_cannot_be_stored_is_logged(server, store, log):
     left(store, "b1")
     store.failing = {"set"}
-    store_outcome(BuildStateStore(store, BUILD_KEY), log, DONE, "b1")
+    build = BuildContext(server, REF, REQUEST, BuildStateStore(store, BUILD_KEY), log)
+    build.store_outcome(DONE, "b1")
     assert log.lines == [
         (
             "warning",

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_atscale.arguments import BUILD_ARGUMENTS
 from airflow_provider_atscale.decorators import atscale
 from airflow_provider_atscale.decorators.atscale import BuildArguments
 from airflow_provider_atscale.get_provider_info import get_provider_info
-from airflow_provider_atscale.operators.atscale import PARSERS, AtScaleAggregateBuildOperator
+from airflow_provider_atscale.operators.atscale import AtScaleAggregateBuildOperator
 
 from .test_import_budget import HEAVY, modules_after
 
@@ -46,7 +47,7 @@ def test_with_the_types_of_the_operators_arguments(name):
 
 
 def test_every_returned_value_is_checked():
-    assert {*PARSERS, "grace_period_overrides"} == set(BuildArguments.__annotations__)
+    assert {*BUILD_ARGUMENTS, "grace_period_overrides"} == set(BuildArguments.__annotations__)
 
 
 def test_airflow_finds_it():

@@ -14,7 +14,7 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_atscale.api.models import Phase
-from airflow_provider_atscale.builds import join, running, search, state
+from airflow_provider_atscale.builds import join, running, start, state
 from airflow_provider_atscale.builds.steps import NotFound
 
 from .join_world import FULL, GRACE, STANDARD, Plan, RandomChooser, World, Wrong, explore, run
@@ -180,7 +180,7 @@ def never_join(monkeypatch):
 
 
 def forget_a_start_without_reply(monkeypatch):
-    monkeypatch.setattr(search.LostBatchSearch, "find", lambda *_, **__: NotFound("nobody looks"))
+    monkeypatch.setattr(start, "find_lost_batch", lambda *_, **__: NotFound("nobody looks"))
 
 
 def forget_what_an_earlier_try_started(monkeypatch):

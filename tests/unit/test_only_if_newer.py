@@ -11,12 +11,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_atscale.api.models import AggregateInstance, Batch, History, HistoryUnavailable, Instances
+from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
+from airflow_provider_atscale.builds.state import BuildStateStore
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 from airflow_provider_atscale.tasks.plan import TaskPlan
 from airflow_provider_atscale.tasks.skips import SkipCheck, check_only_if_newer
 
-from .builds import Log
+from .builds import BUILD_KEY, Log
 from .flows import REF
 
 NOW = datetime.now(timezone.utc)
@@ -92,7 +94,8 @@ def check(hook: Hook, inlets: dict[str, Any], log: Log, *, failed_aggregates: st
     context: Any = {
         "inlet_events": Accessors({name: each for name, each in inlets.items() if each is not None})
     }
-    skip = SkipCheck(hook, plan, BuildRequest(is_full_build=False), log)
+    state = BuildStateStore(None, BUILD_KEY)
+    skip = SkipCheck(BuildContext(hook, REF, BuildRequest(is_full_build=False), state, log), plan)
     try:
         skip.skip_if_nothing_is_newer(context, list(inlets))
     except AirflowSkipException as skipped:

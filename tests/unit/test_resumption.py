@@ -13,7 +13,7 @@ from airflow_provider_atscale.builds.state import (
     StartNew,
     StoredBuild,
 )
-from airflow_provider_atscale.builds.steps import FinishedBatch, OwnBatch
+from airflow_provider_atscale.builds.steps import OwnBatch
 
 EARLIER = StoredBuild({}, StartIntent(1.0), "b1")
 UNKNOWN = StoredBuild({}, StartIntent(1.0))
@@ -36,7 +36,11 @@ STARTED, JOINED = OwnBatch("b2", "started"), OwnBatch("b2", "joined")
         (Reattach(EARLIER), OwnBatch("b1", "attached"), "reconnect_attempt reconnect_success"),
         (Reattach(EARLIER), STARTED, "reconnect_attempt terminal_resubmit"),
         (Reattach(EARLIER), JOINED, "reconnect_attempt"),
-        (AlreadyDone(EARLIER), FinishedBatch("b1", "attached"), "reconnect_attempt already_succeeded"),
+        (
+            AlreadyDone(EARLIER),
+            OwnBatch("b1", "attached", is_finished=True),
+            "reconnect_attempt already_succeeded",
+        ),
         (SearchHistory(UNKNOWN), OwnBatch("b1", "adopted"), "reconnect_attempt reconnect_success"),
         (SearchHistory(UNKNOWN), STARTED, "reconnect_attempt fresh_submit"),
         (SearchHistory(UNKNOWN), JOINED, "reconnect_attempt"),
