@@ -36,12 +36,23 @@ if TYPE_CHECKING:
 
     from airflow_provider_atscale.builds.request import BuildRequest
 
-#: Batches that are known to be older than this at the first look are recognized by their time alone.
+#: Batches that are known to be older than this at a read are recognized by their time alone.
 _REMEMBERED = timedelta(hours=1)
 #: Seconds of the random pause before a start, and of each step of the order in which tasks start.
 _PAUSE = 0.2
 #: Seconds by which the pause is longer after a wait for another batch.
 _PAUSE_AFTER_WAIT = DATE_DELAY.total_seconds()
+
+
+def ids_to_remember(history: History) -> frozenset[str]:
+    """Return the ids of the batches whose time alone may not show later that this read has listed them."""
+    now = history.server_time
+    return frozenset(
+        each.id
+        for each in history.batches
+        # A time that is not told yet may be told later.
+        if each.created is None or now is None or each.created >= now - _REMEMBERED
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +69,9 @@ class FirstLook:
     @classmethod
     def at(cls, history: History) -> FirstLook | None:
         """Return the first look that a read of the history is; None if the server told no time."""
-        now = history.server_time
-        if now is None:
+        if history.server_time is None:
             return None
-        return cls(
-            now,
-            tuple(
-                sorted(
-                    each.id
-                    for each in history.batches
-                    # A time that is not told yet may be told later.
-                    if each.created is None or each.created >= now - _REMEMBERED
-                )
-            ),
-        )
+        return cls(history.server_time, tuple(sorted(ids_to_remember(history))))
 
     def without(self, ids: Iterable[str]) -> FirstLook:
         """Return the first look of a task that must not join these batches."""

@@ -52,11 +52,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_atscale.api.values import DATE_PRECISION, is_number, iso, parse_time
-from airflow_provider_atscale.builds.join import FirstLook, parse_first_look
+from airflow_provider_atscale.builds.join import FirstLook, ids_to_remember, parse_first_look
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.api.models import Batch, History
@@ -140,15 +140,7 @@ class StartIntent:
         if history is None:
             # Without it every old batch would look like a new one.
             return cls(at, had_running=True)
-        known = frozenset(batch.id for batch in history.batches if cls._may_look_new(batch, history))
-        return cls(at, history.server_time, known, bool(history.running))
-
-    @staticmethod
-    def _may_look_new(batch: Batch, history: History) -> bool:
-        """Return whether a batch's id must be stored, because its time alone may not show that it is older."""
-        if batch.created is None or history.server_time is None:
-            return True
-        return batch.created >= history.server_time - timedelta(hours=1)
+        return cls(at, history.server_time, ids_to_remember(history), bool(history.running))
 
     def candidates(self, history: History, *, is_full_build: bool) -> tuple[Batch, ...]:
         """Return the batches that may be the one that was started: of the kind, and newer than the intent."""
@@ -178,11 +170,7 @@ class StartIntent:
 
 @dataclass(frozen=True, slots=True)
 class StoredBuild:
-    """
-    A build as it is stored.
-
-    :param origin: How the task obtained the batch: started, joined, attached or adopted.
-    """
+    """A build as it is stored."""
 
     key: Mapping[str, Any]
     intent: StartIntent
