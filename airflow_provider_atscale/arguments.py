@@ -6,10 +6,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from airflow_provider_atscale.api.values import is_number, is_unicode
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+
+Parsed = TypeVar("Parsed")
 
 #: What may be done about a batch that already runs, and about aggregates that a done batch lacks.
 ON_RUNNING = ("join", "wait", "attach", "skip", "fail")
@@ -30,11 +33,7 @@ _CHECK_TEMPLATE = "A template renders to text: check what it renders to."
 
 
 def parse_bool(value: Any, name: str) -> bool:
-    """
-    Return the boolean that a flag or its text means; ``"False"``, rendered by a template, is false.
-
-    :param value: A boolean, 0 or 1, or the text true, false, yes, no, 1 or 0 in any case.
-    """
+    """Return the boolean that a flag, 0, 1 or a text means; ``"False"``, rendered by a template, is false."""
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
     text = value.strip().lower() if isinstance(value, str) else None
@@ -65,11 +64,7 @@ def parse_name(value: Any, name: str) -> str:
 
 
 def parse_seconds(value: Any, name: str) -> float:
-    """
-    Return the seconds that a duration means.
-
-    :param value: A ``timedelta``, a number of seconds, or the text of such a number.
-    """
+    """Return the seconds that a ``timedelta``, a number of seconds, or the text of such a number means."""
     seconds = value
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
@@ -87,11 +82,7 @@ def parse_seconds(value: Any, name: str) -> float:
 
 
 def parse_overrides(value: Any, *, is_full_build: bool) -> dict[str, int | float]:
-    """
-    Return the checked grace period overrides.
-
-    :param value: A mapping of dataset names to numbers, or its JSON text. None and ``""`` mean no overrides.
-    """
+    """Return the grace period overrides that a mapping or its JSON text means; None and ``""`` mean none."""
     name = "grace_period_overrides"
     given = value
     if isinstance(value, str):
@@ -124,47 +115,23 @@ def _number(value: Any, name: str) -> int | float:
     raise AtScaleConfigurationError(f"{name} is {shown(value)}; it must be a number that is not negative.")
 
 
-def choice(*choices: str) -> Callable[[Any, str], str]:
-    """Return a parser of one of these words."""
-    return lambda value, name: parse_choice(value, name, choices)
+def _optional(parse: Callable[[Any, str], Parsed]) -> Callable[[Any, str], Parsed | None]:
+    """Return a parser that also takes None, ``""`` and ``"None"``: they mean that there is no value."""
+    return lambda value, name: None if value in (None, "", "None") else parse(value, name)
 
 
-def optional_seconds(value: Any, name: str) -> float | None:
-    """
-    Return the seconds that a duration means; None and its text mean that there is none.
-
-    :param value: A ``timedelta``, a number of seconds, the text of such a number, None, ``""`` or ``"None"``.
-    """
-    return None if value in (None, "", "None") else parse_seconds(value, name)
-
-
-def optional_count(value: Any, name: str) -> int | None:
-    """
-    Return the whole number, greater than 0, that a value is; None and its text mean that there is none.
-
-    :param value: A number, its text, None, ``""`` or ``"None"``.
-    """
-    return _optional_int(value, name, least=1, words="greater than 0")
-
-
-def optional_threshold(value: Any, name: str) -> int | None:
-    """
-    Return the whole number, 0 or more, that a value is; None and its text mean that there is none.
-
-    :param value: A number, its text, None, ``""`` or ``"None"``.
-    """
-    return _optional_int(value, name, least=0, words="that is not negative")
-
-
-def _optional_int(value: Any, name: str, *, least: int, words: str) -> int | None:
-    if value in (None, "", "None"):
-        return None
+def _parse_int(value: Any, name: str, *, least: int, words: str) -> int:
     number = _from_json(value, or_else=None) if isinstance(value, str) else value
     if type(number) is int and number >= least:
         return number
     raise AtScaleConfigurationError(
         f"{name} is {shown(value)}; it must be a whole number {words}, or None. {_CHECK_TEMPLATE}"
     )
+
+
+optional_seconds = _optional(parse_seconds)
+optional_count = _optional(partial(_parse_int, least=1, words="greater than 0"))
+optional_threshold = _optional(partial(_parse_int, least=0, words="that is not negative"))
 
 
 def _from_json(text: str, *, or_else: Any) -> Any:
@@ -196,8 +163,8 @@ BUILD_ARGUMENTS: Parsers = {
     "catalog": parse_name,
     "model": parse_name,
     "is_full_build": parse_bool,
-    "on_running": choice(*ON_RUNNING),
-    "failed_aggregates": choice(*FAILED_AGGREGATES),
+    "on_running": partial(parse_choice, choices=ON_RUNNING),
+    "failed_aggregates": partial(parse_choice, choices=FAILED_AGGREGATES),
     "skip_if_built_within": optional_seconds,
     "only_if_newer": parse_bool,
     "give_up_after": optional_count,
@@ -220,7 +187,7 @@ WAIT_ARGUMENTS: Parsers = {
     "batch_id": parse_name,
     "catalog": parse_name,
     "model": parse_name,
-    "failed_aggregates": choice(*FAILED_AGGREGATES),
+    "failed_aggregates": partial(parse_choice, choices=FAILED_AGGREGATES),
     "warn_after": optional_seconds,
     "atscale_conn_id": parse_name,
 }
