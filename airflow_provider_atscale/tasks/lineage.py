@@ -17,9 +17,7 @@ from airflow_provider_atscale.builds.context import log_errors
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow.providers.openlineage.extractors import (  # type: ignore[import-not-found, unused-ignore]
-        OperatorLineage,
-    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
 log = logging.getLogger(__name__)
 
@@ -42,16 +40,9 @@ def make_lineage(
 
 
 def _make_lineage(report: Mapping[str, Any], instances: Sequence[AggregateInstance]) -> OperatorLineage:
-    from airflow.providers.openlineage.extractors import (  # type: ignore[import-not-found, unused-ignore]
-        OperatorLineage,
-    )
-    from openlineage.client.event_v2 import (  # type: ignore[import-not-found, unused-ignore]
-        OutputDataset,
-    )
-    from openlineage.client.facet_v2 import (  # type: ignore[import-not-found, unused-ignore]
-        external_query_run,
-        output_statistics_output_dataset,
-    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from openlineage.client.event_v2 import OutputDataset
+    from openlineage.client.facet_v2 import external_query_run, output_statistics_output_dataset
 
     from airflow_provider_atscale.assets.atscale import namespace
 
@@ -89,7 +80,7 @@ def _make_lineage(report: Mapping[str, Any], instances: Sequence[AggregateInstan
 def _job_facet() -> Any:
     """Return the class of the job's facet; its base is there only where OpenLineage is."""
     import attr
-    from openlineage.client.facet_v2 import JobFacet  # type: ignore[import-not-found, unused-ignore]
+    from openlineage.client.facet_v2 import JobFacet
 
     @attr.define
     class AtScaleBuildJobFacet(JobFacet):  # type: ignore[misc, unused-ignore]
