@@ -19,11 +19,7 @@ MAX_MISSES_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """
-    What the aggregates of a model must satisfy; None: not checked.
-
-    :param max_age: How many seconds ago each active aggregate may have been built at most.
-    """
+    """What the aggregates of a model must satisfy, ``max_age`` in seconds; None: not checked."""
 
     max_failed: int | None = 0
     min_active: int | None = 1
@@ -84,11 +80,7 @@ def _ended(instance: AggregateInstance) -> datetime:
 def make_check_report(
     instances: Instances, thresholds: Thresholds, *, server: str, ref: ModelRef, now: float
 ) -> dict[str, Any]:
-    """
-    Return the report of a check as JSON values; its ``misses`` are empty if the model passes.
-
-    :param now: Epoch seconds of the check.
-    """
+    """Return the report of a check as JSON values; its ``misses`` are empty if the model passes."""
     health = read_health(instances)
     return {
         "server": server,

@@ -43,11 +43,7 @@ class Usual:
 
 
 def usual_duration(history: History, is_full_build: bool | None) -> Usual | None:
-    """
-    Return how long the good batches of a kind took; None if the history lists fewer than five.
-
-    :param is_full_build: The kind; None for batches whose kind the server does not tell.
-    """
+    """Return how long the good batches of a kind, which may be unknown, took; None if there are fewer than five."""
     seconds = [
         batch.seconds
         for batch in history.batches
@@ -107,11 +103,7 @@ class Expectation:
         return None if seconds is None or self.late_after is None else seconds > self.late_after
 
     def describe(self, began: float) -> str:
-        """
-        Return the usual duration and the expected end; empty if they are not known.
-
-        :param began: Epoch seconds at which the batch began.
-        """
+        """Return the usual duration and the end of a batch that began at that time; empty if not known."""
         if self.usual is None:
             return ""
         end = datetime.fromtimestamp(began + self.usual.median, timezone.utc)

@@ -83,11 +83,7 @@ class RunningTask:
         self.context["ti"].start_date = datetime.now(timezone.utc)
 
     def deadline(self, timeout: float | None, now: float) -> Deadline | None:
-        """
-        Return the earlier of ``timeout`` and ``execution_timeout``.
-
-        :param timeout: Seconds that the user grants the wait.
-        """
+        """Return the earlier of a timeout, in seconds from now, and ``execution_timeout``."""
         limit = self.operator.execution_timeout
         began = self.context["ti"].start_date
         return Deadline.earlier(
@@ -95,12 +91,7 @@ class RunningTask:
         )
 
     def defer(self, batch_id: str | None, method_name: str, *, since: float, seen_in_history: bool) -> None:
-        """
-        Hand the wait to the triggerer.
-
-        :param batch_id: The batch; None for the model's newest.
-        :param method_name: The operator's method that is called with the event.
-        """
+        """Hand the wait for a batch, None for the newest, to the triggerer; the method is called with the event."""
         limit = None
         if self.plan.deadline is not None:
             left = max(self.plan.deadline.at - time.time(), 0.0)
@@ -115,11 +106,7 @@ class RunningTask:
         self.operator.defer(trigger=trigger, method_name=method_name, timeout=limit)
 
     def wait_context(self, batch_id: str | None, next_step: str = "") -> WaitContext:
-        """
-        Return what the task waited for.
-
-        :param batch_id: The batch; None if the newest was waited for and none was seen.
-        """
+        """Return what the task waited for; without a batch, it was the newest and none was seen."""
         plan = self.plan
         ref = plan.ref if plan.ref.catalog_id else None
         return WaitContext(
@@ -136,11 +123,7 @@ class RunningTask:
         )
 
     def judge(self, batch_id: str | None, result: WaitResult, next_step: str) -> dict[str, Any]:
-        """
-        Return the report of a batch that ended well; raise the typed error of anything else.
-
-        :param batch_id: The batch; None if the newest was waited for and none was seen.
-        """
+        """Return the report of a batch that ended well; raise the typed error of anything else."""
         instances: Sequence[AggregateInstance] | None = None
         if isinstance(result, Ended):
             batch_id = result.batch.id

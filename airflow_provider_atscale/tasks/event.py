@@ -16,11 +16,7 @@ from airflow_provider_atscale.waiting.policy import Ended, GaveUp, TimedOut, Wai
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """
-    What a resumed task knows.
-
-    :param batch_id: The batch; None if the newest was waited for and none was seen.
-    """
+    """What a resumed task knows; without a batch id, it waited for the newest batch and none was seen."""
 
     plan: TaskPlan
     result: WaitResult

@@ -9,7 +9,7 @@ through the trigger as JSON, and is read back strictly.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from airflow_provider_atscale.api.models import ModelRef
@@ -51,10 +51,6 @@ class TaskPlan:
     def until(self) -> float | None:
         """Epoch seconds at which the wait ends without the batch."""
         return self.deadline.at if self.deadline else None
-
-    def with_origin(self, origin: str, joined_at: str | None = None) -> TaskPlan:
-        """Return the plan of a task that obtained its batch in this way."""
-        return replace(self, origin=origin, joined_at=joined_at)
 
     def trigger_arguments(self) -> dict[str, Any]:
         """Return the plan as arguments of the trigger: JSON values, none of them secret."""

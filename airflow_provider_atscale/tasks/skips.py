@@ -37,11 +37,7 @@ class SkipCheck:
         return not is_retry and isinstance(decision, StartNew) and not decision.cleared
 
     def skip_if_built_within(self, within: float) -> None:
-        """
-        Skip the task if what it would build was built a moment ago.
-
-        :param within: The age, in seconds, at which a build is too old.
-        """
+        """Skip the task if what it would build was built within so many seconds."""
         history = self._read_history("skip_if_built_within")
         if history is None:
             return

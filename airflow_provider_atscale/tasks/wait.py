@@ -78,13 +78,13 @@ class WaitTask(RunningTask):
         return self._execute(poke_until_done)
 
     def _execute(self, poke_until_done: Callable[[Context], Any]) -> Any:
-        batch_id = self._checked_batch_id()
+        batch_id = self._batch_id
         with closing(self.hook):
             if not self.operator.deferrable:
                 return poke_until_done(self.context)
-            result = self._poll(batch_id)
+            result = self._poll()
             if result is not None:
-                return self._conclude(batch_id, result)
+                return self._conclude(result)
             self.plan = self._make_plan()
             is_listed = self._policy.seen_in_history
             self.defer(batch_id, "execute_complete", since=self.plan.began, seen_in_history=is_listed)
@@ -92,12 +92,11 @@ class WaitTask(RunningTask):
 
     def poke(self) -> str | None:
         """Poll once; return the id of a batch that ended well, None while it runs."""
-        batch_id = self._checked_batch_id()
-        result = self._poll(batch_id)
+        result = self._poll()
         while result is None and self._needs_confirmation():
             time.sleep(self._delay or 0.0)
-            result = self._poll(batch_id)
-        return None if result is None else self._conclude(batch_id, result)
+            result = self._poll()
+        return None if result is None else self._conclude(result)
 
     def resume(self, event: Any) -> str:
         """Judge the batch after the wait in the triggerer."""
@@ -117,8 +116,9 @@ class WaitTask(RunningTask):
 
     # --- arguments ---
 
-    def _checked_batch_id(self) -> str | None:
-        """Check the arguments before any request; return the batch to wait for, None for the newest."""
+    @cached_property
+    def _batch_id(self) -> str | None:
+        """The batch to wait for, None for the newest; all arguments are checked, before any request."""
         catalog, model, batch_id = self.operator.catalog, self.operator.model, self.operator.batch_id
         parse_choice(self.operator.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
         optional_seconds(self.operator.warn_after, "warn_after")
@@ -159,12 +159,12 @@ class WaitTask(RunningTask):
 
     # --- one poll ---
 
-    def _poll(self, batch_id: str | None) -> WaitResult | None:
+    def _poll(self) -> WaitResult | None:
         """Poll once and apply the wait policy; None: continue to wait."""
         policy, now = self._policy, time.time()
         deadline = self.deadline(policy.since + self.operator.timeout - now, now)
         self.hook.until = deadline.at if deadline else None
-        observation = self._observe(batch_id)
+        observation = self._observe()
         now = time.time()
         decision = policy.observe(observation, now, random.random())  # noqa: S311
         self._progress.log_observation(observation, policy, now)
@@ -212,8 +212,7 @@ class WaitTask(RunningTask):
 
     @property
     def _subject(self) -> str:
-        batch_id = self._checked_batch_id()
-        return f"Batch {batch_id}" if batch_id else "The newest batch"
+        return f"Batch {self._batch_id}" if self._batch_id else "The newest batch"
 
     @property
     def _store(self) -> Any:
@@ -231,18 +230,19 @@ class WaitTask(RunningTask):
             is_warned = self._expectation.is_warned
             self._store.set(STATE_KEY, {**policy.to_json(), "since": policy.since, "is_warned": is_warned})
 
-    def _observe(self, batch_id: str | None) -> Observation:
+    def _observe(self) -> Observation:
         """Read the batch; an error of the very first read is raised, any later one is an observation."""
         is_first = self._ref is None and self._delay is None and self._first_poke is None
         try:
             with self.hook.poll():
-                return self._read(batch_id)
+                return self._read()
         except AtScaleError as error:
             if is_first and isinstance(error, AirflowFailException):
                 raise
             return ReadFailed(str(error))
 
-    def _read(self, batch_id: str | None) -> Observation:
+    def _read(self) -> Observation:
+        batch_id = self._batch_id
         if self._ref is None:
             if self.operator.catalog is not None:
                 self._ref = self.hook.resolve_model(
@@ -268,9 +268,9 @@ class WaitTask(RunningTask):
 
     # --- the end ---
 
-    def _conclude(self, batch_id: str | None, result: WaitResult) -> str:
+    def _conclude(self, result: WaitResult) -> str:
         self.plan = self._make_plan()
-        return self._judge(batch_id, result)
+        return self._judge(self._batch_id, result)
 
     def _judge(self, batch_id: str | None, result: WaitResult) -> str:
         try:

@@ -109,13 +109,6 @@ def test_an_event_of_a_trigger_that_was_made_before_an_upgrade_has_no_expectatio
     assert parse_plan(event) == replace(PLAN, expectation=Expectation())
 
 
-def test_origin_is_added_later():
-    assert PLAN.with_origin("adopted") == replace(PLAN, origin="adopted")
-    joined = PLAN.with_origin("joined", "2025-02-27T09:53:20Z")
-    assert joined == replace(PLAN, origin="joined", joined_at="2025-02-27T09:53:20Z")
-    assert PLAN.origin == "started"
-
-
 def changed(path, value):
     told = copy.deepcopy(event_of(PLAN))
     place = told
