@@ -18,8 +18,8 @@ from airflow_provider_atscale.builds.report import failure_message
 from airflow_provider_atscale.exceptions import AtScaleError
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.builds.context import BuildContext
     from airflow_provider_atscale.builds.request import BuildRequest
+    from airflow_provider_atscale.builds.steps import BuildContext
     from airflow_provider_atscale.hooks.atscale import AtScaleHook
 
 #: People end a batch in these ways; they tell nothing of the model.

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_atscale.api.values import DATE_DELAY, iso
-from airflow_provider_atscale.builds.context import log_errors
 from airflow_provider_atscale.builds.join import FirstLook, find_joinable, serves
-from airflow_provider_atscale.builds.state import StartIntent
-from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
+from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip, log_errors
 from airflow_provider_atscale.exceptions import AtScaleAlreadyRunningError
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.api.models import Batch, History
-    from airflow_provider_atscale.builds.context import BuildContext
+    from airflow_provider_atscale.builds.steps import BuildContext
 
 
 class OnRunning:
@@ -68,8 +66,7 @@ class OnRunning:
             batch.kind,
             iso(batch.created) or "an unknown time",
         )
-        self._build.store_batch(batch.id, "attached", StartIntent(self._build.clock()))
-        return OwnBatch(batch.id, "attached", batch)
+        return self._build.take(batch, "attached")
 
     # --- join ---
 
@@ -97,8 +94,7 @@ class OnRunning:
             iso(batch.created),
             iso(look.server_time),
         )
-        self._build.store_batch(batch.id, "joined", StartIntent(self._build.clock()))
-        return OwnBatch(batch.id, "joined", batch, iso(history.server_time))
+        return self._build.take(batch, "joined", joined_at=iso(history.server_time))
 
     def _find_first_look(self, history: History | None) -> FirstLook | None:
         """Return when the task began: known, stored by an earlier try, or else now; None if nothing tells it."""

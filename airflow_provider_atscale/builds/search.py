@@ -10,9 +10,9 @@ from airflow_provider_atscale.builds.steps import NotFound, OwnBatch
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleStartUnknownError
 
 if TYPE_CHECKING:
-    from airflow_provider_atscale.builds.context import BuildContext
     from airflow_provider_atscale.builds.running import OnRunning
     from airflow_provider_atscale.builds.state import StartIntent
+    from airflow_provider_atscale.builds.steps import BuildContext
 
 #: Seconds between two searches; the last one repeats.
 SEARCH_DELAYS = (1.0, 2.0, 4.0, 8.0, 15.0)
@@ -93,5 +93,4 @@ def _adopt(build: BuildContext, batch: Batch, intent: StartIntent) -> OwnBatch:
         kind_of(build.request.is_full_build),
         build.ref,
     )
-    build.store_batch(batch.id, "adopted", intent)
-    return OwnBatch(batch.id, "adopted", batch)
+    return build.take(batch, "adopted", intent)

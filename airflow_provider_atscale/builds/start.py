@@ -46,8 +46,8 @@ from airflow_provider_atscale.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_atscale.builds.context import BuildContext
     from airflow_provider_atscale.builds.join import FirstLook
+    from airflow_provider_atscale.builds.steps import BuildContext
 
 #: How often the history is read for a running batch that explains a refused start.
 _READS_AFTER_REFUSAL = 2
@@ -223,8 +223,7 @@ class BuildStarter:
                 self._build.store_outcome(REFUSED)
             raise
         if isinstance(outcome, Started):
-            self._build.store_batch(outcome.batch.id, "started", intent)
-            return OwnBatch(outcome.batch.id, "started", outcome.batch)
+            return self._build.take(outcome.batch, "started", intent)
         if isinstance(outcome, Refused):
             return self._after_refusal(outcome)
         return self._after_lost_reply(outcome, intent)

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import kind_of
 from airflow_provider_atscale.arguments import ON_RUNNING, parse_choice, parse_overrides
-from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
-from airflow_provider_atscale.builds.steps import OwnBatch, Skip
+from airflow_provider_atscale.builds.steps import BuildContext, OwnBatch, Skip
 from airflow_provider_atscale.cli.exit_codes import DONE, NOT_STARTED, USAGE
 from airflow_provider_atscale.cli.output import LineLog
 from airflow_provider_atscale.cli.run import command

@@ -13,8 +13,8 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_provider_atscale.api.flow import shorten
 from airflow_provider_atscale.arguments import parse_name
 from airflow_provider_atscale.assets.atscale import publish_report
-from airflow_provider_atscale.builds.context import log_errors
 from airflow_provider_atscale.builds.report import FAILURE_KEY, REPORT_KEY, summarize
+from airflow_provider_atscale.builds.steps import log_errors
 from airflow_provider_atscale.exceptions import AtScaleError
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 from airflow_provider_atscale.links.atscale import XCOM_KEY

@@ -18,13 +18,12 @@ from airflow_provider_atscale.arguments import (
     parse_arguments,
     parse_overrides,
 )
-from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.report import BATCH_KEY
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.resumption import resumption_events
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import DONE, FAILED, LOST, BuildKey, BuildStateStore
-from airflow_provider_atscale.builds.steps import OwnBatch, Skip
+from airflow_provider_atscale.builds.steps import BuildContext, OwnBatch, Skip
 from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.exceptions import (
     AtScaleBatchFailedError,

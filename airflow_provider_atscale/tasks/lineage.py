@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import AggregateInstance, Phase
-from airflow_provider_atscale.builds.context import log_errors
+from airflow_provider_atscale.builds.steps import log_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_atscale.builds.context import BuildContext
+    from airflow_provider_atscale.builds.steps import BuildContext
     from airflow_provider_atscale.tasks.plan import TaskPlan
 
 

@@ -24,7 +24,7 @@ from airflow_provider_atscale.api.observation import (
     observe_newest,
 )
 from airflow_provider_atscale.arguments import FAILED_AGGREGATES, optional_seconds, parse_choice, parse_name
-from airflow_provider_atscale.builds.context import log_errors
+from airflow_provider_atscale.builds.steps import log_errors
 from airflow_provider_atscale.builds.usual import Expectation
 from airflow_provider_atscale.client.retries import TRIES
 from airflow_provider_atscale.compat import first_reschedule_date

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable
 from airflow_provider_atscale.api.observation import ReadFailed, observe_found
 from airflow_provider_atscale.api.start import LostReply, Started
-from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
+from airflow_provider_atscale.builds.steps import BuildContext
 from airflow_provider_atscale.exceptions import AtScaleError
 
 from .flows import CATALOG_ID, HOST, MODEL_ID, REF, Clock

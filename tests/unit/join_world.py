@@ -23,11 +23,10 @@ from greenlet import getcurrent, greenlet
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, Phase
 from airflow_provider_atscale.api.observation import observe_found
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
-from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import DONE, FAILED, BuildStateStore
-from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther
+from airflow_provider_atscale.builds.steps import BuildContext, OwnBatch, RunningOther
 from airflow_provider_atscale.exceptions import AtScaleError, AtScaleStartError
 
 from .builds import BUILD_KEY, HOST

@@ -9,7 +9,6 @@ import pytest
 
 from airflow_provider_atscale.api.models import AggregateInstance, Batch, History, HistoryUnavailable
 from airflow_provider_atscale.api.start import LostReply, Refused
-from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.state import (
     DONE,
     FAILED,
@@ -18,7 +17,7 @@ from airflow_provider_atscale.builds.state import (
     BuildStateStore,
     StartIntent,
 )
-from airflow_provider_atscale.builds.steps import OwnBatch, RunningOther, Skip
+from airflow_provider_atscale.builds.steps import BuildContext, OwnBatch, RunningOther, Skip
 from airflow_provider_atscale.exceptions import (
     AtScaleAlreadyRunningError,
     AtScaleApiError,

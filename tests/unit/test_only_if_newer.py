@@ -11,9 +11,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_atscale.api.models import AggregateInstance, Batch, History, HistoryUnavailable, Instances
-from airflow_provider_atscale.builds.context import BuildContext
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.state import BuildStateStore
+from airflow_provider_atscale.builds.steps import BuildContext
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
 from airflow_provider_atscale.tasks.plan import TaskPlan
 from airflow_provider_atscale.tasks.skips import SkipCheck, check_only_if_newer
