@@ -157,12 +157,14 @@ def shown(value: Any) -> str:
 
 # --- the arguments of operators and sensor ----------------------------------------------------------------
 
-#: What parses each argument that can be checked by itself.
+#: What parses each argument.
 Parsers = Mapping[str, Callable[[Any, str], Any]]
 BUILD_ARGUMENTS: Parsers = {
     "catalog": parse_name,
     "model": parse_name,
     "is_full_build": parse_bool,
+    # The kind and the edition decide what is valid.
+    "grace_period_overrides": lambda value, _: value,
     "on_running": partial(parse_choice, choices=ON_RUNNING),
     "failed_aggregates": partial(parse_choice, choices=FAILED_AGGREGATES),
     "skip_if_built_within": optional_seconds,

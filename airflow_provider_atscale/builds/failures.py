@@ -15,7 +15,7 @@ from airflow_provider_atscale.api.models import (
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.builds.join import serves
 from airflow_provider_atscale.builds.report import failure_message
-from airflow_provider_atscale.exceptions import AtScaleError
+from airflow_provider_atscale.exceptions import AtScaleError, AtScaleGaveUpError
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.builds.request import BuildRequest
@@ -36,29 +36,33 @@ def find_failed_series(history: History, request: BuildRequest) -> list[Batch]:
     """
     failed = []
     for batch in history.newest_first:
-        if batch.phase is Phase.SUCCEEDED and (
-            serves(batch, request) or batch.is_full_build in (None, request.is_full_build)
-        ):
+        is_of_kind = batch.is_full_build in (None, request.is_full_build)
+        if batch.phase is Phase.SUCCEEDED and (is_of_kind or serves(batch, request)):
             break
-        if (
-            batch.phase is Phase.FAILED
-            and batch.is_full_build in (None, request.is_full_build)
-            and normalize_status(batch.status) not in _ENDED_BY_PEOPLE
-        ):
+        is_failure = batch.phase is Phase.FAILED and normalize_status(batch.status) not in _ENDED_BY_PEOPLE
+        if is_failure and is_of_kind:
             failed.append(batch)
     return failed
 
 
-def describe_failed_series(build: BuildContext, failed: list[Batch]) -> str:
-    """Return the text of the error that no other build is started."""
+def check_failed_series(build: BuildContext, history: History | None) -> None:
+    """Raise if the last batches of the kind have all failed, as many as the user tolerates."""
     hook, ref, request = build.hook, build.ref, build.request
+    limit = request.give_up_after
+    if limit is None:
+        return
+    if history is None:
+        build.log.warning("give_up_after has no effect now, because the build history cannot be read")
+        return
+    failed = find_failed_series(history, request)[:limit]
+    if len(failed) < limit:
+        return
     told = "; ".join(_describe(hook, batch) for batch in failed[:_MESSAGES])
     more = f"; and {len(failed) - _MESSAGES} more" if len(failed) > _MESSAGES else ""
-    return (
+    raise AtScaleGaveUpError(
         f"Nothing was started: the last {len(failed)} {kind_of(request.is_full_build)} builds of {ref} at "
-        f"{hook.edition.base_url} have failed, and give_up_after is {request.give_up_after}. {told}{more}. "
-        f"Correct the model or its data, then clear the task: a cleared task builds again. See "
-        f"{hook.history_url(ref, failed[0].id)}."
+        f"{hook.edition.base_url} have failed, and give_up_after is {limit}. {told}{more}. Correct the model or its "
+        f"data, then clear the task: a cleared task builds again. See {hook.history_url(ref, failed[0].id)}."
     )
 
 

@@ -19,12 +19,10 @@ CLOCK_TOLERANCE = 60.0
 
 def find_last_good(history: History, request: BuildRequest) -> Batch | None:
     """Return the successful batch that began last, of those that serve a request and whose beginning is known."""
-    good = (
-        batch
-        for batch in history.newest_first
-        if batch.phase is Phase.SUCCEEDED and batch.created is not None and serves(batch, request)
-    )
-    return next(good, None)
+    for batch in history.newest_first:
+        if batch.phase is Phase.SUCCEEDED and batch.created is not None and serves(batch, request):
+            return batch
+    return None
 
 
 def find_fresh(

@@ -18,7 +18,7 @@ from airflow_provider_atscale.api.models import History, HistoryUnavailable, Pha
 from airflow_provider_atscale.api.observation import Missing, Seen
 from airflow_provider_atscale.api.start import LostReply, Refused, Started
 from airflow_provider_atscale.api.values import iso
-from airflow_provider_atscale.builds.failures import describe_failed_series, find_failed_series
+from airflow_provider_atscale.builds.failures import check_failed_series
 from airflow_provider_atscale.builds.join import pause_before_start
 from airflow_provider_atscale.builds.running import OnRunning
 from airflow_provider_atscale.builds.search import SEARCH_DELAYS, find_lost_batch
@@ -39,7 +39,6 @@ from airflow_provider_atscale.exceptions import (
     AtScaleConfigurationError,
     AtScaleConnectionError,
     AtScaleError,
-    AtScaleGaveUpError,
     AtScaleStartUnknownError,
 )
 
@@ -199,7 +198,7 @@ class BuildStarter:
             step = self._on_running.apply(history)
         if step is not None:
             return step
-        self._check_failed_series(history)
+        check_failed_series(self._build, history)
         intent = StartIntent.after(history, self._build.clock())
         posted = False
 
@@ -227,18 +226,6 @@ class BuildStarter:
         if isinstance(outcome, Refused):
             return self._after_refusal(outcome)
         return self._after_lost_reply(outcome, intent)
-
-    def _check_failed_series(self, history: History | None) -> None:
-        """Raise if the last batches of the kind have all failed, as many as the user tolerates."""
-        limit = self._request.give_up_after
-        if limit is None:
-            return
-        if history is None:
-            self._log.warning("give_up_after has no effect now, because the build history cannot be read")
-            return
-        failed = find_failed_series(history, self._request)
-        if len(failed) >= limit:
-            raise AtScaleGaveUpError(describe_failed_series(self._build, failed[:limit]))
 
     def _store_intent_before_post(self, intent: StartIntent) -> None:
         """Store the intent; if that fails, nothing is posted."""

@@ -164,8 +164,7 @@ class _AtScaleBuildDecoratedOperator(DecoratedOperator, AtScaleAggregateBuildOpe
             )
         try:
             for name, value in returned.items():
-                if name in BUILD_ARGUMENTS:
-                    BUILD_ARGUMENTS[name](value, name)
+                BUILD_ARGUMENTS[name](value, name)
             if "grace_period_overrides" in returned:
                 is_full_build = parse_bool(self.is_full_build, "is_full_build")
                 parse_overrides(self.grace_period_overrides, is_full_build=is_full_build)

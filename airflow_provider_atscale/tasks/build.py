@@ -132,7 +132,7 @@ class BuildTask(RunningTask):
     def _make_request(self, given: Mapping[str, Any]) -> BuildRequest:
         request = BuildRequest(
             given["is_full_build"],
-            parse_overrides(self.operator.grace_period_overrides, is_full_build=given["is_full_build"]),
+            parse_overrides(given["grace_period_overrides"], is_full_build=given["is_full_build"]),
             given["on_running"],
             given["wait_for_completion"],
             self._give_up_after(),
