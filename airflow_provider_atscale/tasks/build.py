@@ -87,20 +87,22 @@ class BuildTask(RunningTask):
 
     def resume_after_running(self, event: Any) -> str:
         """Start this task's build after another batch of the model has ended."""
-        resumed = self._resume(event)
+        resumed, request = self._read_event(event)
         with closing(self.hook):
             self.hook.until = self.plan.until
+            self.build = self._make_context(request)
             self._after_other_batch(str(resumed.batch_id), resumed.result)
             return self._obtain_and_wait(has_waited=True)
 
     def resume(self, event: Any) -> str:
         """Judge this task's batch after the wait in the triggerer."""
-        resumed = self._resume(event)
+        resumed, request = self._read_event(event)
         self._batch_id = resumed.batch_id
         with closing(self.hook):
+            self.build = self._make_context(request)
             return self._conclude(str(resumed.batch_id), resumed.result)
 
-    def _resume(self, event: Any) -> Resumed:
+    def _read_event(self, event: Any) -> tuple[Resumed, BuildRequest]:
         resumed = self.read_event(event)
         if resumed.plan.build is None:
             raise AtScaleEventError(
@@ -108,8 +110,7 @@ class BuildTask(RunningTask):
                 "of the task attaches to its batch."
             )
         self.operator.restore_arguments(resumed.plan)
-        self.build = self._make_context(resumed.plan.build)
-        return resumed
+        return resumed, resumed.plan.build
 
     def on_kill(self) -> None:
         """Say in the log what becomes of the build."""
