@@ -51,7 +51,7 @@ What is not guaranteed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -159,13 +159,7 @@ class StartIntent:
 
     def to_json(self) -> dict[str, Any]:
         """Return the intent as JSON values."""
-        return {
-            "at": self.at,
-            "server_time": iso(self.server_time),
-            "known": sorted(self.known),
-            "had_running": self.had_running,
-            "sends_kind": self.sends_kind,
-        }
+        return {**asdict(self), "server_time": iso(self.server_time), "known": sorted(self.known)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,19 +271,17 @@ def decide(stored: Any, key: BuildKey) -> Decision:
         return StartNew("the stored state of an earlier try cannot be read")
     mine = key.to_json()
     other = [name for name in {**mine, **build.key} if build.key.get(name) != mine.get(name)]
-    if any(name not in _CLEARED for name in other):
-        changed = ", ".join(name for name in other if name not in _CLEARED)
-        return StartNew(f"an earlier try built something else ({changed} differs)")
+    changed = [name for name in other if name not in _CLEARED]
+    if changed:
+        return StartNew(f"an earlier try built something else ({', '.join(changed)} differs)")
     if other:
         return StartNew("the task was cleared, which means: build again", cleared=True)
     if build.outcome == DONE:
         return AlreadyDone(build)
-    if build.outcome == LOST and build.batch_id is not None:
+    if build.outcome in (None, LOST) and build.batch_id is not None:
         return Reattach(build)
     if build.outcome is not None:
         return StartNew(_REASONS[build.outcome], failed=build.outcome == FAILED)
-    if build.batch_id is not None:
-        return Reattach(build)
     return SearchHistory(build)
 
 

@@ -46,13 +46,8 @@ class SkipCheck:
         if fresh is None:
             return
         batch, age = fresh
-        about = self._describe(batch, f"ended {iso(batch.ended)}")
-        if self._may_lack_aggregates(batch, about):
-            return
-        raise AirflowSkipException(
-            f"Skipped: {about}, {timedelta(seconds=round(age))} ago, and skip_if_built_within is "
-            f"{timedelta(seconds=within)}."
-        )
+        why = f"{timedelta(seconds=round(age))} ago, and skip_if_built_within is {timedelta(seconds=within)}"
+        self._skip(batch, self._describe(batch, f"ended {iso(batch.ended)}"), why)
 
     def skip_if_nothing_is_newer(self, context: Context, inlets: list[Any]) -> None:
         """Skip the task if no inlet has an asset event since the last good build began."""
@@ -76,12 +71,8 @@ class SkipCheck:
                 "Building: the newest asset event of the inlets is of %s, and %s", iso(newest), about
             )
             return
-        if self._may_lack_aggregates(batch, about):
-            return
-        raise AirflowSkipException(
-            f"Skipped: {about}, the newest asset event of the inlets is of {iso(newest)}, which is older, and "
-            "only_if_newer is true."
-        )
+        why = f"the newest asset event of the inlets is of {iso(newest)}, which is older, and only_if_newer is true"
+        self._skip(batch, about, why)
 
     def _read_history(self, argument: str) -> History | None:
         history = self.build.hook.get_history(self.build.ref)
@@ -99,16 +90,16 @@ class SkipCheck:
     def _describe(self, batch: Batch, moment: str) -> str:
         return f"batch {batch.id} ({batch.kind}, {batch.status}) of {self.build.ref} {moment}"
 
-    def _may_lack_aggregates(self, batch: Batch, about: str) -> bool:
-        if self.plan.failed_aggregates != "fail":
-            return False
-        listed = self.build.hook.get_instances(batch.id)
-        if not listed.is_truncated and not aggregates_of(listed).missing:
-            return False
-        self.build.log.info(
-            'Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about
-        )
-        return True
+    def _skip(self, batch: Batch, about: str, why: str) -> None:
+        """Skip the task, unless it needs all aggregates and the batch may lack some."""
+        if self.plan.failed_aggregates == "fail":
+            listed = self.build.hook.get_instances(batch.id)
+            if listed.is_truncated or aggregates_of(listed).missing:
+                self.build.log.info(
+                    'Building, although %s: it may lack aggregates, and failed_aggregates is "fail"', about
+                )
+                return
+        raise AirflowSkipException(f"Skipped: {about}, {why}.")
 
 
 def check_only_if_newer() -> None:
