@@ -76,16 +76,12 @@ _REASONS = {
 }
 
 
-class Store(Protocol):
+class _Store(Protocol):
     """The methods of Airflow's task state store that are used."""
 
-    def get(self, key: str) -> Any:
-        """Return what is stored."""
-        ...
+    def get(self, key: str) -> Any: ...
 
-    def set(self, key: str, value: Any) -> None:
-        """Store a value."""
-        ...
+    def set(self, key: str, value: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +289,7 @@ class BuildStateStore:
     :param describe: Returns what people are shown besides, given the batch's id; nobody reads it back.
     """
 
-    def __init__(self, store: Store | None, key: BuildKey, describe: Describe = lambda _: {}) -> None:
+    def __init__(self, store: _Store | None, key: BuildKey, describe: Describe = lambda _: {}) -> None:
         self._store = store
         self._key = key
         self._describe = describe

@@ -56,10 +56,7 @@ class TaskPlan:
         """Return the plan as arguments of the trigger: JSON values, none of them secret."""
         return {
             "atscale_conn_id": self.conn_id,
-            "catalog_id": self.ref.catalog_id,
-            "model_id": self.ref.model_id,
-            "catalog": self.ref.catalog,
-            "model": self.ref.model,
+            **asdict(self.ref),
             "poll_interval": self.poll_interval,
             "deadline": self.deadline.to_json() if self.deadline else None,
             "expectation": self.expectation.to_json(),
@@ -87,10 +84,7 @@ Checks = Mapping[str, Callable[[Any], bool]]
 
 _ARGUMENTS: Checks = {
     "atscale_conn_id": lambda value: _is_text(value) and bool(value),
-    "catalog_id": _is_text,
-    "model_id": _is_text,
-    "catalog": _is_text,
-    "model": _is_text,
+    **{each.name: _is_text for each in fields(ModelRef)},
     "poll_interval": lambda value: is_number(value) and value >= 0,
 }
 _PAYLOAD: Checks = {
@@ -125,7 +119,7 @@ def parse_plan(event: Mapping[str, Any]) -> TaskPlan:
         build = BuildRequest(**{**_checked(build, _BUILD), "overrides": dict(build["overrides"])})
     return TaskPlan(
         conn_id=values["atscale_conn_id"],
-        ref=ModelRef(*(values[name] for name in ("catalog_id", "model_id", "catalog", "model"))),
+        ref=ModelRef(**{each.name: values[each.name] for each in fields(ModelRef)}),
         poll_interval=values["poll_interval"],
         deadline=parse_deadline(event.get("deadline")),
         expectation=parse_expectation(event.get("expectation")),
