@@ -12,12 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, conf
 from airflow_provider_atscale import metrics
 from airflow_provider_atscale.api.models import kind_of
 from airflow_provider_atscale.api.observation import Seen
-from airflow_provider_atscale.arguments import (
-    BUILD_ARGUMENTS,
-    optional_count,
-    parse_arguments,
-    parse_overrides,
-)
+from airflow_provider_atscale.arguments import BUILD_ARGUMENTS, optional_count, parse_arguments, parse_overrides
 from airflow_provider_atscale.builds.report import BATCH_KEY
 from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.resumption import resumption_events
