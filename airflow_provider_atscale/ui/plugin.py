@@ -7,14 +7,18 @@ nothing but what that process has loaded already, and the API server loads the p
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow import __version__
 from airflow.configuration import conf
+from airflow.exceptions import AirflowConfigException
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_provider_atscale.ui import PAGE, PREFIX
+
+log = logging.getLogger(__name__)
 
 
 class LazyApp:
@@ -40,8 +44,17 @@ class LazyApp:
 
 def _has_page() -> bool:
     """Return whether this Airflow has external views, and the page is not switched off."""
-    version = tuple(int(part) for part in __version__.split(".")[:2])
-    return version >= (3, 1) and conf.getboolean("atscale", "builds_page", fallback=True)
+    if tuple(int(part) for part in __version__.split(".")[:2]) < (3, 1):
+        return False
+    try:
+        return bool(conf.getboolean("atscale", "builds_page", fallback=True))
+    except AirflowConfigException:
+        # An error here would fail the import of the plugin in every process of Airflow.
+        log.error(  # noqa: TRY400
+            "The page AtScale builds is not shown: the option [atscale] builds_page is %r; it must be True or False",
+            conf.get("atscale", "builds_page", fallback=None),
+        )
+        return False
 
 
 class AtScaleBuildsPlugin(AirflowPlugin):

@@ -560,6 +560,16 @@ def test_which_airflow_has_the_page(monkeypatch, version, option, has_page):
     assert plugin._has_page() is has_page
 
 
+def test_a_wrong_option_hides_the_page_and_is_an_error_in_the_log(monkeypatch, caplog):
+    """Every process of Airflow imports the plugin: it must not fail there."""
+    monkeypatch.setattr(plugin, "__version__", "3.3.0")
+    monkeypatch.setenv("AIRFLOW__ATSCALE__BUILDS_PAGE", "maybe")
+    assert plugin._has_page() is False
+    [record] = [each for each in caplog.records if each.name == plugin.__name__]
+    assert record.levelname == "ERROR"
+    assert "[atscale] builds_page is 'maybe'; it must be True or False" in record.getMessage()
+
+
 def test_the_address_has_the_path_of_airflow():
     code = (
         "import os; os.environ['AIRFLOW__API__BASE_URL'] = 'https://example.com/team/airflow/'\n"
