@@ -11,13 +11,7 @@ if TYPE_CHECKING:
 
 
 def explain_on_running(on_running: str, batch: Batch, *, is_full_build: bool) -> str:
-    """
-    Return what a task that starts now does about a running batch.
-
-    :param on_running: The value.
-    :param batch: The batch.
-    :param is_full_build: Whether the task asks for a full build.
-    """
+    """Return what a task that starts now does about a running batch."""
     request = BuildRequest(is_full_build)
     waits = f"waits for it to end, then starts {request.a_kind} build"
     texts = {
