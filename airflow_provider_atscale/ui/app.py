@@ -64,29 +64,14 @@ def create_app() -> FastAPI:
 def show_models(
     request: Request, user: GetUserDep, q: Text = "", show: Text = "", p: Annotated[int, Query()] = 1
 ) -> Response:
-    """
-    Show the models.
-
-    :param request: The request.
-    :param user: Who asks.
-    :param q: What a model's or catalog's name contains.
-    :param show: Only models in this state.
-    :param p: The number of the page.
-    """
+    """Show a page of the models whose names contain a text, all or those in a state."""
     with create_session(scoped=False) as session:
         models, _ = _read(session, user)
-    shown = page.select(models, search=q, state=show, number=p)
-    return _answer("models.html", request, shown=shown, states=page.STATES)
+    return _answer("models.html", request, shown=page.select(models, search=q, state=show, number=p))
 
 
 def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
-    """
-    Show the builds of a model.
-
-    :param request: The request.
-    :param user: Who asks.
-    :param key: Which model.
-    """
+    """Show the builds of a model."""
     with create_session(scoped=False) as session:
         models, with_xcoms = _read(session, user)
         model = next((each for each in models if each.key == key), None)
@@ -98,11 +83,7 @@ def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
 
 
 def serve_file(name: str) -> Response:
-    """
-    Serve the style or the script.
-
-    :param name: The file's name.
-    """
+    """Serve the style or the script."""
     if name not in _FILES:
         raise HTTPException(404, "There is no such file.")
     headers = {**_HEADERS, "Cache-Control": "private, max-age=3600"}

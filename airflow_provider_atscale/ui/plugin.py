@@ -28,13 +28,7 @@ class LazyApp:
         self._app: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """
-        Answer a request, as ASGI defines it.
-
-        :param scope: The connection.
-        :param receive: Receives a message.
-        :param send: Sends a message.
-        """
+        """Answer a request, as ASGI defines it."""
         if self._app is None:
             from airflow_provider_atscale.ui.app import create_app
 
