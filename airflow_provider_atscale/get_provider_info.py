@@ -9,13 +9,8 @@ HOOK_NAME = "AtScale"
 PACKAGE = "airflow_provider_atscale"
 
 
-def _field(
-    label: str, description: str, *, default: Any = None, kind: str = "string", **schema: Any
-) -> dict[str, Any]:
-    optional: dict[str, Any] = {"type": [kind, "null"], **schema}
-    if default is not None:
-        optional["default"] = default
-    return {"label": label, "description": description, "schema": optional}
+def _field(label: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
 
 
 #: The fields that are kept in the connection's extras. Only the edition is filled in beforehand: what is filled

@@ -41,7 +41,7 @@ def _command(name: str, text: str, *args: Arg, epilog: str | None = None) -> Act
     return ActionCommand(name=name, help=text, func=function, args=(*args, _JSON, _DEBUG), epilog=epilog)
 
 
-_COMMANDS = (
+COMMANDS = (
     _command(
         "check",
         "Try host, credentials, rights, clock and, if given, a model",
@@ -110,14 +110,15 @@ _COMMANDS = (
 )
 
 
+GROUP = GroupCommand(
+    name="atscale",
+    help="Look at AtScale builds, and start one",
+    description="Look at AtScale's models and builds through an Airflow connection. Only 'build' starts something, "
+    "and it asks before.",
+    subcommands=COMMANDS,
+)
+
+
 def get_atscale_cli_commands() -> list[CLICommand]:
     """Return the commands for Airflow's command line."""
-    return [
-        GroupCommand(
-            name="atscale",
-            help="Look at AtScale builds, and start one",
-            description="Look at AtScale's models and builds through an Airflow connection. Only 'build' starts "
-            "something, and it asks before.",
-            subcommands=_COMMANDS,
-        )
-    ]
+    return [GROUP]

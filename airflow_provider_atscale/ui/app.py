@@ -24,7 +24,7 @@ from airflow_provider_atscale.ui import PAGE, PREFIX, page, rows
 from airflow_provider_atscale.ui.builds import Model, collect, reported
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from sqlalchemy.orm import Session
 
@@ -116,25 +116,21 @@ def _with_xcoms(session: Session, user: Any, dag_ids: Collection[str]) -> Collec
     return {dag_id for dag_id in rows.read_dag_ids(session, dag_ids) if can_read(dag_id)}
 
 
-def _answer(
-    template: str,
-    request: Request,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-    **values: Any,
-) -> HTMLResponse:
+def _answer(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
     root = str(request.scope.get("root_path", "")).removesuffix(PREFIX)
-    text = page.render(template, root=root, prefix=root + PREFIX, now=datetime.now(timezone.utc), **values)
-    return HTMLResponse(text, status_code=status, headers={**(headers or {}), **_HEADERS})
+    now = datetime.now(timezone.utc)
+    text = page.render(template, root=root, prefix=root + PREFIX, now=now, code=status, **values)
+    return HTMLResponse(text, status_code=status, headers=_HEADERS)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """Answer an error as a page, because people see it in a frame."""
     status, detail = 500, "This page could not be made. The log of the API server says why."
-    headers = None
     if isinstance(error, RequestValidationError):
         status, detail = 422, "The address of this page is not valid."
     elif isinstance(error, HTTPException):
-        # Among the headers is which methods are allowed.
-        status, detail, headers = error.status_code, str(error.detail), error.headers
-    return _answer("error.html", request, status, headers, code=status, detail=detail)
+        status, detail = error.status_code, str(error.detail)
+    answer = _answer("error.html", request, status, detail=detail)
+    # Among them is which methods are allowed.
+    answer.headers.update(getattr(error, "headers", None) or {})
+    return answer

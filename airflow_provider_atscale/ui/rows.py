@@ -114,11 +114,11 @@ def read_events(session: Session, dag_ids: Collection[str], reported: Collection
 
     :param reported: Task instances whose XComs have told all that their events would tell.
     """
-    wanted = {
-        row.id: (row.uri, task)
-        for row in session.execute(_events_query(dag_ids))
-        if (task := _source(row)) is None or task not in reported
-    }
+    wanted: dict[int, tuple[str, TaskRun | None]] = {}
+    for row in session.execute(_events_query(dag_ids)):
+        task = _task_of(row) if row.dag_id and row.run_id and row.task_id else None
+        if task not in reported:
+            wanted[row.id] = (row.uri, task)
     events = []
     for ids in _chunks(list(wanted)):
         # As text: an extra that is not JSON must not fail the query.
@@ -135,10 +135,10 @@ def _events_query(dag_ids: Collection[str]) -> Any:
         select(
             AssetEvent.id,
             AssetModel.uri,
-            AssetEvent.source_dag_id,
-            AssetEvent.source_run_id,
-            AssetEvent.source_task_id,
-            AssetEvent.source_map_index,
+            AssetEvent.source_dag_id.label("dag_id"),
+            AssetEvent.source_run_id.label("run_id"),
+            AssetEvent.source_task_id.label("task_id"),
+            func.coalesce(AssetEvent.source_map_index, -1).label("map_index"),
             func.row_number().over(partition_by=AssetEvent.asset_id, order_by=newest_first).label("place"),
         )
         .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
@@ -154,13 +154,6 @@ def _events_query(dag_ids: Collection[str]) -> Any:
 
 def _task_of(row: Any) -> TaskRun:
     return TaskRun(row.dag_id, row.run_id, row.task_id, row.map_index)
-
-
-def _source(row: Any) -> TaskRun | None:
-    if not (row.source_dag_id and row.source_run_id and row.source_task_id):
-        return None
-    index = -1 if row.source_map_index is None else row.source_map_index
-    return TaskRun(row.source_dag_id, row.source_run_id, row.source_task_id, index)
 
 
 def read_links(session: Session, tasks: Collection[TaskRun]) -> dict[TaskRun, str]:
