@@ -18,8 +18,10 @@ _CONN_ID = Arg(
 _JSON = Arg(("--json",), help="print one JSON document to stdout", action="store_true")
 _DEBUG = Arg(("--debug",), help="log everything, and show the traceback of an error", action="store_true")
 
-_CATALOG = Arg(("catalog",), help="id, name or caption of the catalog (installer edition: the project)")
-_MODEL = Arg(("model",), help="id, name or caption of the model (installer edition: the cube)")
+_MODEL = (
+    Arg(("catalog",), help="id, name or caption of the catalog (installer edition: the project)"),
+    Arg(("model",), help="id, name or caption of the model (installer edition: the cube)"),
+)
 _MAYBE_CATALOG = Arg(("catalog",), help="id, name or caption of the catalog", nargs="?")
 _MAYBE_MODEL = Arg(("model",), help="id, name or caption of the model", nargs="?")
 _FULL = Arg(("--full",), help="a full build instead of an incremental one", action="store_true")
@@ -54,8 +56,7 @@ COMMANDS = (
     _command(
         "builds",
         "List the newest builds of a model",
-        _CATALOG,
-        _MODEL,
+        *_MODEL,
         Arg(("--limit",), help="how many builds to list, at most 100 (10)", type=int, default=10, metavar="N"),
         _CONN_ID,
     ),
@@ -73,8 +74,7 @@ COMMANDS = (
     _command(
         "build",
         "Start a build as the operator does, and wait for it; asks before it starts",
-        _CATALOG,
-        _MODEL,
+        *_MODEL,
         _FULL,
         Arg(
             ("--grace-period",),

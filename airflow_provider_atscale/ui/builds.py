@@ -103,11 +103,12 @@ class Build:
         failures = self.values.get("failures")
         failures = parse(failures) if isinstance(failures, str) else failures
         told = [text for each in failures if (text := _failure(each))] if isinstance(failures, list) else []
-        if not told and self.outcome is not Outcome.DONE:
-            told = [text for text in (text_of(self.values, "error", "problem"),) if text]
-        if not told and self.outcome is Outcome.UNKNOWN and self.tasks:
-            told = ["The task ended before it saw the end of the build. Its log says why."]
-        return told
+        if told or self.outcome is Outcome.DONE:
+            return told
+        reason = text_of(self.values, "error", "problem")
+        if reason is None and self.outcome is Outcome.UNKNOWN and self.tasks:
+            reason = "The task ended before it saw the end of the build. Its log says why."
+        return [reason] if reason else []
 
 
 def _failure(value: Any) -> str | None:

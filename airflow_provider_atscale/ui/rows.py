@@ -81,23 +81,8 @@ def _pushed_query(dag_ids: Collection[str]) -> Any:
             XComModel.timestamp,
             TaskInstance.state,
         )
-        .join(
-            runs,
-            and_(
-                XComModel.dag_run_id == runs.c.dag_run_id,
-                XComModel.task_id == runs.c.task_id,
-                XComModel.map_index == runs.c.map_index,
-            ),
-        )
-        .outerjoin(
-            TaskInstance,
-            and_(
-                TaskInstance.dag_id == XComModel.dag_id,
-                TaskInstance.run_id == XComModel.run_id,
-                TaskInstance.task_id == XComModel.task_id,
-                TaskInstance.map_index == XComModel.map_index,
-            ),
-        )
+        .join(runs, _same(runs.c, "dag_run_id", "task_id", "map_index"))
+        .outerjoin(TaskInstance, _same(TaskInstance, "dag_id", "run_id", "task_id", "map_index"))
         .where(
             runs.c.place <= PER_TASK,
             # A report tells all that the others would.
@@ -106,6 +91,11 @@ def _pushed_query(dag_ids: Collection[str]) -> Any:
         .order_by(XComModel.timestamp.desc())
         .limit(MAX_ROWS)
     )
+
+
+def _same(other: Any, *columns: str) -> Any:
+    """Return the condition that columns of an XCom equal those of the same name elsewhere."""
+    return and_(*(getattr(XComModel, name) == getattr(other, name) for name in columns))
 
 
 def read_events(session: Session, dag_ids: Collection[str], reported: Collection[TaskRun] = ()) -> list[Event]:
