@@ -42,25 +42,17 @@ _FILES = {"builds.css": "text/css", "builds.js": "text/javascript"}
 Text = Annotated[str, Query(max_length=2000)]
 
 
-def create_app() -> FastAPI:
-    """Return the application; without login it answers nothing."""
-    app = FastAPI(
-        title="AtScale builds",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        dependencies=[Depends(requires_access_asset(method="GET"))],
-    )
-    app.add_exception_handler(HTTPException, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse)
-    # The server logs the error, too.
-    app.add_exception_handler(Exception, _refuse)
-    app.get(PAGE)(show_models)
-    app.get(f"{PAGE}/model")(show_model)
-    app.get("/static/{name}")(serve_file)
-    return app
+#: Without login it answers nothing.
+app = FastAPI(
+    title="AtScale builds",
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+    dependencies=[Depends(requires_access_asset(method="GET"))],
+)
 
 
+@app.get(PAGE)
 def show_models(
     request: Request, user: GetUserDep, q: Text = "", show: Text = "", p: Annotated[int, Query()] = 1
 ) -> Response:
@@ -70,6 +62,7 @@ def show_models(
     return _answer("models.html", request, shown=page.select(models, search=q, state=show, number=p))
 
 
+@app.get(f"{PAGE}/model")
 def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
     """Show the builds of a model."""
     with create_session(scoped=False) as session:
@@ -82,6 +75,7 @@ def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
     return _answer("model.html", request, model=model, links=page.safe_links(links))
 
 
+@app.get("/static/{name}")
 def serve_file(name: str) -> Response:
     """Serve the style or the script."""
     if name not in _FILES:
@@ -123,6 +117,10 @@ def _answer(template: str, request: Request, status: int = 200, **values: Any) -
     return HTMLResponse(text, status_code=status, headers=_HEADERS)
 
 
+@app.exception_handler(HTTPException)
+@app.exception_handler(RequestValidationError)
+# The server logs the error, too.
+@app.exception_handler(Exception)
 async def _refuse(request: Request, error: Exception) -> Response:
     """Answer an error as a page, because people see it in a frame."""
     status, detail = 500, "This page could not be made. The log of the API server says why."

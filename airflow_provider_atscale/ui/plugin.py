@@ -21,19 +21,11 @@ from airflow_provider_atscale.ui import PAGE, PREFIX
 log = logging.getLogger(__name__)
 
 
-class LazyApp:
-    """Load the page's application at the first request."""
+async def serve(scope: Any, receive: Any, send: Any) -> None:
+    """Load the page's application at the first request, and answer it, as ASGI defines it."""
+    from airflow_provider_atscale.ui.app import app
 
-    def __init__(self) -> None:
-        self._app: Any = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer a request, as ASGI defines it."""
-        if self._app is None:
-            from airflow_provider_atscale.ui.app import create_app
-
-            self._app = create_app()
-        await self._app(scope, receive, send)
+    await app(scope, receive, send)
 
 
 def _has_page() -> bool:
@@ -57,7 +49,7 @@ class AtScaleBuildsPlugin(AirflowPlugin):
     name = "atscale_builds"
 
     if _has_page():
-        fastapi_apps = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "AtScale builds"}]
+        fastapi_apps = [{"app": serve, "url_prefix": PREFIX, "name": "AtScale builds"}]
         external_views = [
             {
                 "name": "AtScale builds",
