@@ -6,7 +6,7 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.flow import Response
 from airflow_provider_atscale.api.models import HistoryUnavailable, kind_of
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.api.flow import Flow
     from airflow_provider_atscale.api.models import History, ModelRef
     from airflow_provider_atscale.cli.output import Output
-
-T = TypeVar("T")
 
 #: The ``Date`` header has whole seconds, and an answer takes its time.
 _CLOCK_PRECISION = 2.0
@@ -98,7 +96,7 @@ def _check(hook: AtScaleHook, options: argparse.Namespace, found: _Findings) -> 
     _add_history(hook, ref, options, found)
 
 
-def _compare_clocks(flow: Flow[T]) -> Flow[tuple[T, float | None]]:
+def _compare_clocks(flow: Flow[str]) -> Flow[tuple[str, float | None]]:
     """Run a flow unchanged, and also return how many seconds the server's clock is ahead of this machine's."""
     difference: float | None = None
     outcome: Any = None
