@@ -255,24 +255,22 @@ def _report(pushed: Pushed) -> tuple[Mapping[str, Any], bool] | None:
 
 def _told_by(pushed: Pushed) -> tuple[Model, Build] | None:
     """Return what a task instance knows of its model, and the build that it has seen, waits for or has left."""
-    batch, progress = (_mapping(pushed.values.get(key)) for key in (BATCH_KEY, PROGRESS_KEY))
-    # As in reports: others may push such keys.
-    batch = batch if {"catalog", "model"} <= batch.keys() else {}
-    progress = progress if "updated" in progress else {}
-    model = Model(catalog_id=text_of(batch, "catalog") or "", model_id=text_of(batch, "model") or "")
     told = _report(pushed)
     if told is not None:
         values, has_failed = told
         outcome = Outcome.FAILED if has_failed else _outcome(values)
-        reported_model = _model_of(values)
-        model = reported_model if reported_model.is_known else replace(model, server=reported_model.server)
-    else:
-        values = {"batch_id": batch.get("batch_id"), **{k: v for k, v in progress.items() if v is not None}}
-        if not text_of(values, "batch_id"):
-            return None
-        outcome = _outcome(values) if pushed.state in _ENDED else Outcome.RUNNING
-        if outcome is Outcome.UNKNOWN and pushed.state == "success":
-            outcome = Outcome.STARTED
+        return _model_of(values), _build(values, outcome, pushed.pushed_at, pushed.task)
+    batch, progress = (_mapping(pushed.values.get(key)) for key in (BATCH_KEY, PROGRESS_KEY))
+    # As in reports: others may push such keys.
+    batch = batch if {"catalog", "model"} <= batch.keys() else {}
+    progress = progress if "updated" in progress else {}
+    values = {"batch_id": batch.get("batch_id"), **{k: v for k, v in progress.items() if v is not None}}
+    if not text_of(values, "batch_id"):
+        return None
+    outcome = _outcome(values) if pushed.state in _ENDED else Outcome.RUNNING
+    if outcome is Outcome.UNKNOWN and pushed.state == "success":
+        outcome = Outcome.STARTED
+    model = Model(catalog_id=text_of(batch, "catalog") or "", model_id=text_of(batch, "model") or "")
     return model, _build(values, outcome, pushed.pushed_at, pushed.task)
 
 
