@@ -13,9 +13,9 @@ from airflow_provider_atscale.api.models import HistoryUnavailable, kind_of
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.arguments import ON_RUNNING
 from airflow_provider_atscale.builds.report import format_duration
+from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.usual import LEAST_BATCHES, usual_duration
 from airflow_provider_atscale.cli.exit_codes import DONE
-from airflow_provider_atscale.cli.explain import explain_on_running
 from airflow_provider_atscale.cli.run import command
 from airflow_provider_atscale.client.base import step
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError, AtScaleError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_atscale.api.flow import Flow
-    from airflow_provider_atscale.api.models import History, ModelRef
+    from airflow_provider_atscale.api.models import Batch, History, ModelRef
     from airflow_provider_atscale.cli.output import Output
 
 #: The ``Date`` header has whole seconds, and an answer takes its time.
@@ -176,3 +176,20 @@ def _add_running(history: History, options: argparse.Namespace, found: _Findings
     found.add("running", OK, text, running=running)
     for value, effect in effects.items():
         found.add("", "", f"on_running={value}: {effect}")
+
+
+def explain_on_running(on_running: str, batch: Batch, *, is_full_build: bool) -> str:
+    """Return what a task that starts now does about a running batch."""
+    request = BuildRequest(is_full_build)
+    waits = f"waits for it to end, then starts {request.a_kind} build"
+    texts = {
+        "join": "waits for it to end, because it began before the task and may lack its data; then uses a batch that "
+        f"began after the task did, or starts {request.a_kind} build",
+        "wait": waits,
+        "attach": "waits for it and builds nothing; it may lack data that was loaded after it began"
+        if request.is_met_by(batch)
+        else f"{waits}: the running batch is not a full build",
+        "skip": "skips the task; nothing is started",
+        "fail": "fails the task; nothing is started",
+    }
+    return texts[on_running]
