@@ -8,15 +8,11 @@ import sys
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line: the same commands as ``airflow atscale``."""
-    from airflow.cli.cli_config import GroupCommand
+    from airflow_provider_atscale.cli.definition import COMMANDS, GROUP
 
-    from airflow_provider_atscale.cli.definition import get_atscale_cli_commands
-
-    [group] = get_atscale_cli_commands()
-    assert isinstance(group, GroupCommand)  # noqa: S101
-    parser = argparse.ArgumentParser(prog="python -m airflow_provider_atscale", description=group.description)
+    parser = argparse.ArgumentParser(prog="python -m airflow_provider_atscale", description=GROUP.description)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for each in group.subcommands:
+    for each in COMMANDS:
         sub = commands.add_parser(each.name, help=each.help, description=each.help, epilog=each.epilog)
         for arg in each.args:
             arg.add_to_parser(sub)

@@ -9,13 +9,8 @@ HOOK_NAME = "AtScale"
 PACKAGE = "airflow_provider_atscale"
 
 
-def _field(
-    label: str, description: str, *, default: Any = None, kind: str = "string", **schema: Any
-) -> dict[str, Any]:
-    optional: dict[str, Any] = {"type": [kind, "null"], **schema}
-    if default is not None:
-        optional["default"] = default
-    return {"label": label, "description": description, "schema": optional}
+def _field(label: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
 
 
 #: The fields that are kept in the connection's extras. Only the edition is filled in beforehand: what is filled
@@ -100,16 +95,52 @@ ASSET_URIS: list[dict[str, Any]] = [
 ]
 
 
+def _option(description: str, default: str, kind: str = "float") -> dict[str, Any]:
+    return {
+        "description": f"{description}\n",
+        "version_added": "0.1.0",
+        "type": kind,
+        "example": None,
+        "default": default,
+    }
+
+
+#: The section ``[atscale]`` of Airflow's configuration.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "missing_tolerance": _option("Seconds that a started batch may be missing from the history.", "300"),
+    "trouble_tolerance": _option("Seconds that AtScale may be unreadable during a wait.", "1800"),
+    "unknown_tolerance": _option("Seconds that a batch may be in an unknown status.", "1800"),
+    "settle_time": _option(
+        "Seconds that an end that only the aggregate instances show must stay the same.", "30"
+    ),
+    "lost_reply_window": _option(
+        "Seconds that a batch may take to appear in the history after the reply to its start was lost.", "120"
+    ),
+    "metrics_model_tags": _option(
+        "Whether metrics of builds are tagged with catalog and model.", "False", "boolean"
+    ),
+    "progress_xcom": _option(
+        "Whether a wait writes the XCom progress, at most once a minute.", "True", "boolean"
+    ),
+    "builds_page": _option(
+        "Whether Airflow's UI has the page AtScale builds (Airflow 3.1+).", "True", "boolean"
+    ),
+}
+
+
+def _modules(*names: str) -> list[dict[str, Any]]:
+    return [{"integration-name": HOOK_NAME, "python-modules": [f"{PACKAGE}.{name}" for name in names]}]
+
+
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata."""
-    name = "AtScale"
     return {
         "package-name": "airflow-provider-atscale",
-        "name": name,
+        "name": HOOK_NAME,
         "description": "Rebuild the aggregates of `AtScale <https://www.atscale.com/>`__ models.\n",
         "integrations": [
             {
-                "integration-name": name,
+                "integration-name": HOOK_NAME,
                 "external-doc-url": "https://documentation.atscale.com/",
                 # Below the folder docs, as Airflow's registry reads them.
                 "how-to-guide": [
@@ -119,20 +150,10 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "operators": [
-            {
-                "integration-name": name,
-                "python-modules": [f"{PACKAGE}.operators.atscale", f"{PACKAGE}.operators.checks"],
-            }
-        ],
-        "sensors": [{"integration-name": name, "python-modules": [f"{PACKAGE}.sensors.atscale"]}],
-        "hooks": [{"integration-name": name, "python-modules": [f"{PACKAGE}.hooks.atscale"]}],
-        "triggers": [
-            {
-                "integration-name": name,
-                "python-modules": [f"{PACKAGE}.triggers.atscale", f"{PACKAGE}.triggers.builds"],
-            }
-        ],
+        "operators": _modules("operators.atscale", "operators.checks"),
+        "sensors": _modules("sensors.atscale"),
+        "hooks": _modules("hooks.atscale"),
+        "triggers": _modules("triggers.atscale", "triggers.builds"),
         "task-decorators": [
             {"name": "atscale_build", "class-name": f"{PACKAGE}.decorators.atscale.atscale_build_task"}
         ],
@@ -151,55 +172,11 @@ def get_provider_info() -> dict[str, Any]:
         # Read by Airflow 3.2 and newer.
         "cli": [f"{PACKAGE}.cli.definition.get_atscale_cli_commands"],
         "extra-links": [f"{PACKAGE}.links.atscale.AtScaleBuildHistoryLink"],
-        "config": _config(),
-    }
-
-
-def _config() -> dict[str, Any]:
-    return {
-        "atscale": {
-            "description": "How long the AtScale provider tolerates missing, unreadable or unknown batch "
-            "states, and what it reports. The defaults suit most installations.",
-            "options": {
-                "missing_tolerance": _option("a started batch may be missing from the history.", "300"),
-                "trouble_tolerance": _option("AtScale may be unreadable during a wait.", "1800"),
-                "unknown_tolerance": _option("a batch may be in an unknown status.", "1800"),
-                "settle_time": _option(
-                    "an end that only the aggregate instances show must stay the same.", "30"
-                ),
-                "lost_reply_window": _option(
-                    "a batch may take to appear in the history after the reply to its start was lost.",
-                    "120",
-                ),
-                "metrics_model_tags": _flag(
-                    "Whether metrics of builds are tagged with catalog and model.", "False"
-                ),
-                "progress_xcom": _flag(
-                    "Whether a wait writes the XCom progress, at most once a minute.", "True"
-                ),
-                "builds_page": _flag(
-                    "Whether Airflow's UI has the page AtScale builds (Airflow 3.1+).", "True"
-                ),
-            },
-        }
-    }
-
-
-def _flag(what: str, default: str) -> dict[str, Any]:
-    return {
-        "description": f"{what}\n",
-        "version_added": "0.1.0",
-        "type": "boolean",
-        "example": None,
-        "default": default,
-    }
-
-
-def _option(what: str, default: str) -> dict[str, Any]:
-    return {
-        "description": f"Seconds that {what}\n",
-        "version_added": "0.1.0",
-        "type": "float",
-        "example": None,
-        "default": default,
+        "config": {
+            "atscale": {
+                "description": "How long the AtScale provider tolerates missing, unreadable or unknown batch "
+                "states, and what it reports. The defaults suit most installations.",
+                "options": OPTIONS,
+            }
+        },
     }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from markers import ROOT, table, write
 
 from airflow_provider_atscale.api.calls import CALLS
 
-PAGE = Path(__file__).parent.parent / "docs" / "api-calls.md"
+PAGE = ROOT / "docs" / "api-calls.md"
 HEAD = """\
 # Every call that is sent to AtScale
 
@@ -22,25 +21,14 @@ def render() -> str:
     lines = [HEAD]
     for edition in dict.fromkeys(each.edition for each in CALLS):
         lines += [f"## {edition.capitalize()} edition\n"]
-        lines += ["| call | server | used to | source | confidence |", "|---|---|---|---|---|"]
-        lines += [
-            f"| `{each.method} {each.path}` | {each.server} | {each.purpose} | {each.source} | {each.confidence} |"
+        rows = [
+            (f"`{each.method} {each.path}`", each.server, each.purpose, each.source, each.confidence)
             for each in CALLS
             if each.edition == edition
         ]
-        lines.append("")
+        lines += [table(("call", "server", "used to", "source", "confidence"), rows), ""]
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Write the page, or compare it."""
-    if "--check" not in sys.argv:
-        PAGE.write_text(render())
-    elif not PAGE.exists() or PAGE.read_text() != render():
-        print("docs/api-calls.md is not up to date: run python scripts/api_calls.py")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(write(PAGE, render()))

@@ -1,14 +1,10 @@
-"""Draw which package imports which, from the code, into the architecture page."""
+"""Draw which package imports which, from the code, into the architecture page; with ``--check`` only compare."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import grimp
-from markers import fill
+from markers import ROOT, fill, table, write
 
-ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 PACKAGE = "airflow_provider_atscale"
 #: Imported by nearly all others, so arrows to them would say nothing.
@@ -25,8 +21,8 @@ def draw() -> str:
             if pair[0] != pair[1] and not LEFT_OUT & {*pair, ""}:
                 imports.setdefault(pair[0], set()).add(pair[1])
                 imports.setdefault(pair[1], set())
-    rows = [f"| `{name}` | {', '.join(sorted(imports[name])) or '-'} |" for name in sorted(imports)]
-    return "\n".join([_boxes(imports), "", "| package | imports |", "| --- | --- |", *rows])
+    rows = [(f"`{name}`", ", ".join(sorted(imports[name])) or "-") for name in sorted(imports)]
+    return f"{_boxes(imports)}\n\n{table(('package', 'imports'), rows)}"
 
 
 def _boxes(imports: dict[str, set[str]]) -> str:
@@ -46,18 +42,5 @@ def _package(module: str) -> str:
     return module.partition(".")[2].partition(".")[0]
 
 
-def main() -> int:
-    """Write the diagram; with ``--check`` only compare."""
-    text = PAGE.read_text()
-    wanted = fill(text, "layers", draw())
-    if "--check" in sys.argv:
-        if wanted != text:
-            print(f"{PAGE.relative_to(ROOT)} is not up to date: run python scripts/layers.py")
-            return 1
-        return 0
-    PAGE.write_text(wanted)
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(write(PAGE, fill(PAGE.read_text(), "layers", draw())))

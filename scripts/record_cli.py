@@ -14,14 +14,12 @@ import io
 import os
 import re
 import shlex
-import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 
-from markers import fill
+from markers import ROOT, fill, table, write
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "operate" / "command-line.md"
+PAGE = ROOT / "docs" / "operate" / "command-line.md"
 MODEL = ("Sales Insights", "Internet Sales")
 ADDRESS = "https://atscale.example.com"
 
@@ -57,8 +55,8 @@ def sessions() -> dict[str, str]:
             AtScaleHook.get_instances = get_instances  # type: ignore[method-assign]
         recorded["typo"] = _run("check", "Sales Insights", "Internet Slaes")
     recorded["cli options"] = _options()
-    codes = [f"| {code} | {meaning} |" for code, meaning in MEANINGS.items()]
-    recorded["exit codes"] = "\n".join(["| exit code | meaning |", "| --- | --- |", *codes])
+    codes = [(str(code), meaning) for code, meaning in MEANINGS.items()]
+    recorded["exit codes"] = table(("exit code", "meaning"), codes)
     return recorded
 
 
@@ -73,8 +71,8 @@ def _options() -> str:
             if name.startswith("-"):
                 option = f"{name} {argument.kwargs.get('metavar') or ''}".rstrip()
                 commands.setdefault((option, argument.kwargs["help"]), []).append(f"`{command.name}`")
-    rows = [f"| `{option}` | {', '.join(names)} | {text} |" for (option, text), names in commands.items()]
-    return "\n".join(["| option | of | meaning (default) |", "| --- | --- | --- |", *rows])
+    rows = [(f"`{option}`", ", ".join(names), text) for (option, text), names in commands.items()]
+    return table(("option", "of", "meaning (default)"), rows)
 
 
 def _run(*arguments: str, hidden: tuple[str, ...] = ()) -> str:
@@ -116,27 +114,14 @@ def _numbered() -> Any:
     return number
 
 
-def filled(page: str) -> str:
-    """Return the page with what the commands print now."""
-    for name, text in sessions().items():
-        page = fill(page, name, text)
-    return page
-
-
 def main() -> int:
-    """Write the page, or check it."""
+    """Write the page, or compare it."""
     os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="atscale-airflow-"))
     os.environ["COLUMNS"] = "118"
     page = PAGE.read_text()
-    current = filled(page)
-    if "--check" in sys.argv[1:]:
-        if current != page:
-            sys.stderr.write(
-                f"{PAGE.name} does not show what the commands print: python scripts/record_cli.py\n"
-            )
-        return int(current != page)
-    PAGE.write_text(current)
-    return 0
+    for name, text in sessions().items():
+        page = fill(page, name, text)
+    return write(PAGE, page)
 
 
 if __name__ == "__main__":

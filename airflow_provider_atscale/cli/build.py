@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import kind_of
@@ -15,9 +13,8 @@ from airflow_provider_atscale.builds.start import BuildStarter
 from airflow_provider_atscale.builds.state import BuildKey, BuildStateStore
 from airflow_provider_atscale.builds.steps import BuildContext, OwnBatch, Skip
 from airflow_provider_atscale.cli.exit_codes import DONE, NOT_STARTED, USAGE
-from airflow_provider_atscale.cli.output import LineLog
 from airflow_provider_atscale.cli.run import command
-from airflow_provider_atscale.cli.watch import WaitOptions, wait_for_batch, wait_for_end
+from airflow_provider_atscale.cli.watch import Waiter, WaitOptions
 from airflow_provider_atscale.exceptions import (
     AtScaleConfigurationError,
     AtScaleConnectionError,
@@ -44,24 +41,21 @@ def build(options: argparse.Namespace, out: Output) -> int:
         ref = hook.resolve_model(options.catalog, options.model)
         if not options.yes and not _is_confirmed(hook, ref, request, out):
             return USAGE
+        waiter = Waiter(hook, ref, wait, out)
         try:
-            batch = _obtain_batch(hook, ref, request, wait, out)
+            batch = _obtain_batch(waiter, request)
         except Skip as skip:
-            out.line(str(skip))
+            out.info(str(skip))
             out.document({"skipped": str(skip), "exit_code": NOT_STARTED})
             return NOT_STARTED
-        out.line(
+        out.info(
             f"Batch {batch.batch_id} ({batch.origin}). Build history: {hook.history_url(ref, batch.batch_id)}"
         )
         if options.no_wait:
             out.document({"batch_id": batch.batch_id, "catalog": ref.catalog_id, "model": ref.model_id})
             return DONE
-        report = wait_for_end(
-            hook,
-            ref,
+        report = waiter.wait_for_end(
             batch.batch_id,
-            wait,
-            out,
             origin=batch.origin,
             next_step=f"To go on waiting: watch {batch.batch_id}.",
             is_full_build=request.is_full_build,
@@ -77,10 +71,11 @@ def _read_request(options: argparse.Namespace) -> BuildRequest:
         if not separator:
             raise AtScaleConfigurationError(f"--grace-period is {pair!r}; it must be DATASET=NUMBER.")
         overrides[dataset] = number
-    request = BuildRequest(options.full, parse_overrides(overrides, is_full_build=options.full))
-    if options.on_running is None:
-        return request
-    return replace(request, on_running=parse_choice(options.on_running, "--on-running", ON_RUNNING))
+    return BuildRequest(
+        options.full,
+        parse_overrides(overrides, is_full_build=options.full),
+        parse_choice(options.on_running, "--on-running", ON_RUNNING),
+    )
 
 
 def _is_confirmed(hook: AtScaleHook, ref: ModelRef, request: BuildRequest, out: Output) -> bool:
@@ -97,43 +92,34 @@ def _is_confirmed(hook: AtScaleHook, ref: ModelRef, request: BuildRequest, out: 
     return False
 
 
-def _obtain_batch(
-    hook: AtScaleHook,
-    ref: ModelRef,
-    request: BuildRequest,
-    options: WaitOptions,
-    out: Output,
-) -> OwnBatch:
+def _obtain_batch(waiter: Waiter, request: BuildRequest) -> OwnBatch:
     """Obtain a batch as a task does that is tried once."""
+    hook, ref, options = waiter.hook, waiter.ref, waiter.options
     key = BuildKey(hook.edition.base_url, ref.catalog_id, ref.model_id, request.is_full_build, -1, 0, 0)
     hook.until = options.deadline.at if options.deadline else None
-    build = BuildContext(hook, ref, request, BuildStateStore(_Memory(), key), LineLog(out))
+    context = BuildContext(hook, ref, request, BuildStateStore(_Memory(), key), waiter.out)
 
     def wait_for_other(other: str) -> None:
-        result = wait_for_batch(hook, ref, other, options, out)
+        result = waiter.wait(other)
         if not isinstance(result, Ended) and not (isinstance(result, GaveUp) and result.kind == "missing"):
             next_step = "Somebody else started it; this command has started nothing."
             conclude(result, WaitContext(hook.edition.base_url, ref, other, next_step=next_step), lambda: ())
-        if _is_over(options):
+        if options.is_over:
             raise AtScaleTimeoutError(
                 f"Nothing was started: --timeout passed while batch {other} of {ref} at {hook.edition.base_url} "
                 "ran, which has ended now."
             )
 
     try:
-        return BuildStarter(build).obtain_own_batch(wait_for_other)
+        return BuildStarter(context).obtain_own_batch(wait_for_other)
     except AtScaleConnectionError as error:
-        if not _is_over(options):
+        if not options.is_over:
             raise
         raise AtScaleTimeoutError(f"Nothing was started: --timeout passed. {error}") from error
 
 
-def _is_over(options: WaitOptions) -> bool:
-    return options.deadline is not None and time.time() >= options.deadline.at
-
-
 class _Memory(dict[str, Any]):
-    """Keep the state of a build as long as the command runs."""
+    """Keep the state of a build as long as the command runs: a lost start is searched for after each wait."""
 
     def set(self, key: str, value: Any) -> None:
         """Store a value."""

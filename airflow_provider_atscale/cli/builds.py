@@ -44,7 +44,7 @@ def builds(options: argparse.Namespace, out: Output) -> int:
         rows = [_describe(hook, batch) for batch in newest]
     out.document(rows)
     if not rows:
-        out.line(f"There is no build of {ref} in the build history.")
+        out.info(f"There is no build of {ref} in the build history.")
     else:
         out.table(
             ("batch", "kind", "status", "created (UTC)", "duration", "aggregates not built"),

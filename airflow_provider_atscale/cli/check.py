@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.flow import Response
 from airflow_provider_atscale.api.models import HistoryUnavailable, kind_of
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.arguments import ON_RUNNING
 from airflow_provider_atscale.builds.report import format_duration
+from airflow_provider_atscale.builds.request import BuildRequest
 from airflow_provider_atscale.builds.usual import LEAST_BATCHES, usual_duration
-from airflow_provider_atscale.cli.exit_codes import DONE, exit_code_of
-from airflow_provider_atscale.cli.explain import explain_on_running
-from airflow_provider_atscale.cli.run import command, describe_error
+from airflow_provider_atscale.cli.exit_codes import DONE
+from airflow_provider_atscale.cli.run import command
+from airflow_provider_atscale.client.base import step
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError, AtScaleError
 from airflow_provider_atscale.hooks.atscale import AtScaleHook
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from airflow_provider_atscale.api.flow import Flow
-    from airflow_provider_atscale.api.models import History, ModelRef
+    from airflow_provider_atscale.api.models import Batch, History, ModelRef
     from airflow_provider_atscale.cli.output import Output
-
-T = TypeVar("T")
 
 #: The ``Date`` header has whole seconds, and an answer takes its time.
 _CLOCK_PRECISION = 2.0
@@ -49,6 +49,15 @@ class _Findings:
         self.rows.append((step, outcome, text))
         self.facts.update(facts)
 
+    @contextmanager
+    def add_if_failed(self, step: str, text: str) -> Iterator[None]:
+        """Add a step if it fails."""
+        try:
+            yield
+        except AtScaleError:
+            self.add(step, FAILED, text)
+            raise
+
 
 @command
 def check(options: argparse.Namespace, out: Output) -> int:
@@ -56,81 +65,57 @@ def check(options: argparse.Namespace, out: Output) -> int:
     if options.catalog is not None and options.model is None:
         raise AtScaleConfigurationError("Give both catalog and model, or none of them.")
     found = _Findings()
-    code, error = DONE, None
-    with closing(AtScaleHook(options.conn_id)) as hook:
-        try:
+    try:
+        with closing(AtScaleHook(options.conn_id)) as hook:
             _check(hook, options, found)
-        except AtScaleError as raised:
-            code, error = exit_code_of(raised), raised
-    out.table(("step", "", "what was found"), found.rows, header=False)
-    steps = [dict(zip(("step", "outcome", "text"), row, strict=True)) for row in found.rows]
-    document = {"steps": steps, **found.facts}
-    if error is not None:
-        text = describe_error(error)
-        out.note(f"Error: {text}")
-        document["error"] = {"type": type(error).__name__, "message": text, "exit_code": code}
-    out.document(document)
-    return code
+    finally:
+        out.table(("step", "", "what was found"), found.rows, header=False)
+        steps = [dict(zip(("step", "outcome", "text"), row, strict=True)) for row in found.rows]
+        out.found = {"steps": steps, **found.facts}
+    out.document(out.found)
+    return DONE
 
 
 def _check(hook: AtScaleHook, options: argparse.Namespace, found: _Findings) -> None:
-    try:
+    with found.add_if_failed("connection", options.conn_id):
         edition, url = hook.edition.name, hook.edition.base_url
-    except AtScaleError:
-        found.add("connection", FAILED, options.conn_id)
-        raise
     found.add("connection", OK, f"{options.conn_id}: {edition} edition at {url}", edition=edition, server=url)
-    steps = zip(("host", "credentials", "history"), hook.edition.probe(), strict=True)
-    for name, (what, flow) in steps:
-        clock = _Clock()
-        try:
-            text = hook.get_conn().run(clock.note_dates(flow), tries=_TRIES)
-        except AtScaleError:
-            found.add(name, FAILED, f"could not {what}")
-            raise
+    for name, (what, flow) in zip(("host", "credentials", "history"), hook.edition.probe(), strict=True):
+        with found.add_if_failed(name, f"could not {what}"):
+            text, clock_difference = hook.get_conn().run(_compare_clocks(flow), tries=_TRIES)
         found.add(name, OK, text)
         if name == "host":
-            _add_clock(found, clock)
+            _add_clock(found, clock_difference)
     found.add("start", NOT_TESTED, "only a start shows whether the user may start builds")
     if options.catalog is None:
         return
-    try:
+    with found.add_if_failed("model", f"{options.model!r} of catalog {options.catalog!r}"):
         ref = hook.resolve_model(options.catalog, options.model)
-    except AtScaleError:
-        found.add("model", FAILED, f"{options.model!r} of catalog {options.catalog!r}")
-        raise
     ids = f"catalog id {ref.catalog_id}, model id {ref.model_id}"
     found.add("model", OK, f"{ref} ({ids})", catalog_id=ref.catalog_id, model_id=ref.model_id)
     _add_history(hook, ref, options, found)
 
 
-class _Clock:
-    """Compare the server's clock with this machine's, by the answers of a flow."""
-
-    def __init__(self) -> None:
-        self.difference: float | None = None
-
-    def note_dates(self, flow: Flow[T]) -> Flow[T]:
-        """Run a flow unchanged, and note the dates of its answers."""
-        outcome: Any = None
-        error: AtScaleError | None = None
-        while True:
-            try:
-                effect = flow.send(outcome) if error is None else flow.throw(error)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            outcome = error = None
-            try:
-                outcome = yield effect
-            except AtScaleError as raised:
-                error = raised
-            if isinstance(outcome, Response) and outcome.date is not None:
-                # On average half a second has passed since the second that the header names.
-                self.difference = outcome.date.timestamp() + 0.5 - time.time()
+def _compare_clocks(flow: Flow[str]) -> Flow[tuple[str, float | None]]:
+    """Run a flow unchanged, and also return how many seconds the server's clock is ahead of this machine's."""
+    difference: float | None = None
+    outcome: Any = None
+    error: AtScaleError | None = None
+    while True:
+        effect, value = step(flow, outcome, error)
+        if effect is None:
+            return value, difference  # type: ignore[return-value]
+        outcome = error = None
+        try:
+            outcome = yield effect
+        except AtScaleError as raised:
+            error = raised
+        if isinstance(outcome, Response) and outcome.date is not None:
+            # On average half a second has passed since the second that the header names.
+            difference = outcome.date.timestamp() + 0.5 - time.time()
 
 
-def _add_clock(found: _Findings, clock: _Clock) -> None:
-    seconds = clock.difference
+def _add_clock(found: _Findings, seconds: float | None) -> None:
     if seconds is None:
         found.add("clock", NOT_TESTED, "the host tells no time", clock_difference=None)
         return
@@ -191,3 +176,20 @@ def _add_running(history: History, options: argparse.Namespace, found: _Findings
     found.add("running", OK, text, running=running)
     for value, effect in effects.items():
         found.add("", "", f"on_running={value}: {effect}")
+
+
+def explain_on_running(on_running: str, batch: Batch, *, is_full_build: bool) -> str:
+    """Return what a task that starts now does about a running batch."""
+    request = BuildRequest(is_full_build)
+    waits = f"waits for it to end, then starts {request.a_kind} build"
+    texts = {
+        "join": "waits for it to end, because it began before the task and may lack its data; then uses a batch that "
+        f"began after the task did, or starts {request.a_kind} build",
+        "wait": waits,
+        "attach": "waits for it and builds nothing; it may lack data that was loaded after it began"
+        if request.is_met_by(batch)
+        else f"{waits}: the running batch is not a full build",
+        "skip": "skips the task; nothing is started",
+        "fail": "fails the task; nothing is started",
+    }
+    return texts[on_running]

@@ -2,23 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_provider_atscale.exceptions import (
-    AtScaleAlreadyRunningError,
-    AtScaleAuthenticationError,
-    AtScaleBatchFailedError,
-    AtScaleBatchNotFoundError,
-    AtScaleBatchSupersededError,
-    AtScaleConfigurationError,
-    AtScaleConnectionError,
-    AtScaleGaveUpError,
-    AtScaleMalformedAnswerError,
-    AtScaleNotFoundError,
-    AtScalePermissionError,
-    AtScaleStartError,
-    AtScaleStartUnknownError,
-    AtScaleTimeoutError,
-    AtScaleWaitError,
-)
+from airflow_provider_atscale import exceptions as errors
 
 DONE = 0
 OTHER = 1
@@ -28,21 +12,21 @@ STOPPED = 130
 
 #: Of an error, the first class that fits decides.
 CODES: dict[type[Exception], int] = {
-    AtScaleConfigurationError: USAGE,
-    AtScaleConnectionError: 3,
-    AtScaleMalformedAnswerError: 3,
-    AtScaleAuthenticationError: 4,
-    AtScalePermissionError: 5,
-    AtScaleNotFoundError: 6,
-    AtScaleBatchNotFoundError: 6,
-    AtScaleBatchFailedError: 7,
-    AtScaleBatchSupersededError: 7,
-    AtScaleTimeoutError: 8,
-    AtScaleWaitError: 8,
-    AtScaleAlreadyRunningError: NOT_STARTED,
-    AtScaleGaveUpError: NOT_STARTED,
-    AtScaleStartError: 10,
-    AtScaleStartUnknownError: 11,
+    errors.AtScaleConfigurationError: USAGE,
+    errors.AtScaleConnectionError: 3,
+    errors.AtScaleMalformedAnswerError: 3,
+    errors.AtScaleAuthenticationError: 4,
+    errors.AtScalePermissionError: 5,
+    errors.AtScaleNotFoundError: 6,
+    errors.AtScaleBatchNotFoundError: 6,
+    errors.AtScaleBatchFailedError: 7,
+    errors.AtScaleBatchSupersededError: 7,
+    errors.AtScaleTimeoutError: 8,
+    errors.AtScaleWaitError: 8,
+    errors.AtScaleAlreadyRunningError: NOT_STARTED,
+    errors.AtScaleGaveUpError: NOT_STARTED,
+    errors.AtScaleStartError: 10,
+    errors.AtScaleStartUnknownError: 11,
 }
 
 #: The table of the docs.
@@ -64,9 +48,5 @@ MEANINGS = {
 
 
 def exit_code_of(error: BaseException) -> int:
-    """
-    Return the exit code of an error.
-
-    :param error: The error.
-    """
+    """Return the exit code of an error."""
     return next((code for kind, code in CODES.items() if isinstance(error, kind)), OTHER)

@@ -24,7 +24,7 @@ def models(options: argparse.Namespace, out: Output) -> int:
         refs: list[ModelRef] = hook.run(lambda edition: edition.models(options.catalog))
     out.document([asdict(ref) for ref in refs])
     if not refs:
-        out.line("No model is deployed.")
+        out.info("No model is deployed.")
     else:
         rows = [(ref.catalog, ref.model, ref.catalog_id, ref.model_id) for ref in refs]
         out.table(("catalog", "model", "catalog id", "model id"), rows)

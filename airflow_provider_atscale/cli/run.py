@@ -17,59 +17,42 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    Command = Callable[[argparse.Namespace, Output], int]
 
-
-def command(function: Command) -> Callable[[argparse.Namespace], None]:
-    """
-    Make a command of a function that returns an exit code.
-
-    :param function: Gets the options and the output.
-    """
+def command(function: Callable[[argparse.Namespace, Output], int]) -> Callable[[argparse.Namespace], None]:
+    """Make a command of a function that returns an exit code."""
 
     @functools.wraps(function)
     def run(options: argparse.Namespace) -> None:
-        raise SystemExit(_run(function, options))
+        out = Output(as_json=options.json)
+        # Let connections also be read from Airflow's database, as ``airflow connections`` does.
+        os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+        send_logs_to_stderr(is_debug=options.debug)
+        try:
+            code = function(options, out)
+        except KeyboardInterrupt:
+            out.note("Stopped. A build that was started goes on in AtScale.")
+            code = STOPPED
+        except Exception as error:
+            if options.debug:
+                traceback.print_exc()
+            code = _tell(error, out)
+        raise SystemExit(code)
 
     return run
 
 
-def describe_error(error: Exception) -> str:
-    """Return an error as a command prints it."""
-    if isinstance(error, AtScaleError):
-        return str(error)
-    return f"{type(error).__name__}: {error}. --debug shows the traceback."
-
-
-def _run(function: Command, options: argparse.Namespace) -> int:
-    out = Output(as_json=options.json)
-    _prepare_airflow()
-    send_logs_to_stderr(is_debug=options.debug)
-    try:
-        return function(options, out)
-    except KeyboardInterrupt:
-        out.note("Stopped. A build that was started goes on in AtScale.")
-        return STOPPED
-    except Exception as error:
-        if options.debug:
-            traceback.print_exc()
-        code, text = exit_code_of(error), describe_error(error)
-        out.note(f"Error: {text}")
-        out.document({"error": {"type": type(error).__name__, "message": text, "exit_code": code}})
-        return code
-
-
-def _prepare_airflow() -> None:
-    """Let connections also be read from Airflow's database, as ``airflow connections`` does."""
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+def _tell(error: Exception, out: Output) -> int:
+    """Print an error, and return its exit code."""
+    code, name, text = exit_code_of(error), type(error).__name__, str(error)
+    if not isinstance(error, AtScaleError):
+        text = f"{name}: {text}. --debug shows the traceback."
+    out.note(f"Error: {text}")
+    out.document({**out.found, "error": {"type": name, "message": text, "exit_code": code}})
+    return code
 
 
 def send_logs_to_stderr(*, is_debug: bool) -> None:
-    """
-    Send logs to stderr, and only warnings unless all are asked for.
-
-    :param is_debug: Whether all are asked for.
-    """
+    """Send logs to stderr, and only warnings unless all are asked for."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:

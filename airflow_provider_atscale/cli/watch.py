@@ -18,7 +18,6 @@ from airflow_provider_atscale.arguments import (
 )
 from airflow_provider_atscale.builds.report import summarize
 from airflow_provider_atscale.cli.exit_codes import DONE
-from airflow_provider_atscale.cli.output import LineLog
 from airflow_provider_atscale.cli.run import command
 from airflow_provider_atscale.exceptions import (
     AtScaleBatchNotFoundError,
@@ -47,8 +46,8 @@ def watch(options: argparse.Namespace, out: Output) -> int:
     if (options.catalog is None) != (options.model is None):
         raise AtScaleConfigurationError("Give both catalog and model, or none of them.")
     with closing(AtScaleHook(options.conn_id)) as hook:
-        ref = _find_model(hook, batch_id, options)
-        report = wait_for_end(hook, ref, batch_id, wait, out, origin="watched", next_step="Watch it again.")
+        waiter = Waiter(hook, _find_model(hook, batch_id, options), wait, out)
+        report = waiter.wait_for_end(batch_id, origin="watched", next_step="Watch it again.")
     out.document(report)
     return DONE
 
@@ -68,13 +67,7 @@ def _find_model(hook: AtScaleHook, batch_id: str, options: argparse.Namespace) -
 
 @dataclass(frozen=True, slots=True)
 class WaitOptions:
-    """
-    How a command waits, its options checked.
-
-    :param deadline: When the wait ends without the batch.
-    :param poll_interval: The longest time between two polls, in seconds.
-    :param failed_aggregates: What to do if the batch is done and aggregates are missing.
-    """
+    """How a command waits, its options checked."""
 
     deadline: Deadline | None
     poll_interval: float
@@ -90,85 +83,63 @@ class WaitOptions:
             parse_choice(options.failed_aggregates, "--failed-aggregates", FAILED_AGGREGATES),
         )
 
-
-def wait_for_batch(
-    hook: AtScaleHook,
-    ref: ModelRef,
-    batch_id: str,
-    options: WaitOptions,
-    out: Output,
-) -> WaitResult:
-    """
-    Wait until a batch has ended, and print each change.
-
-    :param hook: The hook.
-    :param ref: The batch's model.
-    :param batch_id: The batch.
-    :param options: How to wait.
-    :param out: The output.
-    """
-    since = time.time()
-    subject = f"Batch {batch_id}"
-    return wait_blocking(
-        lambda: hook.observe_batch(ref, batch_id),
-        WaitPolicy(since, options.poll_interval, load_tolerance(), subject),
-        _Progress(hook, LineLog(out), f"{subject} of {ref}", since),
-        options.deadline,
-    )
+    @property
+    def is_over(self) -> bool:
+        """Whether no time is left."""
+        return self.deadline is not None and time.time() >= self.deadline.at
 
 
-def wait_for_end(
-    hook: AtScaleHook,
-    ref: ModelRef,
-    batch_id: str,
-    options: WaitOptions,
-    out: Output,
-    *,
-    origin: str,
-    next_step: str,
-    is_full_build: bool | None = None,
-) -> dict[str, Any]:
-    """
-    Wait for a batch and return its report; raise the typed error if it does not end well.
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """Wait for batches of a model."""
 
-    :param hook: The hook.
-    :param ref: The batch's model.
-    :param batch_id: The batch.
-    :param options: How to wait.
-    :param out: The output.
-    :param origin: How the command obtained the batch.
-    :param next_step: What to do about a wait that ended without the batch.
-    :param is_full_build: The kind that was asked for, if one was.
-    """
-    wait = WaitContext(
-        server=hook.edition.base_url,
-        ref=ref,
-        batch_id=batch_id,
-        origin=origin,
-        is_full_build=is_full_build,
-        failed_aggregates=options.failed_aggregates,
-        next_step=next_step,
-        history_url=hook.history_url(ref, batch_id),
-    )
-    result = wait_for_batch(hook, ref, batch_id, options, out)
-    report = conclude(result, wait, lambda: hook.get_instances(batch_id))
-    how = "started by this command" if origin == "started" else origin
-    out.line(f"{summarize({**report, 'start': how})}. Batch {batch_id}")
-    return report
+    hook: AtScaleHook
+    ref: ModelRef
+    options: WaitOptions
+    out: Output
+
+    def wait(self, batch_id: str) -> WaitResult:
+        """Wait until a batch has ended, and print each change."""
+        since = time.time()
+        subject = f"Batch {batch_id}"
+        return wait_blocking(
+            lambda: self.hook.observe_batch(self.ref, batch_id),
+            WaitPolicy(since, self.options.poll_interval, load_tolerance(), subject),
+            _Progress(self.hook, self.out, f"{subject} of {self.ref}", since),
+            self.options.deadline,
+        )
+
+    def wait_for_end(
+        self, batch_id: str, *, origin: str, next_step: str, is_full_build: bool | None = None
+    ) -> dict[str, Any]:
+        """
+        Wait for a batch and return its report; raise the typed error if it does not end well.
+
+        :param origin: How the command obtained the batch.
+        :param next_step: What to do about a wait that ended without the batch.
+        :param is_full_build: The kind that was asked for, if one was.
+        """
+        context = WaitContext(
+            server=self.hook.edition.base_url,
+            ref=self.ref,
+            batch_id=batch_id,
+            origin=origin,
+            is_full_build=is_full_build,
+            failed_aggregates=self.options.failed_aggregates,
+            next_step=next_step,
+            history_url=self.hook.history_url(self.ref, batch_id),
+        )
+        report = conclude(self.wait(batch_id), context, lambda: self.hook.get_instances(batch_id))
+        how = "started by this command" if origin == "started" else origin
+        self.out.info(f"{summarize({**report, 'start': how})}. Batch {batch_id}")
+        return report
 
 
 class _Progress(Progress):
-    """
-    Also print how many aggregates are built.
+    """Also print how many aggregates are built."""
 
-    :param hook: The hook.
-    :param log: The log.
-    :param subject: What is waited for.
-    :param since: Epoch seconds at which the wait began.
-    """
-
-    def __init__(self, hook: AtScaleHook, log: LineLog, subject: str, since: float) -> None:
-        super().__init__(log, subject, since)
+    def __init__(self, hook: AtScaleHook, out: Output, subject: str, since: float) -> None:
+        super().__init__(out, subject, since)
         self._hook = hook
         self._printed: tuple[int, int] | None = None
 

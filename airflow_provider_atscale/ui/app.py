@@ -42,51 +42,29 @@ _FILES = {"builds.css": "text/css", "builds.js": "text/javascript"}
 Text = Annotated[str, Query(max_length=2000)]
 
 
-def create_app() -> FastAPI:
-    """Return the application; without login it answers nothing."""
-    app = FastAPI(
-        title="AtScale builds",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        dependencies=[Depends(requires_access_asset(method="GET"))],
-    )
-    app.add_exception_handler(HTTPException, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse)
-    # The server logs the error, too.
-    app.add_exception_handler(Exception, _refuse)
-    app.get(PAGE)(show_models)
-    app.get(f"{PAGE}/model")(show_model)
-    app.get("/static/{name}")(serve_file)
-    return app
+#: Without login it answers nothing.
+app = FastAPI(
+    title="AtScale builds",
+    docs_url=None,
+    redoc_url=None,
+    openapi_url=None,
+    dependencies=[Depends(requires_access_asset(method="GET"))],
+)
 
 
+@app.get(PAGE)
 def show_models(
     request: Request, user: GetUserDep, q: Text = "", show: Text = "", p: Annotated[int, Query()] = 1
 ) -> Response:
-    """
-    Show the models.
-
-    :param request: The request.
-    :param user: Who asks.
-    :param q: What a model's or catalog's name contains.
-    :param show: Only models in this state.
-    :param p: The number of the page.
-    """
+    """Show a page of the models whose names contain a text, all or those in a state."""
     with create_session(scoped=False) as session:
         models, _ = _read(session, user)
-    shown = page.select(models, search=q, state=show, number=p)
-    return _answer("models.html", request, shown=shown, states=page.STATES)
+    return _answer("models.html", request, shown=page.select(models, search=q, state=show, number=p))
 
 
+@app.get(f"{PAGE}/model")
 def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
-    """
-    Show the builds of a model.
-
-    :param request: The request.
-    :param user: Who asks.
-    :param key: Which model.
-    """
+    """Show the builds of a model."""
     with create_session(scoped=False) as session:
         models, with_xcoms = _read(session, user)
         model = next((each for each in models if each.key == key), None)
@@ -97,12 +75,9 @@ def show_model(request: Request, user: GetUserDep, key: Text) -> Response:
     return _answer("model.html", request, model=model, links=page.safe_links(links))
 
 
+@app.get("/static/{name}")
 def serve_file(name: str) -> Response:
-    """
-    Serve the style or the script.
-
-    :param name: The file's name.
-    """
+    """Serve the style or the script."""
     if name not in _FILES:
         raise HTTPException(404, "There is no such file.")
     headers = {**_HEADERS, "Cache-Control": "private, max-age=3600"}
@@ -137,10 +112,15 @@ def _with_xcoms(session: Session, user: Any, dag_ids: Collection[str]) -> Collec
 
 def _answer(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
     root = str(request.scope.get("root_path", "")).removesuffix(PREFIX)
-    text = page.render(template, root=root, prefix=root + PREFIX, now=datetime.now(timezone.utc), **values)
+    now = datetime.now(timezone.utc)
+    text = page.render(template, root=root, prefix=root + PREFIX, now=now, code=status, **values)
     return HTMLResponse(text, status_code=status, headers=_HEADERS)
 
 
+@app.exception_handler(HTTPException)
+@app.exception_handler(RequestValidationError)
+# The server logs the error, too.
+@app.exception_handler(Exception)
 async def _refuse(request: Request, error: Exception) -> Response:
     """Answer an error as a page, because people see it in a frame."""
     status, detail = 500, "This page could not be made. The log of the API server says why."
@@ -148,4 +128,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         status, detail = 422, "The address of this page is not valid."
     elif isinstance(error, HTTPException):
         status, detail = error.status_code, str(error.detail)
-    return _answer("error.html", request, status, code=status, detail=detail)
+    answer = _answer("error.html", request, status, detail=detail)
+    # Among them is which methods are allowed.
+    answer.headers.update(getattr(error, "headers", None) or {})
+    return answer

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from airflow_provider_atscale.api.models import Phase, batch_phase
-from airflow_provider_atscale.api.values import EPOCH, flag_of, number_of, text_of, time_of
+from airflow_provider_atscale.api.values import flag_of, number_of, text_of, time_of
 from airflow_provider_atscale.builds.report import BATCH_KEY, FAILURE_KEY, REPORT_KEY
 from airflow_provider_atscale.ui.records import Event, Pushed, TaskRun, parse
 from airflow_provider_atscale.waiting.progress_xcom import KEY as PROGRESS_KEY
@@ -25,25 +26,22 @@ _ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
 class Outcome(Enum):
-    """How a build ended, as the page tells it."""
+    """
+    How a build ended, as the page tells it.
 
-    DONE = "done"
-    INCOMPLETE = "incomplete"
+    Of two reports of one batch the first in this order tells more: a task's own end before an event, and both
+    before a wait.
+    """
+
     FAILED = "failed"
+    INCOMPLETE = "incomplete"
+    DONE = "done"
     RUNNING = "running"
-    STARTED = "started"
     UNKNOWN = "unknown"
+    STARTED = "started"
 
 
-#: Which of two reports of one batch tells more: a task's own end before an event, and both before a wait.
-_RANK = {
-    Outcome.FAILED: 0,
-    Outcome.INCOMPLETE: 1,
-    Outcome.DONE: 2,
-    Outcome.RUNNING: 3,
-    Outcome.UNKNOWN: 4,
-    Outcome.STARTED: 5,
-}
+_RANK = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
 @dataclass(slots=True)
@@ -51,8 +49,6 @@ class Build:
     """
     A batch.
 
-    :param batch_id: Its id.
-    :param outcome: How it ended.
     :param values: The report, or the progress of a batch without report.
     :param began: When it began; the time of the report if that is not known.
     :param tasks: The task instances that have started or joined it, or waited for it.
@@ -64,21 +60,21 @@ class Build:
     began: datetime
     tasks: list[TaskRun] = field(default_factory=list)
 
-    @property
-    def status(self) -> str | None:
-        """AtScale's status word."""
-        return text_of(self.values, "status")
-
-    @property
-    def kind(self) -> str | None:
-        """Full or incremental."""
-        return text_of(self.values, "kind")
+    def text(self, name: str) -> str | None:
+        """Return a text of the report, such as its status or its error; None if it has none."""
+        return text_of(self.values, name)
 
     @property
     def seconds(self) -> float | None:
         """How long it took; of one that runs, how long it ran when the task looked at it last."""
         seconds = number_of(self.values, "seconds")
         return None if seconds is None else max(seconds, 0.0)
+
+    def lasted(self, now: datetime) -> float | None:
+        """Return how long it took, or how long it runs by now."""
+        if self.outcome is Outcome.RUNNING and time_of(self.values, "since"):
+            return max((now - self.began) / timedelta(seconds=1), 0.0)
+        return self.seconds
 
     @property
     def usual_seconds(self) -> float | None:
@@ -92,16 +88,14 @@ class Build:
         return flag_of(self.values, "late") is True
 
     @property
-    def aggregates(self) -> tuple[int | None, int | None]:
+    def aggregates(self) -> tuple[int, int] | None:
         """How many aggregates were built, of how many."""
-        total, failed = number_of(self.values, "aggregates"), number_of(self.values, "failed_aggregates")
+        total = number_of(self.values, "aggregates")
         if total is not None:
-            return int(total - (failed or 0)), int(total)
-        progress = self.values.get("aggregates")
-        if isinstance(progress, Mapping):
-            built, of = number_of(progress, "built"), number_of(progress, "total")
-            return (None if built is None else int(built)), (None if of is None else int(of))
-        return None, None
+            return int(total - (number_of(self.values, "failed_aggregates") or 0)), int(total)
+        progress = _mapping(self.values.get("aggregates"))
+        built, total = number_of(progress, "built"), number_of(progress, "total")
+        return None if built is None or total is None else (int(built), int(total))
 
     @property
     def messages(self) -> list[str]:
@@ -109,37 +103,23 @@ class Build:
         failures = self.values.get("failures")
         failures = parse(failures) if isinstance(failures, str) else failures
         told = [text for each in failures if (text := _failure(each))] if isinstance(failures, list) else []
-        if not told and self.outcome is not Outcome.DONE:
-            told = [text for text in (text_of(self.values, "error", "problem"),) if text]
-        if not told and self.outcome is Outcome.UNKNOWN and self.tasks:
-            told = ["The task ended before it saw the end of the build. Its log says why."]
-        return told
-
-    @property
-    def error(self) -> str | None:
-        """The task's error."""
-        return text_of(self.values, "error")
+        if told or self.outcome is Outcome.DONE:
+            return told
+        reason = text_of(self.values, "error", "problem")
+        if reason is None and self.outcome is Outcome.UNKNOWN and self.tasks:
+            reason = "The task ended before it saw the end of the build. Its log says why."
+        return [reason] if reason else []
 
 
 def _failure(value: Any) -> str | None:
-    if not isinstance(value, Mapping):
-        return None
-    parts = (text_of(value, "aggregate"), text_of(value, "message") or text_of(value, "status"))
+    failure = _mapping(value)
+    parts = (text_of(failure, "aggregate"), text_of(failure, "message", "status"))
     return ": ".join(part for part in parts if part) or None
 
 
 @dataclass(slots=True)
 class Model:
-    """
-    A model with its last builds.
-
-    :param server: Address of its AtScale server; empty if that is not known.
-    :param catalog_id: Id of its catalog.
-    :param model_id: Its id.
-    :param catalog: Name of the catalog.
-    :param name: Its name.
-    :param builds: Its builds, the newest first.
-    """
+    """A model with its last builds, the newest first; a text is empty if it is not known."""
 
     server: str = ""
     catalog_id: str = ""
@@ -155,8 +135,13 @@ class Model:
 
     @property
     def is_known(self) -> bool:
-        """Whether its name or id is known."""
-        return bool(self.name or self.model_id)
+        """Whether its server, and its name or id, are known."""
+        return bool(self.server and (self.name or self.model_id))
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The ids of its catalog and its own."""
+        return self.catalog_id, self.model_id
 
     @property
     def newest(self) -> Build:
@@ -170,59 +155,28 @@ class Model:
 
 
 def reported(pushed: Iterable[Pushed]) -> set[TaskRun]:
-    """
-    Return the task instances that have pushed a report with the model.
-
-    :param pushed: What task instances have pushed.
-    """
+    """Return the task instances that have pushed a report with the model."""
     return {each.task for each in pushed if (told := _report(each)) and _model_of(told[0]).is_known}
 
 
-def _report(pushed: Pushed) -> tuple[Mapping[str, Any], bool] | None:
-    """Return the report of a task instance, and whether its batch failed the task."""
-    keys = [FAILURE_KEY, REPORT_KEY]
-    if pushed.state == "success":
-        # The failure would be an earlier try's.
-        keys.reverse()
-    for key in keys:
-        report = pushed.values.get(key)
-        # Another package may push a batch of its own under the same key.
-        if isinstance(report, Mapping) and text_of(report, "batch_id") and text_of(report, "server"):
-            return report, key == FAILURE_KEY
-    return None
-
-
 def collect(pushed: Iterable[Pushed], events: Iterable[Event]) -> list[Model]:
-    """
-    Return models with their last builds.
-
-    :param pushed: What task instances have pushed.
-    :param events: Events of models' assets.
-    """
+    """Return models with their last builds."""
     found = _Found()
-    nameless: list[tuple[Pushed, Build]] = []
+    nameless = []
     for each in pushed:
-        told = _report(each)
-        if told is None:
-            waited_for = _build_without_report(each)
-            if waited_for is not None:
-                nameless.append((each, waited_for))
-            continue
-        report, has_failed = told
-        outcome = Outcome.FAILED if has_failed else _outcome(report)
-        model, build = _model_of(report), _build(report, outcome, each.pushed_at, each.task)
-        if model.is_known:
-            found.add(model, build)
-        else:
-            nameless.append((each, build))
+        told = _told_by(each)
+        if told is not None and told[0].is_known:
+            found.add(*told)
+        elif told is not None:
+            nameless.append(told)
     for event in events:
         extra = _extra(event)
-        if extra is not None:
+        if text_of(extra, "batch_id"):
             build = _build(extra, _outcome(extra), event.timestamp, event.task)
             found.add(_model_of(extra, event.uri), build)
     # Those that know ids first: a sensor may wait for the same batch, and knows none.
-    for each, build in sorted(nameless, key=lambda pair: BATCH_KEY not in pair[0].values):
-        found.add_nameless(each, build)
+    for model, build in sorted(nameless, key=lambda told: not any(told[0].ids)):
+        found.add_nameless(model, build)
     for model in found.models.values():
         model.builds.sort(key=lambda build: build.began, reverse=True)
         del model.builds[PER_MODEL:]
@@ -235,27 +189,18 @@ class _Found:
     def __init__(self) -> None:
         self.models: dict[str, Model] = {}
         self._builds: dict[tuple[str, str], Build] = {}
-        self._by_batch: dict[str, Model] = {}
-        self._by_ids: dict[tuple[str, str], list[Model]] = {}
-        self._by_task: dict[tuple[str, str, str, str], Model] = {}
-        self._of_task: dict[tuple[str, str, int], dict[str, Model]] = {}
+        #: Models, by their keys, of which a hint tells.
+        self._by_hint: defaultdict[Hashable, dict[str, Model]] = defaultdict(dict)
 
-    def add(self, model: Model, build: Build) -> None:
+    def add(self, told: Model, build: Build) -> None:
         """Add a build to its model; a batch that several tasks or events tell of is one build."""
-        ids = (model.catalog_id, model.model_id)
-        if model.key not in self.models:
-            self.models[model.key] = model
-            self._by_ids.setdefault(ids, []).append(model)
-        told, model = model, self.models[model.key]
+        model = self.models.setdefault(told.key, told)
         if model.name in ("", model.model_id) and told.name:
             model.catalog, model.name = told.catalog, told.name
-        self._by_batch[build.batch_id] = model
-        for task in build.tasks:
-            self._by_task[(task.dag_id, task.task_id, *ids)] = model
-            self._of_task.setdefault(_place(task), {})[model.key] = model
-        known = self._builds.get((model.key, build.batch_id))
-        if known is None:
-            self._builds[(model.key, build.batch_id)] = build
+        for hint in (*_hints(told, build), *map(_place, build.tasks)):
+            self._by_hint[hint][model.key] = model
+        known = self._builds.setdefault((model.key, build.batch_id), build)
+        if known is build:
             model.builds.append(build)
             return
         known.tasks += [task for task in build.tasks if task not in known.tasks]
@@ -263,21 +208,26 @@ class _Found:
         if rank < known_rank or (rank == known_rank and len(build.values) > len(known.values)):
             known.outcome, known.values, known.began = build.outcome, build.values, build.began
 
-    def add_nameless(self, pushed: Pushed, build: Build) -> None:
-        """Add a build of which the model's ids or less are known; other builds know its server and names."""
-        batch = _mapping(pushed.values.get(BATCH_KEY))
-        ids = (text_of(batch, "catalog") or "", text_of(batch, "model") or "")
-        task = pushed.task
-        known = self._by_batch.get(build.batch_id) or self._by_task.get((task.dag_id, task.task_id, *ids))
-        if known is None and any(ids):
-            same_ids = self._by_ids.get(ids) if all(ids) else None
-            known = same_ids[0] if same_ids else Model(catalog_id=ids[0], model_id=ids[1])
-        elif known is None:
+    def add_nameless(self, told: Model, build: Build) -> None:
+        """Add a task's build of which the model's ids or less are known; other builds know its server and names."""
+        models = [model for hint in _hints(told, build) for model in self._by_hint[hint].values()]
+        if not models and not any(told.ids):
             # A sensor does not push ids. A task that has waited for several models may wait for any of them.
-            of_task = list(self._of_task.get(_place(task), {}).values())
-            known = of_task[0] if len(of_task) == 1 else None
-            known = known or Model(text_of(build.values, "server") or "", name=_unknown(task))
-        self.add(known, build)
+            [task] = build.tasks
+            models = list(self._by_hint[_place(task)].values())
+            if len(models) != 1:
+                models = [replace(told, name=_unknown(task))]
+        self.add(models[0] if models else told, build)
+
+
+def _hints(model: Model, build: Build) -> list[Hashable]:
+    """Return what tells of which model a build is, the surest first."""
+    hints: list[Hashable] = [build.batch_id]
+    if any(model.ids):
+        hints += [(task.dag_id, task.task_id, model.ids) for task in build.tasks]
+    if all(model.ids):
+        hints.append(model.ids)
+    return hints
 
 
 def _place(task: TaskRun) -> tuple[str, str, int]:
@@ -289,12 +239,47 @@ def _unknown(task: TaskRun) -> str:
     return f"Unknown model of {task.dag_id}.{task.task_id}{index}"
 
 
-def _extra(event: Event) -> Mapping[str, Any] | None:
-    extra = event.extra
-    if isinstance(extra, Mapping) and extra.get("from_trigger"):
-        extra = extra.get("payload")
-        extra = parse(extra) if isinstance(extra, str) else extra
-    return extra if isinstance(extra, Mapping) and text_of(extra, "batch_id") else None
+def _report(pushed: Pushed) -> tuple[Mapping[str, Any], bool] | None:
+    """Return the report of a task instance, and whether its batch failed the task."""
+    keys = [FAILURE_KEY, REPORT_KEY]
+    if pushed.state == "success":
+        # The failure would be an earlier try's.
+        keys.reverse()
+    for key in keys:
+        report = _mapping(pushed.values.get(key))
+        # Another package may push a batch of its own under the same key.
+        if text_of(report, "batch_id") and text_of(report, "server"):
+            return report, key == FAILURE_KEY
+    return None
+
+
+def _told_by(pushed: Pushed) -> tuple[Model, Build] | None:
+    """Return what a task instance knows of its model, and the build that it has seen, waits for or has left."""
+    told = _report(pushed)
+    if told is not None:
+        values, has_failed = told
+        outcome = Outcome.FAILED if has_failed else _outcome(values)
+        return _model_of(values), _build(values, outcome, pushed.pushed_at, pushed.task)
+    batch, progress = (_mapping(pushed.values.get(key)) for key in (BATCH_KEY, PROGRESS_KEY))
+    # As in reports: others may push such keys.
+    batch = batch if {"catalog", "model"} <= batch.keys() else {}
+    progress = progress if "updated" in progress else {}
+    values = {"batch_id": batch.get("batch_id"), **{k: v for k, v in progress.items() if v is not None}}
+    if not text_of(values, "batch_id"):
+        return None
+    outcome = _outcome(values) if pushed.state in _ENDED else Outcome.RUNNING
+    if outcome is Outcome.UNKNOWN and pushed.state == "success":
+        outcome = Outcome.STARTED
+    model = Model(catalog_id=text_of(batch, "catalog") or "", model_id=text_of(batch, "model") or "")
+    return model, _build(values, outcome, pushed.pushed_at, pushed.task)
+
+
+def _extra(event: Event) -> Mapping[str, Any]:
+    extra = _mapping(event.extra)
+    if extra.get("from_trigger"):
+        payload = extra.get("payload")
+        return _mapping(parse(payload) if isinstance(payload, str) else payload)
+    return extra
 
 
 def _outcome(report: Mapping[str, Any]) -> Outcome:
@@ -304,29 +289,9 @@ def _outcome(report: Mapping[str, Any]) -> Outcome:
     return Outcome.FAILED if phase is Phase.FAILED else Outcome.UNKNOWN
 
 
-def _build(values: Mapping[str, Any], outcome: Outcome, seen: datetime | None, task: TaskRun | None) -> Build:
-    began = time_of(values, "started", "created", "since", "ended") or seen or EPOCH
-    if began.tzinfo is None:
-        began = began.replace(tzinfo=timezone.utc)
-    batch_id = text_of(values, "batch_id") or ""
-    return Build(batch_id, outcome, values, began, [task] if task else [])
-
-
-def _build_without_report(pushed: Pushed) -> Build | None:
-    """Return the build that a task waits for, or that it has left."""
-    progress, batch = (_mapping(pushed.values.get(key)) for key in (PROGRESS_KEY, BATCH_KEY))
-    # As above.
-    batch = batch if {"catalog", "model"} <= batch.keys() else {}
-    progress = progress if "updated" in progress else {}
-    values = {"batch_id": text_of(batch, "batch_id"), **{k: v for k, v in progress.items() if v is not None}}
-    if not text_of(values, "batch_id"):
-        return None
-    outcome = Outcome.RUNNING
-    if pushed.state in _ENDED:
-        outcome = _outcome(values)
-        if pushed.state == "success" and outcome is Outcome.UNKNOWN:
-            outcome = Outcome.STARTED
-    return _build(values, outcome, pushed.pushed_at, pushed.task)
+def _build(values: Mapping[str, Any], outcome: Outcome, seen: datetime, task: TaskRun | None) -> Build:
+    began = time_of(values, "started", "created", "since", "ended") or seen
+    return Build(text_of(values, "batch_id") or "", outcome, values, began, [task] if task else [])
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -339,15 +304,3 @@ def _model_of(report: Mapping[str, Any], uri: str = "") -> Model:
         catalog, name = map(unquote, uri.split("/")[3:])
     server, catalog_id, model_id = (text_of(report, key) or "" for key in ("server", "catalog_id", "model_id"))
     return Model(server, catalog_id, model_id, catalog, name)
-
-
-def running_for(build: Build, now: datetime) -> float | None:
-    """
-    Return how long a build took, or how long it runs by now.
-
-    :param build: The build.
-    :param now: The time.
-    """
-    if build.outcome is Outcome.RUNNING and time_of(build.values, "since"):
-        return max((now - build.began) / timedelta(seconds=1), 0.0)
-    return build.seconds

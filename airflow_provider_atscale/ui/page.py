@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from jinja2 import Environment, PackageLoader
+
 from airflow_provider_atscale.api.values import is_unicode
 from airflow_provider_atscale.builds.report import format_duration
-from airflow_provider_atscale.ui.builds import Build, Model, Outcome, running_for
+from airflow_provider_atscale.ui.builds import Build, Model, Outcome
 from airflow_provider_atscale.version import version
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
-
     from airflow_provider_atscale.ui.records import TaskRun
 
 #: How many models a page shows.
@@ -47,10 +46,6 @@ class Shown:
     :param models: The models of this page.
     :param counts: How many models are in each state.
     :param found: How many models match.
-    :param search: What was searched for.
-    :param state: The state that was asked for.
-    :param number: The number of the page.
-    :param pages: How many pages there are.
     :param shared: Names of catalog and model that several models have, for example on two servers.
     """
 
@@ -70,14 +65,7 @@ class Shown:
 
 
 def select(models: Sequence[Model], *, search: str = "", state: str = "", number: int = 1) -> Shown:
-    """
-    Choose the models that a page shows; those that need somebody come first.
-
-    :param models: All models.
-    :param search: What a name contains.
-    :param state: Only models in this state.
-    :param number: The number of the page.
-    """
+    """Choose the models that a page shows; those that need somebody come first."""
     state = state if state in STATES else ""
     words = search.casefold().split()
     matching = [each for each in models if all(word in _searched(each) for word in words)]
@@ -110,14 +98,9 @@ def _order(model: Model) -> tuple[Any, ...]:
 
 
 def timeline(model: Model, now: datetime) -> dict[str, Any]:
-    """
-    Return the bars of a model's last builds, the newest at the right; their heights are durations.
-
-    :param model: The model.
-    :param now: The time.
-    """
+    """Return the bars of a model's last builds, the newest at the right; their heights are durations."""
     builds = model.builds[:BARS][::-1]
-    lasted = [running_for(build, now) for build in builds]
+    lasted = [build.lasted(now) for build in builds]
     longest = max([each for each in lasted if each] + [each.usual_seconds or 0 for each in builds] + [1.0])
     bars = []
     for place, (build, seconds) in enumerate(zip(builds, lasted, strict=True)):
@@ -135,18 +118,12 @@ def timeline(model: Model, now: datetime) -> dict[str, Any]:
                 "title": describe(build, now),
             }
         )
-    width = max(len(builds), 1) * _STEP
-    return {"bars": bars, "width": width, "bar": _WIDTH, "height": _HEIGHT, "whole": _HEIGHT + _MARK}
+    return {"bars": bars, "width": len(builds) * _STEP, "bar": _WIDTH, "whole": _HEIGHT + _MARK}
 
 
 def describe(build: Build, now: datetime) -> str:
-    """
-    Return a build in one line.
-
-    :param build: The build.
-    :param now: The time.
-    """
-    seconds = running_for(build, now)
+    """Return a build in one line."""
+    seconds = build.lasted(now)
     parts = [moment(build.began), build.outcome.value + (", late" if build.late else "")]
     if seconds is not None:
         parts.append(format_duration(seconds))
@@ -159,21 +136,12 @@ def describe(build: Build, now: datetime) -> str:
 
 
 def moment(when: datetime) -> str:
-    """
-    Return a time as people read it.
-
-    :param when: The time.
-    """
+    """Return a time as people read it."""
     return when.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def ago(when: datetime, now: datetime) -> str:
-    """
-    Return how long ago something was.
-
-    :param when: The time.
-    :param now: The time of asking.
-    """
+    """Return how long ago something was."""
     seconds = (now - when).total_seconds()
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
@@ -181,23 +149,8 @@ def ago(when: datetime, now: datetime) -> str:
     return "just now" if seconds < 60 else "1 min ago"
 
 
-def cut(text: str, limit: int) -> str:
-    """
-    Return a text that is not longer than a limit.
-
-    :param text: The text.
-    :param limit: How many characters.
-    """
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
 def share(seconds: float | None, usual: float | None) -> str:
-    """
-    Return how a duration compares with the usual one; nothing if it is about the same.
-
-    :param seconds: The duration.
-    :param usual: The usual one.
-    """
+    """Return how a duration compares with the usual one; nothing if it is about the same."""
     times = seconds / usual if seconds and usual else 1.0
     if 0.75 < times < 1.25:
         return ""
@@ -208,30 +161,18 @@ def share(seconds: float | None, usual: float | None) -> str:
 
 
 def task_path(task: TaskRun) -> str:
-    """
-    Return the path of a task instance in Airflow's UI.
-
-    :param task: The task instance.
-    """
+    """Return the path of a task instance in Airflow's UI."""
     path = f"{run_path(task)}/tasks/{quote(task.task_id, safe='')}"
     return path if task.map_index < 0 else f"{path}/mapped/{task.map_index}"
 
 
 def run_path(task: TaskRun) -> str:
-    """
-    Return the path of a task instance's DAG run in Airflow's UI.
-
-    :param task: The task instance.
-    """
+    """Return the path of a task instance's DAG run in Airflow's UI."""
     return f"/dags/{quote(task.dag_id, safe='')}/runs/{quote(task.run_id, safe='')}"
 
 
 def safe_links(links: Mapping[TaskRun, str]) -> dict[TaskRun, str]:
-    """
-    Return the links that lead to web pages; one that would run a script, or that cannot be sent, is left out.
-
-    :param links: The links.
-    """
+    """Return the links that lead to web pages; one that would run a script, or that cannot be sent, is left out."""
 
     def is_safe(link: str) -> bool:
         try:
@@ -246,41 +187,26 @@ def safe_links(links: Mapping[TaskRun, str]) -> dict[TaskRun, str]:
 # --- templates ---
 
 
-@functools.cache
-def _templates() -> Environment:
-    from jinja2 import Environment, PackageLoader
-
-    templates = Environment(
-        loader=PackageLoader("airflow_provider_atscale.ui"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.globals.update(
-        timeline=timeline,
-        describe=describe,
-        moment=moment,
-        ago=ago,
-        cut=cut,
-        share=share,
-        duration=format_duration,
-        lasted=running_for,
-        task_path=task_path,
-        run_path=run_path,
-        short=SHORT,
-        long=LONG,
-        bars=BARS,
-        # A browser keeps the style and the script; those of another version have another address.
-        version=version(),
-    )
-    return templates
+_TEMPLATES = Environment(
+    loader=PackageLoader("airflow_provider_atscale.ui"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+)
+_TEMPLATES.globals.update(
+    timeline=timeline,
+    moment=moment,
+    ago=ago,
+    share=share,
+    duration=format_duration,
+    task_path=task_path,
+    run_path=run_path,
+    states=STATES,
+    short=SHORT,
+    long=LONG,
+    bars=BARS,
+    # A browser keeps the style and the script; those of another version have another address.
+    version=version(),
+)
 
 
 def render(template: str, **values: Any) -> str:
-    """
-    Return a page as HTML.
-
-    :param template: The template's name.
-    :param values: What it shows.
-    """
-    return _templates().get_template(template).render(**values)
+    """Return a page as HTML."""
+    return _TEMPLATES.get_template(template).render(**values)

@@ -7,41 +7,40 @@ nothing but what that process has loaded already, and the API server loads the p
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow import __version__
 from airflow.configuration import conf
+from airflow.exceptions import AirflowConfigException
 from airflow.plugins_manager import AirflowPlugin
 
 from airflow_provider_atscale.ui import PAGE, PREFIX
 
+log = logging.getLogger(__name__)
 
-class LazyApp:
-    """Load the page's application at the first request."""
 
-    def __init__(self) -> None:
-        self._app: Any = None
+async def serve(scope: Any, receive: Any, send: Any) -> None:
+    """Load the page's application at the first request, and answer it, as ASGI defines it."""
+    from airflow_provider_atscale.ui.app import app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """
-        Answer a request, as ASGI defines it.
-
-        :param scope: The connection.
-        :param receive: Receives a message.
-        :param send: Sends a message.
-        """
-        if self._app is None:
-            from airflow_provider_atscale.ui.app import create_app
-
-            self._app = create_app()
-        await self._app(scope, receive, send)
+    await app(scope, receive, send)
 
 
 def _has_page() -> bool:
     """Return whether this Airflow has external views, and the page is not switched off."""
-    version = tuple(int(part) for part in __version__.split(".")[:2])
-    return version >= (3, 1) and conf.getboolean("atscale", "builds_page", fallback=True)
+    if tuple(int(part) for part in __version__.split(".")[:2]) < (3, 1):
+        return False
+    try:
+        return bool(conf.getboolean("atscale", "builds_page", fallback=True))
+    except AirflowConfigException:
+        # An error here would fail the import of the plugin in every process of Airflow.
+        log.error(  # noqa: TRY400
+            "The page AtScale builds is not shown: the option [atscale] builds_page is %r; it must be True or False",
+            conf.get("atscale", "builds_page", fallback=None),
+        )
+        return False
 
 
 class AtScaleBuildsPlugin(AirflowPlugin):
@@ -50,7 +49,7 @@ class AtScaleBuildsPlugin(AirflowPlugin):
     name = "atscale_builds"
 
     if _has_page():
-        fastapi_apps = [{"app": LazyApp(), "url_prefix": PREFIX, "name": "AtScale builds"}]
+        fastapi_apps = [{"app": serve, "url_prefix": PREFIX, "name": "AtScale builds"}]
         external_views = [
             {
                 "name": "AtScale builds",

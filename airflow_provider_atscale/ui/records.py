@@ -12,14 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TaskRun:
-    """
-    A task instance.
-
-    :param dag_id: Its DAG.
-    :param run_id: Its DAG run.
-    :param task_id: Its task.
-    :param map_index: Its place if it is mapped, else -1.
-    """
+    """A task instance; its map index is -1 if it is not mapped."""
 
     dag_id: str
     run_id: str
@@ -29,44 +22,26 @@ class TaskRun:
 
 @dataclass(slots=True)
 class Pushed:
-    """
-    What a task instance has pushed.
-
-    :param task: The task instance.
-    :param state: Its state.
-    :param pushed_at: When it pushed the last of it.
-    :param values: The values by their XCom keys.
-    """
+    """What a task instance has pushed, the last of it at a time: values by their XCom keys."""
 
     task: TaskRun
     state: str | None
-    pushed_at: datetime | None
+    pushed_at: datetime
     values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """
-    An event of a model's asset.
-
-    :param uri: The asset's URI.
-    :param timestamp: When it happened.
-    :param extra: What the task or the trigger has added.
-    :param task: The task instance that has emitted it; None for a trigger or Airflow's API.
-    """
+    """An event of a model's asset; no task has emitted that of a trigger or of Airflow's API."""
 
     uri: str
-    timestamp: datetime | None
+    timestamp: datetime
     extra: Any
     task: TaskRun | None
 
 
 def parse(text: Any) -> Any:
-    """
-    Return the value of a JSON text; None if it is no JSON.
-
-    :param text: The text.
-    """
+    """Return the value of a JSON text; None if it is no JSON."""
     try:
         value = json.loads(text)
         # Airflow's own encoding of an XCom is a JSON text inside a JSON text.

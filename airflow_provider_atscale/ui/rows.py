@@ -41,56 +41,36 @@ _CHUNK = 500
 
 
 def read_dag_ids(session: Session, dag_ids: Collection[str]) -> set[str]:
-    """
-    Return the DAGs whose tasks have pushed XComs of builds.
-
-    :param session: The database.
-    :param dag_ids: The DAGs to look at.
-    """
+    """Return those of some DAGs whose tasks have pushed XComs of builds."""
     query = select(XComModel.dag_id).where(XComModel.key.in_(KEYS), XComModel.dag_id.in_(dag_ids)).distinct()
     return set(session.scalars(query))
 
 
-def read_pushed(session: Session, dag_ids: Collection[str], per_task: int = PER_TASK) -> list[Pushed]:
-    """
-    Return what task instances of some DAGs have pushed, the newest first.
-
-    :param session: The database.
-    :param dag_ids: The DAGs.
-    :param per_task: How many runs of each task are read.
-    """
+def read_pushed(session: Session, dag_ids: Collection[str]) -> list[Pushed]:
+    """Return what task instances of some DAGs have pushed, the newest first."""
     found: dict[TaskRun, Pushed] = {}
-    for row in session.execute(_pushed_query(dag_ids, per_task)):
+    for row in session.execute(_pushed_query(dag_ids)):
         task = _task_of(row)
-        pushed = found.setdefault(task, Pushed(task, row.state, row.timestamp))
-        pushed.values[row.key] = parse(row.value)
-        if pushed.pushed_at is None or (row.timestamp is not None and row.timestamp > pushed.pushed_at):
-            pushed.pushed_at = row.timestamp
+        found.setdefault(task, Pushed(task, row.state, row.timestamp)).values[row.key] = parse(row.value)
     return list(found.values())
 
 
-def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
-    identity = (XComModel.dag_run_id, XComModel.dag_id, XComModel.task_id, XComModel.map_index)
+def _pushed_query(dag_ids: Collection[str]) -> Any:
+    task = (XComModel.dag_id, XComModel.task_id, XComModel.map_index)
     runs = (
         select(
-            *identity,
-            # The newest are those that have pushed last: a DAG run that was cleared is older than its newest build.
-            func.max(XComModel.timestamp).label("pushed"),
+            XComModel.dag_run_id,
+            *task,
             func.count(case((XComModel.key.in_(REPORTS), 1))).label("reports"),
+            # The newest are those that have pushed last: a DAG run that was cleared is older than its newest build.
+            func.row_number()
+            .over(partition_by=task, order_by=func.max(XComModel.timestamp).desc())
+            .label("place"),
         )
         .where(XComModel.key.in_(KEYS), XComModel.dag_id.in_(dag_ids))
-        .group_by(*identity)
+        .group_by(XComModel.dag_run_id, *task)
         .subquery()
     )
-    ranked = select(
-        runs.c.dag_run_id,
-        runs.c.task_id,
-        runs.c.map_index,
-        runs.c.reports,
-        func.row_number()
-        .over(partition_by=(runs.c.dag_id, runs.c.task_id, runs.c.map_index), order_by=runs.c.pushed.desc())
-        .label("place"),
-    ).subquery()
     # As text: a value that is not JSON must not fail the query.
     value = cast(XComModel.value, Text)
     return (
@@ -101,50 +81,34 @@ def _pushed_query(dag_ids: Collection[str], per_task: int) -> Any:
             XComModel.timestamp,
             TaskInstance.state,
         )
-        .join(
-            ranked,
-            and_(
-                XComModel.dag_run_id == ranked.c.dag_run_id,
-                XComModel.task_id == ranked.c.task_id,
-                XComModel.map_index == ranked.c.map_index,
-            ),
-        )
-        .outerjoin(TaskInstance, _same_task_instance())
+        .join(runs, _same(runs.c, "dag_run_id", "task_id", "map_index"))
+        .outerjoin(TaskInstance, _same(TaskInstance, "dag_id", "run_id", "task_id", "map_index"))
         .where(
-            ranked.c.place <= per_task,
+            runs.c.place <= PER_TASK,
             # A report tells all that the others would.
-            or_(XComModel.key.in_(REPORTS), and_(XComModel.key.in_(KEYS), ranked.c.reports == 0)),
+            or_(XComModel.key.in_(REPORTS), and_(XComModel.key.in_(KEYS), runs.c.reports == 0)),
         )
         .order_by(XComModel.timestamp.desc())
         .limit(MAX_ROWS)
     )
 
 
-def _same_task_instance() -> Any:
-    return and_(
-        TaskInstance.dag_id == XComModel.dag_id,
-        TaskInstance.run_id == XComModel.run_id,
-        TaskInstance.task_id == XComModel.task_id,
-        TaskInstance.map_index == XComModel.map_index,
-    )
+def _same(other: Any, *columns: str) -> Any:
+    """Return the condition that columns of an XCom equal those of the same name elsewhere."""
+    return and_(*(getattr(XComModel, name) == getattr(other, name) for name in columns))
 
 
-def read_events(
-    session: Session, dag_ids: Collection[str], reported: Collection[TaskRun] = (), per_asset: int = PER_TASK
-) -> list[Event]:
+def read_events(session: Session, dag_ids: Collection[str], reported: Collection[TaskRun] = ()) -> list[Event]:
     """
     Return the events of models' assets, the newest first: those of some DAGs, and those of no DAG.
 
-    :param session: The database.
-    :param dag_ids: The DAGs.
     :param reported: Task instances whose XComs have told all that their events would tell.
-    :param per_asset: How many events of each asset are read.
     """
-    wanted = {
-        row.id: (row.uri, task)
-        for row in session.execute(_events_query(dag_ids, per_asset))
-        if (task := _source(row)) is None or task not in reported
-    }
+    wanted: dict[int, tuple[str, TaskRun | None]] = {}
+    for row in session.execute(_events_query(dag_ids)):
+        task = _task_of(row) if row.dag_id and row.run_id and row.task_id else None
+        if task not in reported:
+            wanted[row.id] = (row.uri, task)
     events = []
     for ids in _chunks(list(wanted)):
         # As text: an extra that is not JSON must not fail the query.
@@ -155,20 +119,17 @@ def read_events(
     return events
 
 
-def _events_query(dag_ids: Collection[str], per_asset: int) -> Any:
+def _events_query(dag_ids: Collection[str]) -> Any:
+    newest_first = (AssetEvent.timestamp.desc(), AssetEvent.id.desc())
     ranked = (
         select(
             AssetEvent.id,
             AssetModel.uri,
-            AssetEvent.source_dag_id,
-            AssetEvent.source_run_id,
-            AssetEvent.source_task_id,
-            AssetEvent.source_map_index,
-            func.row_number()
-            .over(
-                partition_by=AssetEvent.asset_id, order_by=(AssetEvent.timestamp.desc(), AssetEvent.id.desc())
-            )
-            .label("place"),
+            AssetEvent.source_dag_id.label("dag_id"),
+            AssetEvent.source_run_id.label("run_id"),
+            AssetEvent.source_task_id.label("task_id"),
+            func.coalesce(AssetEvent.source_map_index, -1).label("map_index"),
+            func.row_number().over(partition_by=AssetEvent.asset_id, order_by=newest_first).label("place"),
         )
         .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
         .where(
@@ -178,38 +139,24 @@ def _events_query(dag_ids: Collection[str], per_asset: int) -> Any:
         )
         .subquery()
     )
-    return select(ranked).where(ranked.c.place <= per_asset).order_by(ranked.c.id.desc()).limit(MAX_ROWS)
+    return select(ranked).where(ranked.c.place <= PER_TASK).order_by(ranked.c.id.desc()).limit(MAX_ROWS)
 
 
 def _task_of(row: Any) -> TaskRun:
     return TaskRun(row.dag_id, row.run_id, row.task_id, row.map_index)
 
 
-def _source(row: Any) -> TaskRun | None:
-    if not (row.source_dag_id and row.source_run_id and row.source_task_id):
-        return None
-    index = -1 if row.source_map_index is None else row.source_map_index
-    return TaskRun(row.source_dag_id, row.source_run_id, row.source_task_id, index)
-
-
 def read_links(session: Session, tasks: Collection[TaskRun]) -> dict[TaskRun, str]:
-    """
-    Return the addresses of AtScale's build history that task instances have pushed.
-
-    :param session: The database.
-    :param tasks: The task instances.
-    """
+    """Return the addresses of AtScale's build history that task instances have pushed."""
     links: dict[TaskRun, str] = {}
     for run_ids in _chunks(sorted({task.run_id for task in tasks})):
-        rows = session.execute(
-            select(*_TASK, cast(XComModel.value, Text).label("value")).where(
-                XComModel.key == LINK_KEY,
-                XComModel.run_id.in_(run_ids),
-                XComModel.dag_id.in_({task.dag_id for task in tasks}),
-                XComModel.task_id.in_({task.task_id for task in tasks}),
-            )
+        query = select(*_TASK, cast(XComModel.value, Text).label("value")).where(
+            XComModel.key == LINK_KEY,
+            XComModel.run_id.in_(run_ids),
+            XComModel.dag_id.in_({task.dag_id for task in tasks}),
+            XComModel.task_id.in_({task.task_id for task in tasks}),
         )
-        for row in rows:
+        for row in session.execute(query):
             value = parse(row.value)
             if isinstance(value, str):
                 links[_task_of(row)] = value

@@ -168,9 +168,10 @@ def test_an_error_is_in_the_document_too(run_json):
     assert "'Sales Insights'" in found["error"]["message"]
 
 
+@pytest.mark.parametrize("command", ["builds", "check"])
 @of_the_container
-def test_debug_shows_the_traceback(run):
-    _, _, err = run("builds", "Sales", "x", "--debug")
+def test_debug_shows_the_traceback(run, command):
+    _, _, err = run(command, "Sales", "x", "--debug")
     assert "Traceback" in err
 
 

@@ -43,12 +43,18 @@ def get() -> Iterator[Callable[..., Any]]:
         # As a browser sees it: an error is an answer.
         client = TestClient(create_app(apps="core"), raise_server_exceptions=False)
 
-        def get(path: str, user: str | None = "viewer", role: str | None = "VIEWER", **headers: str) -> Any:
+        def get(
+            path: str,
+            user: str | None = "viewer",
+            role: str | None = "VIEWER",
+            method: str = "GET",
+            **headers: str,
+        ) -> Any:
             client.cookies.clear()
             if user is not None:
                 known = SimpleAuthManagerUser(username=user, role=role)
                 client.cookies.set("_token", get_auth_manager().generate_jwt(known))
-            return client.get(path, headers=headers)
+            return client.request(method, path, headers=headers)
 
         yield get
         purge_cached_app()
@@ -239,6 +245,13 @@ def test_addresses(get, path, status):
     answer = get(path)
     assert answer.status_code == status
     assert "text/html" in answer.headers["content-type"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_another_method_is_told_which_one_is_allowed(get, path):
+    answer = get(path, method="POST")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("path", [PAGE, f"{PAGE}/model?key=x"])

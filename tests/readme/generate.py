@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "scripts"))
+
+import markers  # noqa: E402
+from markers import table  # noqa: E402
+
 #: All pages that are written by hand: Sphinx reads those in ``docs``.
 PAGES = (
     ROOT / "README.md",
@@ -38,14 +43,6 @@ def markdown(text: str) -> str:
     text = re.sub(r":ref:`(.+?) <[^>]*>`", r"\1", text)
     text = re.sub(r"``(.+?)``", r"`\1`", text)
     return re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"`\1`", text)
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]], align: str | None = None) -> str:
-    """Return a Markdown table."""
-    head = list(head)
-    marks = {"l": "---", "r": "---:"}
-    lines = [head, [marks[each] for each in align or "l" * len(head)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 # --- classes ----------------------------------------------------------------------------------------------
@@ -316,12 +313,10 @@ def fill(texts: Mapping[Path, str]) -> dict[Path, str]:
     """Return pages with all tables as they should be."""
     filled = dict(texts)
     for name, make in TABLES.items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        pages = [page for page, text in filled.items() if begin in text]
-        if len(pages) != 1 or filled[pages[0]].count(begin) != 1 or filled[pages[0]].count(end) != 1:
-            raise ValueError(f"Exactly one page must have {begin.strip()} and {end}, once; found: {pages}")
-        before, _, rest = filled[pages[0]].partition(begin)
-        filled[pages[0]] = f"{before}{begin}\n{make()}\n\n{end}{rest.partition(end)[2]}"
+        pages = [page for page, text in filled.items() if f"<!-- {name} -->\n" in text]
+        if len(pages) != 1:
+            raise ValueError(f"Exactly one page must have a place for {name!r}; found: {pages}")
+        filled[pages[0]] = markers.fill(filled[pages[0]], name, make())
     return filled
 
 

@@ -8,8 +8,8 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -224,7 +224,12 @@ def test_tests_of_ones_own_dags(block, airflow_home, tmp_path):
         file.write_text(each.text)
     home = tmp_path / "airflow"
     home.mkdir()
-    shutil.copy(airflow_home / "airflow.db", home)
+    # Not a copy of the file: what was written last is in a file beside it (SQLite's write-ahead log).
+    with (
+        closing(sqlite3.connect(airflow_home / "airflow.db")) as source,
+        closing(sqlite3.connect(home / "airflow.db")) as copy,
+    ):
+        source.backup(copy)
     settings = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),

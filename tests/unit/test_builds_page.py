@@ -253,6 +253,16 @@ def test_reports_of_sensors_that_know_only_the_batch(before, events, labels):
     assert {label: sorted(batches) for label, batches in found.items()} == labels
 
 
+def test_mapped_sensors_of_unknown_models_are_kept_apart():
+    """Each may wait for another model; a later wait of the same one is for the same model."""
+    rows = [
+        pushed({"progress": {**PROGRESS, "batch_id": batch}}, "deferred", run=run, task="wait", index=index)
+        for batch, run, index in (("b1", "first", 0), ("b2", "first", 1), ("b3", "second", 1))
+    ]
+    found = {model.label: [build.batch_id for build in model.builds] for model in collect(rows, [])}
+    assert found == {"Unknown model of dag.wait[0]": ["b1"], "Unknown model of dag.wait[1]": ["b2", "b3"]}
+
+
 def test_a_model_has_its_name_if_any_report_has_it():
     """A task that was given ids, or a batch alone, has pushed the ids as names."""
     by_ids = report("b2", catalog=IDS["catalog_id"], model=IDS["model_id"])
@@ -558,6 +568,16 @@ def test_which_airflow_has_the_page(monkeypatch, version, option, has_page):
     if option is not None:
         monkeypatch.setenv("AIRFLOW__ATSCALE__BUILDS_PAGE", option)
     assert plugin._has_page() is has_page
+
+
+def test_a_wrong_option_hides_the_page_and_is_an_error_in_the_log(monkeypatch, caplog):
+    """Every process of Airflow imports the plugin: it must not fail there."""
+    monkeypatch.setattr(plugin, "__version__", "3.3.0")
+    monkeypatch.setenv("AIRFLOW__ATSCALE__BUILDS_PAGE", "maybe")
+    assert plugin._has_page() is False
+    [record] = [each for each in caplog.records if each.name == plugin.__name__]
+    assert record.levelname == "ERROR"
+    assert "[atscale] builds_page is 'maybe'; it must be True or False" in record.getMessage()
 
 
 def test_the_address_has_the_path_of_airflow():

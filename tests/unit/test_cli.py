@@ -14,8 +14,8 @@ from airflow_provider_atscale.__main__ import make_parser
 from airflow_provider_atscale.api.models import Batch
 from airflow_provider_atscale.arguments import ON_RUNNING
 from airflow_provider_atscale.cli import exit_codes, run
+from airflow_provider_atscale.cli.check import explain_on_running
 from airflow_provider_atscale.cli.definition import get_atscale_cli_commands
-from airflow_provider_atscale.cli.explain import explain_on_running
 from airflow_provider_atscale.exceptions import AtScaleError
 from airflow_provider_atscale.get_provider_info import get_provider_info
 
