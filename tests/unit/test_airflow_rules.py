@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
+import os
+import subprocess
+import sys
 import textwrap
 from datetime import datetime
 
@@ -97,25 +101,35 @@ def test_arguments_are_documented_in_the_constructors_order(cls):
     assert [each for each in documented if each in own] == own
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [(None, False), ("True", True), ("False", False)], ids=["unset", "True", "False"]
-)
-@pytest.mark.parametrize("cls", WAITING)
-def test_deferrable_follows_airflows_setting(cls, value, expected):
-    """As a DAG file sees it that is imported by a process with that setting."""
-    import os
-    import subprocess
-    import sys
-
-    code = f"from {cls.__module__} import {cls.__name__} as c; import inspect; "
-    code += "print(inspect.signature(c.__init__.__wrapped__).parameters['deferrable'].default)"
+@functools.cache
+def defaults_of_deferrable(value: str | None) -> dict[str, str]:
+    """Return what a DAG file sees that is imported by a process with that setting, by class."""
+    imports = "; ".join(f"from {cls.__module__} import {cls.__name__}" for cls in WAITING)
+    names = ", ".join(cls.__name__ for cls in WAITING)
+    code = f"""
+import inspect
+import os
+import subprocess
+import sys
+{imports}
+for cls in ({names}):
+    print("default:", cls.__name__, inspect.signature(cls.__init__.__wrapped__).parameters["deferrable"].default)
+"""
     environment = {k: v for k, v in os.environ.items() if k != "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"}
     if value is not None:
         environment["AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE"] = value
     output = subprocess.run(
         [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
     ).stdout
-    assert output.split()[-1] == str(expected)
+    return dict(line.split()[1:] for line in output.splitlines() if line.startswith("default:"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, False), ("True", True), ("False", False)], ids=["unset", "True", "False"]
+)
+@pytest.mark.parametrize("cls", WAITING)
+def test_deferrable_follows_airflows_setting(cls, value, expected):
+    assert defaults_of_deferrable(value)[cls.__name__] == str(expected)
 
 
 def test_constructors_do_nothing(monkeypatch):
