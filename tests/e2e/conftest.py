@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,10 @@ from .stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .stage import Outcome
+
+HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +26,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     session.configure(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of the local Airflow come first: while they wait, the cases are played."""
+    here = [item for item in items if item.path.parent == HERE]
+    here.sort(key=lambda item: item.path.name != "test_local_airflow.py")
+    items[:] = [item for item in items if item.path.parent != HERE] + here
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _play(request: pytest.FixtureRequest) -> None:
+    """Begin to play before the first test, if any case was selected."""
+    if session.selected_cases(request, __package__):
+        request.getfixturevalue("stage")
 
 
 @pytest.fixture(scope="session")

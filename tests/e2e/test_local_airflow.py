@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SCRIPT = "scripts/local_airflow.py"
 #: Seconds; usually a tenth of it.
 PATIENCE = 400.0
-#: Seconds in which a port that is in use must be noticed; usually one.
-SOON = 20.0
+#: Seconds in which a port that is in use must be noticed; usually one, and longer beside the other cases.
+SOON = 60.0
 #: A proxy that nobody runs: the local Airflow must not use it for its own addresses.
 PROXIES = dict.fromkeys(("HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
 
