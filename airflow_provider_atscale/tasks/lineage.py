@@ -26,7 +26,7 @@ JOB_FACET = "atscale_build"
 
 def make_lineage(
     report: Mapping[str, Any] | None, instances: Sequence[AggregateInstance]
-) -> OperatorLineage | None:
+) -> OperatorLineage[Any, Any] | None:
     """
     Return what a task's batch has built: the aggregate tables, and which model they belong to.
 
@@ -39,7 +39,9 @@ def make_lineage(
     return None
 
 
-def _make_lineage(report: Mapping[str, Any], instances: Sequence[AggregateInstance]) -> OperatorLineage:
+def _make_lineage(
+    report: Mapping[str, Any], instances: Sequence[AggregateInstance]
+) -> OperatorLineage[Any, Any]:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import OutputDataset
     from openlineage.client.facet_v2 import external_query_run, output_statistics_output_dataset
