@@ -85,9 +85,9 @@ e2e-celery: $(CELERY)/.ready ## The same on CeleryExecutor; needs the Debian pac
 test-matrix: $(READY) ## The suites on every supported Airflow
 	@$(RUN) scripts/test_matrix.py $(MATRIX)
 
-nightly: test e2e ## Everything that CI has no time for: every supported Airflow, CeleryExecutor, AtScale's clients
+nightly: test clients e2e ## Everything, and what CI has no time for: all suites on every supported Airflow, CeleryExecutor
 	@$(RUN) scripts/test_matrix.py
-	@$(MAKE) e2e-celery clients
+	@$(MAKE) --no-print-directory e2e-celery
 
 bench: $(READY) ## Measure the cost beside the peers (QUICK=1 for a short run)
 	@$(RUN) tests/benchmarks/run.py $(if $(QUICK),--quick)
