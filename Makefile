@@ -86,8 +86,7 @@ test-matrix: $(READY) ## The suites on every supported Airflow
 	@$(RUN) scripts/test_matrix.py $(MATRIX)
 
 nightly: test clients e2e ## Everything, and what CI has no time for: all suites on every supported Airflow, CeleryExecutor
-	@$(RUN) scripts/test_matrix.py
-	@$(MAKE) --no-print-directory e2e-celery
+	@scripts/beside "$(MAKE) --no-print-directory e2e-celery" "$(RUN) scripts/test_matrix.py"
 
 bench: $(READY) ## Measure the cost beside the peers (QUICK=1 for a short run)
 	@$(RUN) tests/benchmarks/run.py $(if $(QUICK),--quick)
