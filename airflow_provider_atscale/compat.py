@@ -48,8 +48,6 @@ def determine_kwargs(
     """
     Return the named arguments with which Airflow calls a function of a DAG file.
 
-    :param function: The function.
-    :param args: Its positional arguments.
     :param context: The task's context, and the named arguments that the DAG file gives.
     """
     named: Mapping[str, Any] = _find("determine_kwargs", _CALLERS)(function, args, context)
@@ -57,20 +55,12 @@ def determine_kwargs(
 
 
 def mask_secret(secret: str) -> None:
-    """
-    Hide a value from all logs.
-
-    :param secret: The value.
-    """
+    """Hide a value from all logs."""
     _find("mask_secret", _MASKERS)(secret)
 
 
 async def amask_secret(secret: str) -> None:
-    """
-    Hide a value from all logs, without blocking the event loop.
-
-    :param secret: The value.
-    """
+    """Hide a value from all logs, without blocking the event loop."""
     try:
         from airflow.sdk.log import amask_secret as mask
     except ImportError:
@@ -85,11 +75,7 @@ async def amask_secret(secret: str) -> None:
 
 
 async def aget_connection(conn_id: str) -> Connection:
-    """
-    Read a connection without blocking the event loop.
-
-    :param conn_id: Id of the connection.
-    """
+    """Read a connection without blocking the event loop."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, Connection
 
     # Before Airflow 3.3.2, which brought that method, the asynchronous way masks secrets with a blocking call.
@@ -110,8 +96,6 @@ async def apush_xcom(ti: Any, key: str, value: Any) -> None:
     Write an XCom of a deferred task, from its trigger.
 
     :param ti: The trigger's task instance, which has no method for it on most versions.
-    :param key: The key.
-    :param value: The value.
     """
     from airflow.providers.common.compat.sdk import XCom
 
@@ -127,12 +111,7 @@ async def apush_xcom(ti: Any, key: str, value: Any) -> None:
 
 
 def first_reschedule_date(context: Context, retries: int | None) -> datetime | None:
-    """
-    Return when a rescheduled sensor poked for the first time in all its tries; None if it does now.
-
-    :param context: The task's context.
-    :param retries: The task's retries.
-    """
+    """Return when a rescheduled sensor poked for the first time in all its tries; None if it does now."""
     ti: Any = context["ti"]
     first: datetime | None
     if hasattr(ti, "get_first_reschedule_date"):

@@ -74,13 +74,7 @@ class Auth(Protocol):
 
 
 def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
-    """
-    Send a request with credentials; after a 401 renew them once and repeat it, if it may be repeated.
-
-    :param auth: The way of authentication.
-    :param area: The part of the server that is asked.
-    :param request: The request, without credentials.
-    """
+    """Send a request with credentials; after a 401 renew them once and repeat it, if it may be repeated."""
     used = yield from auth.headers(area)
     response: Response = yield request.with_headers(used)
     if response.status == 401 and request.repeatable and (yield from auth.renew(area, used)):
@@ -93,7 +87,6 @@ class JsonWebToken:
     """
     A short-lived token.
 
-    :param value: The token.
     :param received: Epoch seconds of its receipt.
     :param lifetime: Its lifetime in seconds, if the server says it; else the token's own claims tell.
     """
@@ -174,13 +167,7 @@ class TokenAuth:
 
 
 class ApiTokenAuth(TokenAuth):
-    """
-    An API token: sent as it is to the public API, exchanged for a short-lived token for the private API.
-
-    :param api_token: The token from Design Center.
-    :param exchange_url: URL of the exchange.
-    :param now: Returns epoch seconds.
-    """
+    """An API token: sent as it is to the public API, exchanged for a short-lived token for the private API."""
 
     def __init__(self, api_token: str, exchange_url: str, now: Callable[[], float]) -> None:
         super().__init__(now)
@@ -228,13 +215,7 @@ class ApiTokenAuth(TokenAuth):
 
 
 class PasswordAuth(TokenAuth):
-    """
-    Login and password, exchanged for a token by the identity broker (Keycloak password grant).
-
-    :param token_url: URL of the realm's token endpoint.
-    :param form: The grant's fields, with login and password.
-    :param now: Returns epoch seconds.
-    """
+    """Login and password, exchanged for a token by the identity broker (Keycloak password grant)."""
 
     def __init__(self, token_url: str, form: Mapping[str, str], now: Callable[[], float]) -> None:
         super().__init__(now)
@@ -285,12 +266,7 @@ def _keycloak_error(response: Response) -> str:
 
 
 class FixedAuth:
-    """
-    Credentials that are sent as they are: a client API key, or a token that the user has fetched.
-
-    :param header: The header that carries them.
-    :param advice: What to do if they are refused.
-    """
+    """Credentials that are sent as they are: a client API key, or a token that the user has fetched."""
 
     def __init__(self, header: Mapping[str, str], advice: str) -> None:
         self._header = header
@@ -313,14 +289,7 @@ def basic_credentials(login: str, password: str) -> str:
 
 
 class BasicAuth(TokenAuth):
-    """
-    Login and password, exchanged for a token by the Design Center.
-
-    :param login_url: URL of the login.
-    :param login: The user's name.
-    :param password: The user's password.
-    :param now: Returns epoch seconds.
-    """
+    """Login and password, exchanged for a token by the Design Center."""
 
     advice = "Check login and password of the connection."
 

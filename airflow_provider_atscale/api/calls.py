@@ -22,12 +22,8 @@ class Call:
     """
     A call of AtScale's API.
 
-    :param edition: The edition that has it.
     :param server: The server that has it: the host or, on the installer edition, the engine or Design Center.
-    :param method: HTTP method.
     :param path: Path with ``{placeholders}``; ``{prefix}`` is the connection's ``api_prefix``, ``/v1``.
-    :param purpose: What it is used for.
-    :param source: Where it is described.
     :param confidence: How sure it is that AtScale has it in this form: high, medium or low.
     """
 
@@ -40,13 +36,7 @@ class Call:
     confidence: str
 
     def url(self, base_url: str, prefix: str = "/v1", **ids: str) -> str:
-        """
-        Return the URL of the call.
-
-        :param base_url: The server's address, without a slash at the end.
-        :param prefix: Where the public API begins.
-        :param ids: The values of the other placeholders; they are quoted.
-        """
+        """Return the URL of the call at a server's address without a slash at the end; the ids are quoted."""
         quoted = {name: quote(value, safe="") for name, value in ids.items()}
         return base_url + self.path.format(prefix=prefix, **quoted)
 

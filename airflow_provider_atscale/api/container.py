@@ -39,15 +39,7 @@ INCREMENTAL_HINT = (
 
 
 class ContainerEdition(Edition):
-    """
-    The calls of one container server.
-
-    :param base_url: Scheme, host, port and base path, without a slash at the end.
-    :param auth: The way of authentication.
-    :param api_prefix: Where the public API begins.
-    :param build_history_url: Address of the build history page with ``{catalog_id}``, ``{model_id}`` and
-        ``{batch_id}``, if it is known.
-    """
+    """The calls of one container server."""
 
     name = "container"
     view_right = VIEW

@@ -54,8 +54,6 @@ class Owner:
     """
     Whose aggregate instances are read: a batch's or a model's.
 
-    :param label: What people call it.
-    :param noun: What it is.
     :param params: The query parameters that select its instances; the last one names it.
     """
 
@@ -80,7 +78,6 @@ class Edition(ABC):
     is what a wait polls: it knows the ids that it searches, and falls back to the batches' instances.
 
     :param base_url: Scheme, host, port and base path, without a slash at the end.
-    :param auth: The way of authentication.
     :param home_url: Address of the Design Center.
     :param build_history_url: Address of the build history page with ``{catalog_id}``, ``{model_id}`` and
         ``{batch_id}``, if it is known.
@@ -151,9 +148,6 @@ class Edition(ABC):
         """
         Start a batch, with one POST that is never repeated.
 
-        :param ref: The model.
-        :param is_full_build: The kind of build.
-        :param grace_period_overrides: By dataset; for incremental builds.
         :param before_post: Called right before the POST with whether it says the kind of build. If it raises,
             nothing is sent.
         """
@@ -196,7 +190,6 @@ class Edition(ABC):
         """
         Judge batches by their instances, because the history cannot be read or does not list them.
 
-        :param wanted: Ids of the batches.
         :param refusal: The answer instead of the history.
         """
         found: dict[str, Batch | AtScaleError] = {}

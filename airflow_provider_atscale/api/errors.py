@@ -74,7 +74,6 @@ def error_of(response: Response, what: str, *, needs: str, advice: str) -> AtSca
     """
     Return the typed error for an answer that is not a success.
 
-    :param response: The answer.
     :param what: What the call was for: "read the build history".
     :param needs: What the user needs for it: "the role ...".
     :param advice: What to do if the credentials are refused, a sentence.

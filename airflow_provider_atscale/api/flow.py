@@ -33,12 +33,7 @@ _CUT_TOKEN = re.compile(r"[\w.~+/=-]+$")
 
 
 def shorten(text: str, limit: int = MAX_EXCERPT) -> str:
-    """
-    Return a foreign text as an error message may show it: on one line, printable, not too long.
-
-    :param text: The text.
-    :param limit: How many characters may be shown.
-    """
+    """Return a foreign text as an error message may show it: on one line, printable, not too long."""
     # Read more than is shown, but not a megabyte of some proxy's page.
     line = " ".join(text[: 20 * limit].split())
     line = "".join(character if character.isprintable() else "?" for character in line)
@@ -53,12 +48,8 @@ class Request:
     """
     Send an HTTP request.
 
-    :param method: HTTP method.
     :param url: Absolute URL, without the query.
-    :param params: Query parameters, already text.
     :param headers: Headers of this request; they win over the connection's.
-    :param json: Body to send as JSON.
-    :param form: Body to send as a form.
     :param repeatable: Whether sending it twice does no harm. The driver never repeats any other request.
     """
 
@@ -80,9 +71,7 @@ class Response:
     """
     The server's answer.
 
-    :param status: HTTP status.
     :param headers: Headers, their names in lower case.
-    :param body: The body as received.
     :param url: URL of the request, without the query.
     """
 
@@ -153,7 +142,6 @@ class Response:
         """
         Return the parsed rows, or raise a typed error if one of them cannot be parsed.
 
-        :param rows: Rows of this answer.
         :param parse: Returns what a row describes; None if it lacks something.
         :param what: What a bad row is, for the error: "a batch without id or status".
         """
@@ -187,12 +175,7 @@ class MaskSecret:
 
 @dataclass(frozen=True, slots=True)
 class SingleFlight:
-    """
-    Run a flow once for all concurrent callers.
-
-    :param key: Flows with the same key are the same.
-    :param flow: Makes the flow.
-    """
+    """Run a flow once for all concurrent callers with the same key."""
 
     key: str
     flow: Callable[[], Generator[Any, Any, Any]]

@@ -26,12 +26,7 @@ CUT_LENGTHS = (DEFAULT_PAGE_SIZE, PAGE_SIZE, 101)
 
 
 class FoundBatches(dict[str, Batch]):
-    """
-    Batches by their ids, and the newest rows of the history in which they were searched.
-
-    :param found: The batches.
-    :param rows: The rows as they came; a wait parses them once at most.
-    """
+    """Batches by their ids, and the newest rows of the history as they came: not each wait parses them."""
 
     def __init__(self, found: Mapping[str, Batch], rows: Sequence[Any] = ()) -> None:
         super().__init__(found)
@@ -47,8 +42,6 @@ class Page:
     """
     A page of a list.
 
-    :param response: The answer.
-    :param rows: Its rows as they came.
     :param total: How many rows the whole list has, if the server says.
     :param size: How many rows a full page has.
     """
@@ -68,13 +61,7 @@ ReadPage: TypeAlias = Callable[[int, int], "Flow[Page]"]
 
 
 def search_history(newest: Page, read: ReadPage, wanted: Collection[str]) -> Flow[FoundBatches]:
-    """
-    Search batches by their ids among the newest, then page by page.
-
-    :param newest: The newest :data:`NEWEST_ROWS` rows.
-    :param read: Reads a page of :data:`PAGE_SIZE` rows.
-    :param wanted: Ids of the batches.
-    """
+    """Search batches by their ids among the newest :data:`NEWEST_ROWS` rows, then page by page."""
     found = FoundBatches(_pick(newest.rows, wanted), newest.rows)
     if len(found) == len(set(wanted)) or newest.is_last(0):
         return found
@@ -108,11 +95,7 @@ def _pick(rows: list[Any], wanted: Collection[str]) -> dict[str, Batch]:
 def read_instances(
     read: Callable[[int, int], Flow[Page | None]],
 ) -> Flow[tuple[list[AggregateInstance], bool]]:
-    """
-    Read all instances, and tell whether there may be more of them.
-
-    :param read: Reads a page; returns None if the server refuses to page.
-    """
+    """Read all instances, and tell whether there may be more; a page is None if the server refuses to page."""
     known: dict[str, AggregateInstance] = {}
     before = 0
     for number in range(1, MAX_PAGES + 1):

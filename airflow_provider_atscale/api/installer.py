@@ -57,14 +57,8 @@ class InstallerEdition(Edition):
     """
     The calls of one installer server.
 
-    :param engine_url: Address of the engine, without a slash at the end.
-    :param design_center_url: Address of the Design Center, likewise.
-    :param auth: The way of authentication.
-    :param organization: Id of the organization.
     :param environment: Id of the environment, for old engines; None if there is none.
     :param engine_choice: Whether an engine whose start does not say the kind of build may choose it.
-    :param build_history_url: Address of the build history page with ``{catalog_id}``, ``{model_id}`` and
-        ``{batch_id}``, if it is known.
     """
 
     name = "installer"

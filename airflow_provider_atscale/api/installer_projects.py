@@ -64,8 +64,6 @@ def choose_version(wanted: str, versions: Sequence[Version], where: str) -> Vers
 
     :param wanted: Id of a published version; or a project's name, caption or draft id, which mean its latest
         version.
-    :param versions: The versions to choose from.
-    :param where: Where was searched, for the error.
     """
     for version in versions:
         if version.id == wanted:

@@ -22,13 +22,7 @@ WHERE_IDS_ARE = "The sample script in Design Center > project > cube > Build > T
 
 @dataclass(frozen=True, slots=True)
 class StartVariant:
-    """
-    A form of the start call.
-
-    :param call: The call.
-    :param cube_param: Name of the query parameter for the cube.
-    :param sends_kind: Whether it says which kind of build is wanted.
-    """
+    """A form of the start call; not each says which kind of build is wanted."""
 
     call: Call
     cube_param: str
@@ -47,13 +41,7 @@ START_VARIANTS = (
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """
-    An engine of the installer edition.
-
-    :param url: Its address, without a slash at the end.
-    :param organization: Id of the organization.
-    :param environment: Id of the environment, for old engines; None if there is none.
-    """
+    """An engine of the installer edition; only old ones have environments."""
 
     url: str
     organization: str
@@ -86,12 +74,7 @@ def remember_variant(engine: Engine, variant: StartVariant) -> None:
 
 
 def variants_to_try(engine: Engine, *, any_kind: bool) -> list[StartVariant]:
-    """
-    Return the start calls to try; the one that worked before comes first.
-
-    :param engine: The engine.
-    :param any_kind: Whether those that do not say the kind of build will do.
-    """
+    """Return the start calls to try; the one that worked before comes first."""
     known = known_variant(engine)
     usable = [
         variant
@@ -123,9 +106,6 @@ def no_start_error(
     """
     Return the error if every variant was answered with 404: the engine lacks the cube, or the call.
 
-    :param engine: The engine.
-    :param ref: The cube.
-    :param answers: What the engine answered.
     :param versions: The published projects; None if they cannot be listed.
     :param needs_kind: Whether only variants that say the kind of build were tried.
     """

@@ -86,10 +86,7 @@ class ModelRef:
     """
     A deployed model; on the installer edition a cube of a published project.
 
-    :param catalog_id: Id of the catalog (project).
-    :param model_id: Id of the model (cube).
     :param catalog: What people call the catalog: its caption, its name, or else its id.
-    :param model: What people call the model.
     """
 
     catalog_id: str
@@ -111,13 +108,9 @@ class Batch:
     """
     One run of "build all aggregates of a model".
 
-    :param id: AtScale's id of the batch.
-    :param status: AtScale's own word.
     :param is_full_build: Whether everything is rebuilt; None if the server does not say.
     :param batch_type: ``aggregate_batch`` for a rebuild.
     :param created: When the server accepted it.
-    :param started: When it began to build.
-    :param ended: When it ended.
     :param estimate_ms: AtScale's estimate, in milliseconds as AtScale's own tools read it.
     :param progress: Per cent done, if the server says.
     :param instances: Its instances, if it was judged by them because no history could be read.
@@ -178,15 +171,6 @@ class AggregateInstance:
     """
     One attempt of a batch to build an aggregate table.
 
-    :param id: AtScale's id of the instance.
-    :param status: AtScale's own word.
-    :param message: Why it is in that status.
-    :param batch_id: The batch that it belongs to, if the server says.
-    :param table_name: Name of the table.
-    :param table_schema: Schema of the table.
-    :param rows: Rows in it.
-    :param catalog_id: Catalog that it belongs to.
-    :param model_id: Model that it belongs to.
     :param definition_id: The aggregate that it is an attempt of, if the server says.
     :param query_id: AtScale's id of the query that built it, as in its log of queries.
     :param ended: When it was built or failed.
@@ -233,12 +217,7 @@ class Instances(tuple[AggregateInstance, ...]):
 
 @dataclass(frozen=True, slots=True)
 class HistoryUnavailable:
-    """
-    The server does not let a build history be read.
-
-    :param reason: Why, with the server's words.
-    :param status: HTTP status of its answer.
-    """
+    """The server does not let a build history be read."""
 
     reason: str
     status: int
@@ -333,7 +312,6 @@ class AggregateSummary:
     What became of the aggregates of a batch.
 
     :param total: How many aggregates the instances belong to.
-    :param built: How many of them are built.
     :param missing: Of each aggregate that failed in every attempt, the last attempt.
     :param repaired: The failed attempts at aggregates that another attempt has built.
     :param superseded: How many aggregates have only deleted instances: a later build has replaced them.

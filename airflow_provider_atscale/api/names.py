@@ -59,14 +59,7 @@ def parse_models(rows: Any) -> tuple[Named, ...]:
 
 
 def match_exactly_one(kind: str, value: str, candidates: Sequence[AnyNamed], where: str) -> AnyNamed:
-    """
-    Return the one candidate whose id, name or caption is exactly the value.
-
-    :param kind: What is searched, for the error.
-    :param value: Id, name or caption.
-    :param candidates: What there is.
-    :param where: Where it was searched, for the error.
-    """
+    """Return the one candidate whose id, name or caption is the value; the error names kind and where."""
     by_id = [each for each in candidates if each.id == value]
     found = by_id or [each for each in candidates if value in (each.name, each.caption)]
     found = list({each.id: each for each in found}.values())
@@ -101,12 +94,7 @@ def is_id(text: str) -> bool:
 
 
 def model_refs(chosen: Sequence[Catalog], known: Sequence[Catalog]) -> list[ModelRef]:
-    """
-    Return the models of some catalogs, each under a name that finds it again.
-
-    :param chosen: The catalogs.
-    :param known: All catalogs among which the name must be unique.
-    """
+    """Return the models of the chosen catalogs, each under a name that finds it again among the known ones."""
     return [
         ModelRef(catalog.id, model.id, _unambiguous(catalog, known), _unambiguous(model, catalog.models))
         for catalog in chosen

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """
-    The batch was found.
-
-    :param batch: The batch.
-    :param rows: The newest rows of its history as they came, if the history was read.
-    """
+    """The batch was found; the rows are the newest of its history as they came, if the history was read."""
 
     batch: Batch
     rows: Sequence[Any] = field(default=(), repr=False, compare=False)
@@ -27,22 +22,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """
-    The history was read, and the batch is not in it.
-
-    :param rows: The newest rows of the history as they came.
-    """
+    """The history was read, and the batch is not in it; the rows are the newest as they came."""
 
     rows: Sequence[Any] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadFailed:
-    """
-    The history could not be read.
-
-    :param reason: What happened, free of secrets.
-    """
+    """The history could not be read; the reason is free of secrets."""
 
     reason: str
 

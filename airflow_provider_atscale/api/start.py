@@ -28,11 +28,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class LostReply:
-    """
-    The server got the start, and whether it started a batch is not known.
-
-    :param reason: What came instead of an answer.
-    """
+    """The server got the start, and whether it started a batch is not known."""
 
     reason: str
 
@@ -54,9 +50,7 @@ StartOutcome = Started | LostReply | Refused
 def post_once(request: Request, before_post: Callable[[], None]) -> Flow[Response | LostReply]:
     """
     Send the start POST. Only a refused connection, over which nothing was sent, is tried again.
-
-    :param request: The POST, with credentials.
-    :param before_post: Called right before each try; if it raises, nothing is sent.
+    ``before_post`` is called right before each try; if it raises, nothing is sent.
     """
     pauses = iter((0.5, 2.0))
     while True:
@@ -78,8 +72,6 @@ def read_start(response: Response, ref: ModelRef, *, needs: str, advice: str, hi
     """
     Return what an answer to the start means.
 
-    :param response: The answer.
-    :param ref: The model, for the error.
     :param needs: What the user needs for the call, for the error.
     :param advice: What to do if the credentials are refused, a sentence.
     :param hint: Why the server may call the request itself wrong (HTTP 400), a sentence.

@@ -16,7 +16,6 @@ def read_json(kind: Any, value: Any) -> Any:
     Return a JSON value as the type that a hint names, or raise ``ValueError``.
 
     :param kind: A dataclass, ``X | None``, a literal, ``tuple[X, ...]``, ``dict[X, Y]`` or a plain type.
-    :param value: The JSON value.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):

@@ -44,9 +44,6 @@ class AsyncAtScaleClient(BaseClient):
     """
     Run flows side by side over aiohttp, on the event loop that first uses it.
 
-    :param settings: The connection's settings.
-    :param mask: Masks a value in all logs.
-    :param sleep: Lets time pass.
     :param limiter: Limits the concurrent requests, and with them the TCP connections.
     """
 
@@ -77,8 +74,6 @@ class AsyncAtScaleClient(BaseClient):
         """
         Run a flow to its end.
 
-        :param flow: The flow.
-        :param tries: How often a read is tried.
         :param until: Epoch seconds by which it must end: no request is sent later, and none lasts longer.
         :param bypass_limiter: Send its requests at once: a token must not wait behind slow reads.
         """
@@ -238,11 +233,7 @@ async def _note_sent(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceRe
 
 
 def make_ssl_context(verify: bool | str) -> ssl.SSLContext | bool:
-    """
-    Return what aiohttp is to trust: the same servers as requests.
-
-    :param verify: The connection's field.
-    """
+    """Return what aiohttp is to trust: the same servers as requests."""
     bundle = ca_bundle(verify)
     if bundle is False:
         return False

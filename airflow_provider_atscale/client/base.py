@@ -41,7 +41,6 @@ class RedactingResponse(Response):
     """
     An answer whose excerpts show no known secret, in case the server sent one back.
 
-    :param redact: Replaces known secrets in a text.
     :param is_too_large: Whether the body was larger than the limit, and so only its beginning is here.
     """
 
@@ -61,11 +60,7 @@ class RedactingResponse(Response):
 
 
 class BaseClient:
-    """
-    Base of both clients.
-
-    :param settings: The connection's settings.
-    """
+    """Base of both clients."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -162,11 +157,7 @@ def _is_latin(text: str) -> bool:
 
 
 def ca_bundle(verify: bool | str) -> bool | str:
-    """
-    Return the path of the CA bundle that both clients trust; False if certificates are not checked.
-
-    :param verify: The connection's field.
-    """
+    """Return the path of the CA bundle that both clients trust; False if certificates are not checked."""
     if verify is True:
         return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
     return verify

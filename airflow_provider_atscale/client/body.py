@@ -15,11 +15,7 @@ _EXCERPT = 500
 
 
 class Body:
-    """
-    Collect the body of an answer.
-
-    :param encodings: The values of the answer's headers ``Content-Encoding``.
-    """
+    """Collect the body of an answer."""
 
     def __init__(self, *encodings: str) -> None:
         listed = [each.strip().lower() for each in ",".join(encodings).split(",")]
@@ -37,11 +33,7 @@ class Body:
         return self._size > MAX_BODY
 
     def add(self, data: bytes) -> None:
-        """
-        Take a piece as it was received.
-
-        :param data: The piece.
-        """
+        """Take a piece as it was received."""
         if self._decoder is None:
             self._append(data)
             return

@@ -34,25 +34,14 @@ _TLS_RECORD = ("\x15\x03", "\\x15\\x03", "\x16\x03", "\\x16\\x03")
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """
-    Why a request got no answer.
-
-    :param text: What happened, and to which host.
-    :param advice: What to do about it.
-    """
+    """Why a request got no answer."""
 
     text: str
     advice: str
 
 
 def cause_of(error: BaseException, url: str, proxy: str | None = None) -> Cause | None:
-    """
-    Return why a request got no answer; None if only the library's own text tells.
-
-    :param error: What the library raised.
-    :param url: Address of the request.
-    :param proxy: Address of the proxy that it was sent through.
-    """
+    """Return why a request got no answer; None if only the library's own text tells."""
     errors = list(_unwrap(error))
     by_proxy = proxy is not None and any(_is_of_proxy(each, proxy) for each in errors)
     place = _place(proxy) if proxy is not None and by_proxy else _place(url)

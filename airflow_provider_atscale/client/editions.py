@@ -20,12 +20,7 @@ if TYPE_CHECKING:
 
 
 def make_edition(settings: Settings, now: Callable[[], float] = time.time) -> Edition:
-    """
-    Return the calls of a connection's edition.
-
-    :param settings: The connection's settings.
-    :param now: Returns epoch seconds.
-    """
+    """Return the calls of a connection's edition."""
     return _container(settings, now) if settings.edition == "container" else _installer(settings, now)
 
 

@@ -18,7 +18,6 @@ def find_proxy(url: str) -> str | None:
     ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` count, in lower case too. The result has a
     scheme, and its credentials are quoted, so that both HTTP libraries read it alike.
 
-    :param url: The address of the request.
     :raises AtScaleConfigurationError: If the proxy is not an HTTP proxy, or its address cannot be read.
     """
     named = (select_proxy(url, get_environ_proxies(url)) or "").strip()

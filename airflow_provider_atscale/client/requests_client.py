@@ -38,13 +38,7 @@ _end: ContextVar[float] = ContextVar("_end")
 
 
 class AtScaleClient(BaseClient):
-    """
-    Run flows one after the other over requests.
-
-    :param settings: The connection's settings.
-    :param mask: Masks a value in all logs.
-    :param sleep: Lets time pass.
-    """
+    """Run flows one after the other over requests."""
 
     def __init__(
         self,
@@ -62,8 +56,6 @@ class AtScaleClient(BaseClient):
         """
         Run a flow to its end.
 
-        :param flow: The flow.
-        :param tries: How often a read is tried.
         :param until: Epoch seconds by which it must end: no request is sent later, and none lasts longer.
         """
         outcome: Any = None
@@ -187,8 +179,6 @@ class _TimedReader(io.RawIOBase):
     Read from a socket until the time of the request is over.
 
     The timeout of requests limits each single read, so an answer that drips would never time out.
-
-    :param sock: The socket.
     """
 
     def __init__(self, sock: Any) -> None:

@@ -25,10 +25,8 @@ _BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=15.0) + tenacity.wait_r
 
 def retry_policy(tries: int, until: float | None) -> dict[str, Any]:
     """
-    Return the arguments of tenacity's ``Retrying``.
-
-    :param tries: How often a read is tried.
-    :param until: Epoch seconds after which it is not tried again.
+    Return the arguments of tenacity's ``Retrying``; after ``until``, in epoch seconds, nothing is tried
+    again.
     """
 
     def is_over(state: tenacity.RetryCallState) -> bool:

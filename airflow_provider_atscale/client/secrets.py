@@ -25,11 +25,7 @@ _CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/\s]+@")
 
 
 class Redactor:
-    """
-    Replace known secrets in texts.
-
-    :param secrets: The secrets of the connection.
-    """
+    """Replace known secrets in texts."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = {secret for secret in secrets if len(secret) >= MIN_LENGTH}

@@ -216,9 +216,7 @@ class Settings:
     Those declared with ``_extra`` come from the connection's extras; the form in ``get_provider_info.py``
     describes them.
 
-    :param conn_id: Id of the connection.
     :param base_url: Scheme, host, port and base path, without a slash at the end.
-    :param login: User name.
     :param password: Password, API token or client API key.
     """
 
@@ -264,7 +262,6 @@ def parse_connection(conn: ConnectionLike) -> Settings:
     """
     Check a connection's fields; the error names the field.
 
-    :param conn: The Airflow connection.
     :raises AtScaleConfigurationError: If a field is missing or cannot be used.
     """
     name = ""

@@ -32,11 +32,7 @@ FOUND_FOR = 60.0
 
 
 async def load_settings(conn_id: str) -> Settings:
-    """
-    Read and check a connection without blocking the event loop.
-
-    :param conn_id: Id of the connection.
-    """
+    """Read and check a connection without blocking the event loop."""
     try:
         conn = await aget_connection(conn_id)
     except Exception as error:
@@ -54,9 +50,6 @@ class SharedConnection:
     """
     One connection to AtScale for all waiters of an event loop.
 
-    :param conn_id: Id of the Airflow connection.
-    :param load: Reads the connection.
-    :param connect: Makes a client.
     :param limiters: The limiters of the servers by their addresses, for all connections of an event loop.
     """
 
@@ -86,11 +79,7 @@ class SharedConnection:
         return AsyncAtScaleClient(settings, mask=amask_secret, limiter=limiter)
 
     async def run(self, call: Callable[[AsyncAtScaleClient], Any]) -> Any:
-        """
-        Run a call; after refused credentials read the connection again once, for a rotated token.
-
-        :param call: Makes the flow from a client.
-        """
+        """Run a call; after refused credentials read the connection again once, for a rotated token."""
         client = await self.client()
         try:
             value = await self._run(client, call)
@@ -120,12 +109,7 @@ class SharedConnection:
                     await client.close()
 
     async def resolve_model(self, catalog: str, model: str) -> ModelRef:
-        """
-        Find a model by id, name or caption; cached for a minute, because many triggers may wait for one model.
-
-        :param catalog: Id, name or caption of the catalog.
-        :param model: Id, name or caption of the model.
-        """
+        """Find a model by id, name or caption; cached, because many triggers may wait for one model."""
         found, until = self._found.get((catalog, model), (None, 0.0))
         if found is not None and time.monotonic() < until:
             return found
@@ -220,11 +204,7 @@ _loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
 
 def shared_connection(conn_id: str) -> SharedConnection:
-    """
-    Return the shared connection of the running event loop; enter it with ``async with`` while you need it.
-
-    :param conn_id: Id of the Airflow connection.
-    """
+    """Return the shared connection of the running event loop; enter it while you need it."""
     loop = asyncio.get_running_loop()
     if loop not in _loops:
         # A loop that was closed without ending its tasks leaves its connections behind.

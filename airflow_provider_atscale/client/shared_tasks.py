@@ -32,12 +32,7 @@ class SharedTasks:
         self._running: dict[str, _SharedTask] = {}
 
     async def share(self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """
-        Await a piece of work, which others may be awaiting already.
-
-        :param key: What makes two pieces of work the same.
-        :param make: Makes the work.
-        """
+        """Await a piece of work, which others may be awaiting already under the same key."""
         shared = self._running.get(key)
         if shared is None:
             # ensure_future copies the context of its caller; this one is empty.
