@@ -100,16 +100,14 @@ def _compare_clocks(flow: Flow[str]) -> Flow[tuple[str, float | None]]:
     """Run a flow unchanged, and also return how many seconds the server's clock is ahead of this machine's."""
     difference: float | None = None
     outcome: Any = None
-    error: AtScaleError | None = None
     while True:
-        effect, value = step(flow, outcome, error)
+        effect, value = step(flow, outcome)
         if effect is None:
-            return value, difference  # type: ignore[return-value]
-        outcome = error = None
+            return value, difference
         try:
             outcome = yield effect
-        except AtScaleError as raised:
-            error = raised
+        except AtScaleError as error:
+            outcome = error
         if isinstance(outcome, Response) and outcome.date is not None:
             # On average half a second has passed since the second that the header names.
             difference = outcome.date.timestamp() + 0.5 - time.time()

@@ -15,13 +15,11 @@ import tenacity
 from yarl import URL
 
 from airflow_provider_atscale.api.flow import Effect, Flow, MaskSecret, Pause, Request, Response, SingleFlight
-from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle, step
+from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle
 from airflow_provider_atscale.client.body import READ_SIZE, Body
 from airflow_provider_atscale.client.editions import make_edition
-from airflow_provider_atscale.client.failures import FailureCache
-from airflow_provider_atscale.client.limiter import ConcurrencyLimiter
 from airflow_provider_atscale.client.retries import TRIES, retry_policy
-from airflow_provider_atscale.client.shared_tasks import SharedTasks
+from airflow_provider_atscale.client.shared_tasks import FailureCache, SharedTasks
 from airflow_provider_atscale.compat import time_limit
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
@@ -38,6 +36,17 @@ if TYPE_CHECKING:
 #: How long, in seconds, a failure to get a token is raised again instead of repeating the request: after
 #: refused credentials, and after anything else. A thousand waiters that log in each would lock the user out.
 REFUSED_FOR, NO_TOKEN_FOR = 30.0, 5.0
+
+#: How many requests one triggerer sends to one server at once.
+MAX_REQUESTS = 8
+
+
+class ConcurrencyLimiter(asyncio.Semaphore):
+    """Limit the concurrent requests to one server, whatever the number of connections to it."""
+
+    def __init__(self, limit: int = MAX_REQUESTS) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
 class AsyncAtScaleClient(BaseClient):
@@ -78,19 +87,14 @@ class AsyncAtScaleClient(BaseClient):
         :param bypass_limiter: Send its requests at once: a token must not wait behind slow reads.
         """
         outcome: Any = None
-        error: BaseException | None = None
         while True:
-            try:
-                effect, value = step(flow, outcome, error)
-            except AtScaleError as raised:
-                raise self._redact_error(raised) from raised.__cause__
+            effect, value = self._step(flow, outcome)
             if effect is None:
-                return value  # type: ignore[return-value]
-            outcome, error = None, None
+                return value  # type: ignore[no-any-return]
             try:
                 outcome = await self._perform(effect, tries, until, bypass_limiter)
-            except AtScaleError as raised:
-                error = raised
+            except AtScaleError as error:
+                outcome = error
 
     async def _perform(self, effect: Effect, tries: int, until: float | None, bypass_limiter: bool) -> Any:
         if isinstance(effect, Request):
@@ -124,40 +128,28 @@ class AsyncAtScaleClient(BaseClient):
             raise
 
     async def _fetch(self, effect: SingleFlight, tries: int) -> Any:
-        try:
-            value = await self.run(effect.flow(), tries, bypass_limiter=True)
-        except AtScaleError as error:
-            self._count_token(error)
-            raise
-        self._count_token(None)
-        return value
+        with self._counted():
+            return await self.run(effect.flow(), tries, bypass_limiter=True)
 
     async def _send(
         self, request: Request, until: float | None = None, bypass_limiter: bool = False
     ) -> Response:
-        headers, proxy = self._headers(request), self._proxy(request.url)
         try:
             session: Any = self._session or await self._tasks.share("session", self._open_session)
         except OSError as error:
             # The CA bundle cannot be read.
             raise self._no_response(request, error, sent=False) from None
         if bypass_limiter:
-            return await self._exchange(session, request, headers, proxy, self._time_left(request, until))
+            return await self._exchange(session, request, self._time_left(request, until))
         # The wait for a slot does not count for the timeout of the answer.
         await self._acquire(request, self._time_left(request, until))
         try:
-            return await self._exchange(session, request, headers, proxy, self._time_left(request, until))
+            return await self._exchange(session, request, self._time_left(request, until))
         finally:
             self._limiter.release()
 
-    async def _exchange(
-        self,
-        session: aiohttp.ClientSession,
-        request: Request,
-        headers: dict[str, str],
-        proxy: str | None,
-        timeout: float,
-    ) -> Response:
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request, timeout: float) -> Response:
+        headers, proxy = self._headers(request), self._proxy(request.url)
         progress = {"sent": False}
         try:
             async with session.request(
@@ -188,7 +180,8 @@ class AsyncAtScaleClient(BaseClient):
     async def _acquire(self, request: Request, seconds: float) -> None:
         """Wait for a slot, at most as long as for an answer."""
         try:
-            await self._limiter.acquire(seconds)
+            async with time_limit(seconds):
+                await self._limiter.acquire()
         except asyncio.TimeoutError:
             raise AtScaleConnectionError(
                 f"{request.method} {request.url} was not sent: {self._limiter.limit} other requests to this "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,7 +28,7 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.version import user_agent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_provider_atscale.client.settings import Settings
 
@@ -108,17 +109,24 @@ class BaseClient:
         # To cut a start short would lose its reply, and to search for the batch takes longer.
         return min(self.settings.timeout, left) if request.repeatable else self.settings.timeout
 
-    def _count_token(self, error: AtScaleError | None) -> None:
-        """Count a token that was fetched, or a login that was refused."""
-        if error is None:
-            metrics.count("atscale.token.renewed")
-        elif isinstance(error, AtScaleAuthenticationError):
-            metrics.count("atscale.login.refused")
+    def _step(self, flow: Flow[T], outcome: Any) -> tuple[Effect | None, Any]:
+        """Return what :func:`step` returns."""
+        try:
+            return step(flow, outcome)
+        except AtScaleError as error:
+            # The server may have sent a secret back.
+            error.args = (self._redactor.redact(str(error)), *error.args[1:])
+            raise error from error.__cause__
 
-    def _redact_error(self, error: AtScaleError) -> AtScaleError:
-        """Replace known secrets in an error's text, in case the server sent one back."""
-        error.args = (self._redactor.redact(str(error)), *error.args[1:])
-        return error
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a token that is fetched, or a login that is refused."""
+        try:
+            yield
+        except AtScaleAuthenticationError:
+            metrics.count("atscale.login.refused")
+            raise
+        metrics.count("atscale.token.renewed")
 
     def _response(self, request: Request, status: int, headers: Mapping[str, str], body: Body) -> Response:
         """Return an answer as a flow sees it."""
@@ -163,9 +171,9 @@ def ca_bundle(verify: bool | str) -> bool | str:
     return verify
 
 
-def step(flow: Flow[T], outcome: Any, error: BaseException | None) -> tuple[Effect | None, T | None]:
-    """Give a flow the outcome of its last effect; return its next effect, or None and its value."""
+def step(flow: Flow[T], outcome: Any) -> tuple[Effect | None, Any]:
+    """Give a flow its last effect's outcome, or error; return its next effect, or None and the flow's value."""
     try:
-        return (flow.throw(error) if error is not None else flow.send(outcome)), None
+        return (flow.throw(outcome) if isinstance(outcome, AtScaleError) else flow.send(outcome)), None
     except StopIteration as stop:
         return None, stop.value

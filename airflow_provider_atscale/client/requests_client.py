@@ -21,7 +21,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from airflow_provider_atscale.api.flow import Effect, Flow, MaskSecret, Pause, Request, Response
-from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle, step
+from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle
 from airflow_provider_atscale.client.body import READ_SIZE, Body
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.retries import TRIES, retry_policy
@@ -29,7 +29,6 @@ from airflow_provider_atscale.exceptions import AtScaleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from airflow_provider_atscale.client.settings import Settings
 
@@ -59,19 +58,14 @@ class AtScaleClient(BaseClient):
         :param until: Epoch seconds by which it must end: no request is sent later, and none lasts longer.
         """
         outcome: Any = None
-        error: BaseException | None = None
         while True:
-            try:
-                effect, value = step(flow, outcome, error)
-            except AtScaleError as raised:
-                raise self._redact_error(raised) from raised.__cause__
+            effect, value = self._step(flow, outcome)
             if effect is None:
-                return value  # type: ignore[return-value]
-            outcome, error = None, None
+                return value  # type: ignore[no-any-return]
             try:
                 outcome = self._perform(effect, tries, until)
-            except AtScaleError as raised:
-                error = raised
+            except AtScaleError as error:
+                outcome = error
 
     def _perform(self, effect: Effect, tries: int, until: float | None) -> Any:
         if isinstance(effect, Request):
@@ -82,13 +76,8 @@ class AtScaleClient(BaseClient):
             return self._sleep(effect.seconds)
         if isinstance(effect, MaskSecret):
             return self._mask(effect.value) if self._redactor.add_token(effect.value) and self._mask else None
-        try:
-            value = self.run(effect.flow(), tries, until=until)
-        except AtScaleError as error:
-            self._count_token(error)
-            raise
-        self._count_token(None)
-        return value
+        with self._counted():
+            return self.run(effect.flow(), tries, until=until)
 
     def _send(self, request: Request, until: float | None = None) -> Response:
         headers, proxy = self._headers(request), self._proxy(request.url)
@@ -144,14 +133,6 @@ class AtScaleClient(BaseClient):
             self._session.close()
             self._session = None
 
-    def __enter__(self) -> AtScaleClient:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def _is_unsent(error: Exception) -> bool:
     """Whether a request that failed has certainly not reached AtScale."""
@@ -187,9 +168,6 @@ class _TimedReader(io.RawIOBase):
 
     def readable(self) -> bool:
         return True
-
-    def fileno(self) -> int:
-        return int(self._raw.fileno())
 
     def readinto(self, buffer: Any) -> int | None:
         self._sock.settimeout(_seconds_left())

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.models import HistoryUnavailable, ModelRef
-from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
+from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient, ConcurrencyLimiter
 from airflow_provider_atscale.client.editions import make_edition
-from airflow_provider_atscale.client.failures import FailureCache
-from airflow_provider_atscale.client.limiter import ConcurrencyLimiter
 from airflow_provider_atscale.client.retries import RELOAD_INTERVAL
 from airflow_provider_atscale.client.settings import Settings, parse_connection
+from airflow_provider_atscale.client.shared_tasks import FailureCache, start_task
 from airflow_provider_atscale.compat import aget_connection, amask_secret
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
@@ -72,7 +72,6 @@ class SharedConnection:
         self._unreadable = FailureCache()
         self._found: dict[tuple[str, str], tuple[ModelRef, float]] = {}
         self._running: dict[AsyncAtScaleClient, int] = {}
-        self._retired: list[AsyncAtScaleClient] = []
 
     def _make_client(self, settings: Settings) -> AsyncAtScaleClient:
         limiter = self._limiters.setdefault(make_edition(settings).base_url, ConcurrencyLimiter())
@@ -104,8 +103,7 @@ class SharedConnection:
             self._running[client] -= 1
             if not self._running[client]:
                 del self._running[client]
-                if client in self._retired:
-                    self._retired.remove(client)
+                if client is not self._client:
                     await client.close()
 
     async def resolve_model(self, catalog: str, model: str) -> ModelRef:
@@ -139,10 +137,7 @@ class SharedConnection:
         """Read the connection once for all waiters; the read goes on if one of them leaves."""
         if self._opening is None:
             self._loaded_at = time.monotonic()
-            # ensure_future copies the context of its caller; this one is empty.
-            self._opening = contextvars.Context().run(asyncio.ensure_future, self._load_client(old))
-            # Marks the error as seen: each waiter raises it, but the last one may have been cancelled.
-            self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._opening = start_task(self._load_client(old))
         return await asyncio.shield(self._opening)
 
     async def _load_client(self, old: AsyncAtScaleClient | None) -> AsyncAtScaleClient:
@@ -152,10 +147,8 @@ class SharedConnection:
                 return old
             self._client = client = self._connect(settings)
             self._found.clear()
-            if old in self._running:
-                # The last call that uses it closes it.
-                self._retired.append(old)
-            elif old is not None:
+            # Else the last call that uses it closes it.
+            if old is not None and old not in self._running:
                 await old.close()
         except AtScaleError as error:
             if old is None:
@@ -183,21 +176,18 @@ class SharedConnection:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
-        for client in (self._client, *self._retired):
+        for client in {self._client, *self._running}:
             if client is not None:
                 await client.close()
         self._client = None
-        self._retired.clear()
 
 
+@dataclass(slots=True)
 class LoopState:
     """The shared connections of one event loop by their ids, and the limiters of the servers."""
 
-    __slots__ = ("connections", "limiters")
-
-    def __init__(self) -> None:
-        self.connections: dict[str, SharedConnection] = {}
-        self.limiters: dict[str, ConcurrencyLimiter] = {}
+    connections: dict[str, SharedConnection] = field(default_factory=dict)
+    limiters: dict[str, ConcurrencyLimiter] = field(default_factory=dict)
 
 
 _loops: dict[asyncio.AbstractEventLoop, LoopState] = {}

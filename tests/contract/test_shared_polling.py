@@ -15,9 +15,8 @@ import pytest
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.api.observation import Missing, ReadFailed, Seen
 from airflow_provider_atscale.client import shared_connection as shared_module
-from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient
+from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient, ConcurrencyLimiter
 from airflow_provider_atscale.client.editions import make_edition
-from airflow_provider_atscale.client.limiter import ConcurrencyLimiter
 from airflow_provider_atscale.client.shared_connection import SharedConnection, shared_connection
 from airflow_provider_atscale.exceptions import AtScaleConnectionError
 from airflow_provider_atscale.waiting.shared import Subscription, or_read_failed
@@ -225,22 +224,6 @@ def test_what_everybody_waits_for_does_not_queue(engine, ref):
             await asyncio.gather(*reads)
 
     run(test)
-
-
-def test_limiter_gives_up_in_time_and_keeps_no_slot():
-    async def test():
-        limiter = ConcurrencyLimiter(2)
-        for _ in range(2):
-            await limiter.acquire(1)
-        for _ in range(3):
-            with pytest.raises(asyncio.TimeoutError):
-                await limiter.acquire(0.01)
-        for _ in range(2):
-            limiter.release()
-        for _ in range(2):
-            await limiter.acquire(0.01)
-
-    asyncio.run(test())
 
 
 def test_all_connections_to_a_server_share_its_limiter(engine, monkeypatch, ref):
@@ -690,10 +673,10 @@ class TestRotatedToken:
                 old = shared._client
                 self.rotate(engine, lookup)
                 assert isinstance(await look(shared, ref, batch), Seen)
-                assert (shared._client is not old, shared._retired) == (True, [old])
+                assert (shared._client is not old, old in shared._running) == (True, True)
                 engine.release(hold)
                 await slow
-                assert (shared._retired, old._session) == ([], None)
+                assert (shared._running, old._session) == ({}, None)
             await until(lambda: engine.stats.connections_open == 0)
 
         run(test)
@@ -705,7 +688,7 @@ class TestRotatedToken:
                 old = shared._client
                 self.rotate(engine, lookup, is_known=False)
                 assert isinstance(await look(shared, ref, batch), ReadFailed)
-                assert (lookup.count, shared._client is old, shared._retired) == (2, True, [])
+                assert (lookup.count, shared._client is old) == (2, True)
 
         run(test)
 
