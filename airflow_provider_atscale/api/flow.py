@@ -73,12 +73,16 @@ class Response:
 
     :param headers: Headers, their names in lower case.
     :param url: URL of the request, without the query.
+    :param redact: Replaces known secrets in a text, in case the server sent one back.
+    :param limit: The size limit in bytes, if the body was larger and so only its beginning is here.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     url: str
+    redact: Callable[[str], str] = str
+    limit: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -92,8 +96,8 @@ class Response:
 
     @property
     def excerpt(self) -> str:
-        """The first characters of the body on one line, for error messages."""
-        return shorten(self.text)
+        """The first characters of the body; secrets are replaced first, or half of one might be left."""
+        return shorten(self.redact(self.text))
 
     @property
     def date(self) -> datetime | None:
@@ -122,6 +126,8 @@ class Response:
 
     def json(self) -> Any:
         """Return the parsed body, or raise a typed error that shows what came instead."""
+        if self.limit is not None:
+            raise self.malformed(f"is larger than {self.limit // 2**20} MiB")
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):

@@ -6,7 +6,6 @@ import os
 import time
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import certifi
@@ -28,36 +27,13 @@ from airflow_provider_atscale.exceptions import (
 from airflow_provider_atscale.version import user_agent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from airflow_provider_atscale.client.settings import Settings
 
 T = TypeVar("T")
 
 _CHECK_NETWORK = "Check the connection's host (https or http?) and port, its verify setting and the network"
-
-
-@dataclass(frozen=True, slots=True)
-class RedactingResponse(Response):
-    """
-    An answer whose excerpts show no known secret, in case the server sent one back.
-
-    :param is_too_large: Whether the body was larger than the limit, and so only its beginning is here.
-    """
-
-    redact: Callable[[str], str] = str
-    is_too_large: bool = False
-
-    @property
-    def excerpt(self) -> str:
-        """The first characters of the body; secrets are replaced first, or half of one might be left."""
-        return Response(self.status, self.headers, self.redact(self.text).encode(), self.url).excerpt
-
-    def json(self) -> Any:
-        """Return the parsed body, or raise a typed error that shows what came instead."""
-        if self.is_too_large:
-            raise self.malformed(f"is larger than {MAX_BODY // 2**20} MiB")
-        return Response.json(self)
 
 
 class BaseClient:
@@ -137,9 +113,8 @@ class BaseClient:
                 "utf-8", "surrogateescape"
             )
         lowered = {name.lower(): value for name, value in headers.items()}
-        return RedactingResponse(
-            status, lowered, content, request.url, self._redactor.redact, body.is_too_large
-        )
+        limit = MAX_BODY if body.is_too_large else None
+        return Response(status, lowered, content, request.url, self._redactor.redact, limit)
 
     def _no_response(self, request: Request, error: Exception, *, sent: bool) -> AtScaleConnectionError:
         """Return the error for a request without an answer."""
