@@ -20,6 +20,9 @@ LAST_POLL = 5.0
 #: The longest pause, in seconds, that a server's ``Retry-After`` can ask for.
 LONGEST_PAUSE = 60.0
 
+_IS_TRANSIENT = tenacity.retry_if_exception_type(AtScaleConnectionError) | tenacity.retry_if_result(
+    lambda response: response.status in TRANSIENT
+)
 _BACKOFF = tenacity.wait_exponential(multiplier=0.5, max=15.0) + tenacity.wait_random(0, 0.5)
 
 
@@ -35,21 +38,12 @@ def retry_policy(tries: int, until: float | None) -> dict[str, Any]:
         return until is not None and time.time() + _pause(state) >= until
 
     return {
-        "retry": _is_transient,
+        "retry": _IS_TRANSIENT,
         "wait": _pause,
         "stop": is_over,
         # The last answer is the outcome, not an error about retries.
         "retry_error_callback": lambda state: state.outcome.result() if state.outcome else None,
     }
-
-
-def _is_transient(state: tenacity.RetryCallState) -> bool:
-    outcome = state.outcome
-    if outcome is None:
-        return False
-    if outcome.failed:
-        return isinstance(outcome.exception(), AtScaleConnectionError)
-    return outcome.result().status in TRANSIENT
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
