@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_atscale.api.flow import Flow
     from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef
     from airflow_provider_atscale.api.start import StartOutcome
+    from airflow_provider_atscale.client.base import T
 
 
 class AtScaleHook(BaseHook):
@@ -67,11 +68,7 @@ class AtScaleHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return how the standard fields look in the connection form of Airflow before 3.2."""
-        return {
-            "hidden_fields": FIELD_BEHAVIOUR["hidden-fields"],
-            "relabeling": FIELD_BEHAVIOUR["relabeling"],
-            "placeholders": FIELD_BEHAVIOUR["placeholders"],
-        }
+        return {name.replace("-", "_"): value for name, value in FIELD_BEHAVIOUR.items()}
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
@@ -157,20 +154,18 @@ class AtScaleHook(BaseHook):
         finally:
             self.until = before
 
-    @contextmanager
-    def one_request_more(self) -> Iterator[None]:
+    def one_request_more(self) -> AbstractContextManager[None]:
         """Give calls the time of one request, even if the deadline is earlier or has passed."""
-        enough = time.time() + self.settings.timeout
-        with self.deadline(None if self.until is None else max(self.until, enough)):
-            yield
+        return self._at_least(self.settings.timeout)
 
-    @contextmanager
-    def poll(self) -> Iterator[None]:
+    def poll(self) -> AbstractContextManager[None]:
         """Give a poll some seconds, even beyond the deadline: a wait polls for the last time at its deadline."""
-        with self.deadline(None if self.until is None else max(self.until, time.time() + LAST_POLL)):
-            yield
+        return self._at_least(LAST_POLL)
 
-    def run(self, call: Callable[[Edition], Flow[Any]], tries: int = TRIES) -> Any:
+    def _at_least(self, seconds: float) -> AbstractContextManager[None]:
+        return self.deadline(None if self.until is None else max(self.until, time.time() + seconds))
+
+    def run(self, call: Callable[[Edition], Flow[T]], tries: int = TRIES) -> T:
         """
         Run a call; after refused credentials read the connection again once, for a rotated token.
 
@@ -228,8 +223,7 @@ class AtScaleHook(BaseHook):
         :param model: Id, name or caption of the model; on the installer edition of the cube.
         :raises AtScaleNotFoundError: If there is none, or more than one.
         """
-        ref: ModelRef = self.run(lambda edition: edition.resolve(catalog, model))
-        return ref
+        return self.run(lambda edition: edition.resolve(catalog, model))
 
     def list_models(self, catalog: str | None = None) -> list[dict[str, str]]:
         """
@@ -237,7 +231,7 @@ class AtScaleHook(BaseHook):
 
         :param catalog: Id, name or caption of the catalog to list; all catalogs if it is left out.
         """
-        refs: list[ModelRef] = self.run(lambda edition: edition.models(catalog))
+        refs = self.run(lambda edition: edition.models(catalog))
         return [{"catalog": ref.catalog, "model": ref.model} for ref in refs]
 
     # --- batches ---
@@ -248,8 +242,7 @@ class AtScaleHook(BaseHook):
 
         :param ref: The model.
         """
-        history: History | HistoryUnavailable = self.run(lambda edition: edition.history(ref))
-        return history
+        return self.run(lambda edition: edition.history(ref))
 
     def get_batches(self, ref: ModelRef, wanted: Collection[str], tries: int = TRIES) -> dict[str, Batch]:
         """
@@ -259,9 +252,9 @@ class AtScaleHook(BaseHook):
         :param wanted: Ids of the batches.
         :param tries: How often a read is tried.
         """
-        found: dict[str, Batch] = self.run(lambda edition: edition.batches(ref, wanted), tries)
+        found: Any = self.run(lambda edition: edition.batches(ref, wanted), tries)
         raise_errors(found)
-        return found
+        return found  # type: ignore[no-any-return]
 
     def observe_batch(self, ref: ModelRef, batch_id: str) -> Observation:
         """
@@ -282,8 +275,7 @@ class AtScaleHook(BaseHook):
 
         :param batch_id: The batch.
         """
-        rows: Instances = self.run(lambda edition: edition.instances(batch_id))
-        return rows
+        return self.run(lambda edition: edition.instances(batch_id))
 
     def list_instances(self, catalog: str, model: str, status: str | None = None) -> Instances:
         """
@@ -307,8 +299,7 @@ class AtScaleHook(BaseHook):
 
         :param ref: The model.
         """
-        rows: Instances = self.run(lambda edition: edition.model_instances(ref))
-        return rows
+        return self.run(lambda edition: edition.model_instances(ref))
 
     def locate_batch(self, batch_id: str) -> ModelRef | None:
         """
@@ -316,8 +307,7 @@ class AtScaleHook(BaseHook):
 
         :param batch_id: The batch.
         """
-        ref: ModelRef | None = self.run(lambda edition: edition.locate(batch_id))
-        return ref
+        return self.run(lambda edition: edition.locate(batch_id))
 
     def start_batch(
         self,
