@@ -29,14 +29,13 @@ from airflow_provider_atscale.api.installer_projects import (
 from airflow_provider_atscale.api.installer_start import (
     WHERE_IDS_ARE,
     Engine,
-    known_variant,
+    known_variants,
     no_start_error,
-    remember_variant,
     start_request,
     variants_to_try,
 )
 from airflow_provider_atscale.api.models import Batch, History, HistoryUnavailable, ModelRef
-from airflow_provider_atscale.api.start import LostReply, StartOutcome, post_once, read_start
+from airflow_provider_atscale.api.start import StartOutcome, post_once, read_start
 from airflow_provider_atscale.api.values import number_of, value_at
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
@@ -143,12 +142,11 @@ class InstallerEdition(Edition):
             if isinstance(response, Response) and response.status == 404:
                 answers.append(answer_of(response))
                 continue
-            outcome: StartOutcome = (
-                response
-                if isinstance(response, LostReply)
-                else read_start(response, ref, needs=MANAGE, advice=self._auth.advice)
-            )
-            remember_variant(self._engine, variant)
+            if isinstance(response, Response):
+                outcome = read_start(response, ref, needs=MANAGE, advice=self._auth.advice)
+            else:
+                outcome = response
+            known_variants[self._engine] = variant
             return outcome
         versions: list[Version] | None
         try:
@@ -162,7 +160,7 @@ class InstallerEdition(Edition):
     def history(self, ref: ModelRef) -> Flow[History | HistoryUnavailable]:
         """Read a cube's newest batches, or its last batch if the engine lists no more."""
         history = yield from super().history(ref)
-        variant = known_variant(self._engine)
+        variant = known_variants.get(self._engine)
         if isinstance(history, History) and variant is not None and not variant.sends_kind:
             # The engine chose the kind, so a kind that was not asked for does not make a batch another's.
             batches = tuple(replace(batch, is_full_build=None) for batch in history.batches)

@@ -60,22 +60,12 @@ class Engine:
 
 
 #: The variant that each engine was found to have, shared by all clients of this process.
-_known_variants: dict[Engine, StartVariant] = {}
-
-
-def known_variant(engine: Engine) -> StartVariant | None:
-    """Return the start call that the engine is known to have."""
-    return _known_variants.get(engine)
-
-
-def remember_variant(engine: Engine, variant: StartVariant) -> None:
-    """Keep in mind that the engine has this start call."""
-    _known_variants[engine] = variant
+known_variants: dict[Engine, StartVariant] = {}
 
 
 def variants_to_try(engine: Engine, *, any_kind: bool) -> list[StartVariant]:
     """Return the start calls to try; the one that worked before comes first."""
-    known = known_variant(engine)
+    known = known_variants.get(engine)
     usable = [
         variant
         for variant in START_VARIANTS

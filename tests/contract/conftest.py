@@ -170,7 +170,7 @@ def make_caller(driver: str, engine: AtScaleEngine, new_process: None) -> Iterat
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget that other tests of this process have received tokens, and known an engine, before."""
     monkeypatch.setattr(secrets, "_tokens_of_process", itertools.count())
-    monkeypatch.setattr(installer_start, "_known_variants", {})
+    installer_start.known_variants.clear()
 
 
 @pytest.fixture

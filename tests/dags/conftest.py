@@ -84,7 +84,7 @@ def edition(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(autouse=True)
 def _new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget what other tests of this process have found out about an engine at the same port."""
-    monkeypatch.setattr(installer_start, "_known_variants", {})
+    installer_start.known_variants.clear()
     # Nobody else starts builds here, so the pause before a start would only make the tests slow.
     monkeypatch.setattr(join, "_PAUSE", 0.0)
     monkeypatch.setattr(join, "_PAUSE_AFTER_WAIT", 0.0)

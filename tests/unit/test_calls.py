@@ -23,8 +23,8 @@ FOLDER = Path(api.__file__).parent
 
 
 @pytest.fixture(autouse=True)
-def new_process(monkeypatch):
-    monkeypatch.setattr(installer_start, "_known_variants", {})
+def new_process():
+    installer_start.known_variants.clear()
 
 
 def call_of(request, edition: str, prefix: str = "/v1") -> list[Call]:

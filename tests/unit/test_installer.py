@@ -53,9 +53,9 @@ BY_ENVIRONMENT = f"POST /aggregate-batch/orgId/default/envId/prod/{PROJECT}"
 
 
 @pytest.fixture(autouse=True)
-def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def new_process() -> None:
     """Forget what other tests of this process have found out about the engine."""
-    monkeypatch.setattr(installer_start, "_known_variants", {})
+    installer_start.known_variants.clear()
 
 
 # --- a scripted server ------------------------------------------------------------------------------------
