@@ -142,11 +142,10 @@ class TokenAuth:
     def headers(self, area: Area) -> Flow[Mapping[str, str]]:
         """Return the header with a fresh token, which is good for all parts of the server."""
         del area
-        if self._token is None or not self._token.is_fresh(self._now()):
-            yield SingleFlight("token", self._fetch_and_keep)
-        if self._token is None:  # pragma: no cover - the fetch raises if it gets none
-            raise AtScaleAuthenticationError("No token was received.")
-        return self._token.header
+        token = self._token
+        if token is None or not token.is_fresh(self._now()):
+            token = yield SingleFlight("token", self._fetch_and_keep)
+        return token.header
 
     def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
         """Drop the refused token, so that the next header carries a new one."""
@@ -160,10 +159,11 @@ class TokenAuth:
         """Get a token from the server."""
         raise NotImplementedError
 
-    def _fetch_and_keep(self) -> Flow[None]:
+    def _fetch_and_keep(self) -> Flow[JsonWebToken]:
         token = yield from self.fetch()
         yield MaskSecret(token.value)
         self._token = token
+        return token
 
 
 class ApiTokenAuth(TokenAuth):
