@@ -6,10 +6,10 @@ import difflib
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, fields
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -92,19 +92,12 @@ def _verify(value: Any) -> bool | str:
     try:
         return parse_bool(value, "")
     except AtScaleConfigurationError:
-        if _exists(value):
+        # Not Path.exists: that raises for a text that cannot be a path at all.
+        if isinstance(value, str) and os.path.exists(value):  # noqa: PTH110
             return value
         raise _WrongValue(
             f"is {value!r}; it must be true, false, or the path of an existing CA bundle"
         ) from None
-
-
-def _exists(path: Any) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):
-        # A text that cannot be a path at all.
-        return False
 
 
 def _timeout(value: Any) -> float:
@@ -281,7 +274,8 @@ def parse_connection(conn: ConnectionLike) -> Settings:
         raise wrong_field(conn.conn_id, wrong.name or name, str(wrong)) from None
     _warn_of_what_is_ignored(conn, extra)
     edition = values.get("edition", EDITIONS[0])
-    values["auth_type"] = _auth_type(values)
+    if values.get("auth_type", "auto") == "auto":
+        values["auth_type"] = "password" if values["login"] else "api_token"
     values["password"] = _credentials(conn.conn_id, edition, values)
     return Settings(conn_id=conn.conn_id, base_url=_without_usual_port(url, edition), **values)
 
@@ -328,13 +322,6 @@ def _without_usual_port(url: str, edition: str) -> str:
     parts = urlsplit(url)
     usual = (DESIGN_CENTER_PORT, ENGINE_PORT) if edition == "installer" else (_SCHEME_PORTS[parts.scheme],)
     return at_port(url, None) if parts.port in usual else url
-
-
-def _auth_type(values: Mapping[str, Any]) -> str:
-    chosen: str = values.get("auth_type", AUTH_TYPES[0])
-    if chosen != "auto":
-        return chosen
-    return "password" if values["login"] else "api_token"
 
 
 def _credentials(conn_id: str, edition: str, values: Mapping[str, Any]) -> str:
