@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import TypeAlias
 
 from airflow_provider_atscale.api.errors import (
     CHECK_CREDENTIALS,
@@ -25,11 +25,10 @@ from airflow_provider_atscale.api.errors import (
 )
 from airflow_provider_atscale.api.flow import (
     CHECK_ADDRESS,
+    FetchToken,
     Flow,
-    MaskSecret,
     Request,
     Response,
-    SingleFlight,
     immediate,
     shorten,
 )
@@ -56,21 +55,6 @@ class Area(Enum):
 
     PUBLIC = "public"
     PRIVATE = "private"
-
-
-class Auth(Protocol):
-    """A way of authentication."""
-
-    #: What to do if the credentials are refused, a sentence.
-    advice: str
-
-    def headers(self, area: Area) -> Flow[Mapping[str, str]]:
-        """Return the headers for a request to that part of the server."""
-        ...
-
-    def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
-        """Get other credentials after a refusal; return whether trying again makes sense."""
-        ...
 
 
 def call(auth: Auth, area: Area, request: Request) -> Flow[Response]:
@@ -144,11 +128,15 @@ class TokenAuth:
         del area
         token = self._token
         if token is None or not token.is_fresh(self._now()):
-            token = yield SingleFlight("token", self._fetch_and_keep)
+            token = yield FetchToken(self.fetch, self._keep)
         return token.header
 
     def renew(self, area: Area, refused: Mapping[str, str]) -> Flow[bool]:
-        """Drop the refused token, so that the next header carries a new one."""
+        """
+        Drop the refused token, so that the next header carries a new one.
+
+        Return whether trying again makes sense.
+        """
         del area
         # Another caller may have renewed it while this answer was on its way.
         if self._token is not None and self._token.header == refused:
@@ -159,11 +147,8 @@ class TokenAuth:
         """Get a token from the server."""
         raise NotImplementedError
 
-    def _fetch_and_keep(self) -> Flow[JsonWebToken]:
-        token = yield from self.fetch()
-        yield MaskSecret(token.value)
+    def _keep(self, token: JsonWebToken) -> None:
         self._token = token
-        return token
 
 
 class ApiTokenAuth(TokenAuth):
@@ -241,10 +226,7 @@ class PasswordAuth(TokenAuth):
 def _token_in(response: Response, name: str) -> str:
     """Return the token that an answer carries."""
     check(response, "get a token")
-    try:
-        token = value_at(response.json(), name)
-    except AtScaleMalformedAnswerError:
-        token = None
+    token = value_at(response.json_or_none(), name)
     if not isinstance(token, str) or not token.strip() or not (token.isprintable() and token.isascii()):
         # The body may hold secrets under another name, so none of it is shown.
         raise AtScaleMalformedAnswerError(
@@ -255,10 +237,7 @@ def _token_in(response: Response, name: str) -> str:
 
 
 def _keycloak_error(response: Response) -> str:
-    try:
-        body = response.json()
-    except AtScaleMalformedAnswerError:
-        return response.excerpt
+    body = response.json_or_none()
     if not isinstance(body, Mapping):
         return response.excerpt
     said = ", ".join(filter(None, (text_of(body, name) for name in ("error", "error_description"))))
@@ -266,7 +245,11 @@ def _keycloak_error(response: Response) -> str:
 
 
 class FixedAuth:
-    """Credentials that are sent as they are: a client API key, or a token that the user has fetched."""
+    """
+    Credentials that are sent as they are: a client API key, or a token that the user has fetched.
+
+    :param advice: What to do if they are refused, a sentence.
+    """
 
     def __init__(self, header: Mapping[str, str], advice: str) -> None:
         self._header = header
@@ -281,6 +264,10 @@ class FixedAuth:
         """Return False: there are no other credentials."""
         del area, refused
         return immediate(False)
+
+
+#: A way of authentication.
+Auth: TypeAlias = TokenAuth | FixedAuth
 
 
 def basic_credentials(login: str, password: str) -> str:

@@ -7,6 +7,7 @@ Requests take their URLs from here, so the table and the code cannot differ.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
 DOCUMENTED = "AtScale's documentation"
@@ -41,13 +42,7 @@ class Call:
         return base_url + self.path.format(prefix=prefix, **quoted)
 
 
-def _host(method: str, path: str, purpose: str, source: str, confidence: str) -> Call:
-    return Call("container", "host", method, path, purpose, source, confidence)
-
-
-def _engine(method: str, path: str, purpose: str, source: str, confidence: str) -> Call:
-    return Call("installer", "engine", method, path, purpose, source, confidence)
-
+_host, _engine = partial(Call, "container", "host"), partial(Call, "installer", "engine")
 
 _BATCHES = "/aggregate-batch/orgId/{organization}"
 _BATCHES_START = "{prefix}/aggregates-batch/catalogs/{catalog}/models/{model}"

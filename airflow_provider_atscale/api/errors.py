@@ -10,7 +10,6 @@ from airflow_provider_atscale.api.values import text_of
 from airflow_provider_atscale.exceptions import (
     AtScaleApiError,
     AtScaleAuthenticationError,
-    AtScaleMalformedAnswerError,
     AtScalePermissionError,
 )
 
@@ -29,10 +28,7 @@ CHECK_CREDENTIALS = f"Check the connection's token or password. {NEW_TOKEN}."
 
 def server_message(response: Response) -> str:
     """Return what the server says about an error, in whichever of its forms it says it."""
-    try:
-        body = response.json()
-    except AtScaleMalformedAnswerError:
-        body = None
+    body = response.json_or_none()
     found: list[str] = []
     if isinstance(body, Mapping):
         places = (body, body.get("status"), body.get("response"))

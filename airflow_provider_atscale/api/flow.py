@@ -133,6 +133,13 @@ class Response:
         except (ValueError, RecursionError):
             raise self.malformed("is not JSON") from None
 
+    def json_or_none(self) -> Any:
+        """Return the parsed body; None if it is not JSON."""
+        try:
+            return self.json()
+        except AtScaleMalformedAnswerError:
+            return None
+
     def rows(self, *path: str) -> list[Any]:
         """Return the JSON list at a path of keys, or raise a typed error."""
         return self.rows_in(self.json(), *path)
@@ -173,21 +180,19 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
-class MaskSecret:
-    """Mask a value in all logs, from now on."""
+class FetchToken:
+    """
+    Get a token, once for all concurrent callers.
 
-    value: str
+    :param flow: Gets it; its ``value`` is masked in all logs before anybody has it.
+    :param keep: Is called with it before any caller goes on, so that nobody fetches another one.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class SingleFlight:
-    """Run a flow once for all concurrent callers with the same key."""
-
-    key: str
     flow: Callable[[], Generator[Any, Any, Any]]
+    keep: Callable[[Any], None]
 
 
-Effect: TypeAlias = Request | Pause | MaskSecret | SingleFlight
+Effect: TypeAlias = Request | Pause | FetchToken
 Flow: TypeAlias = Generator[Effect, Any, T]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 import time
 import zlib
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import aiohttp
 import tenacity
 from yarl import URL
 
-from airflow_provider_atscale.api.flow import Effect, Flow, MaskSecret, Pause, Request, Response, SingleFlight
+from airflow_provider_atscale.api.flow import Effect, FetchToken, Flow, Pause, Request, Response
 from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle
 from airflow_provider_atscale.client.body import READ_SIZE, Body
 from airflow_provider_atscale.client.editions import make_edition
@@ -70,7 +69,7 @@ class AsyncAtScaleClient(BaseClient):
         self._limiter = limiter or ConcurrencyLimiter()
         self._session: aiohttp.ClientSession | None = None
         self._tasks = SharedTasks()
-        self._failures: defaultdict[str, FailureCache] = defaultdict(FailureCache)
+        self._no_token = FailureCache()
 
     async def run(
         self,
@@ -104,32 +103,33 @@ class AsyncAtScaleClient(BaseClient):
             return await retrying(self._send, effect, until, bypass_limiter)
         if isinstance(effect, Pause):
             return await self._sleep(effect.seconds)
-        if isinstance(effect, MaskSecret):
-            is_masked = self._redactor.add_token(effect.value) and self._mask is not None
-            return await self._mask(effect.value) if is_masked and self._mask else None
-        return await self._run_once(effect, tries, until)
+        return await self._get_token(effect, tries, until)
 
-    async def _run_once(self, effect: SingleFlight, tries: int, until: float | None) -> Any:
-        """Run a flow for all who want it now; raise its failure again for those who want it soon after."""
-        failure = self._failures[effect.key]
-        failure.check()
+    async def _get_token(self, effect: FetchToken, tries: int, until: float | None) -> Any:
+        """Get a token for all who want it now; raise a failure again for those who want it soon after."""
+        self._no_token.check()
         # It serves others too, so this caller's deadline ends only this caller's wait.
-        work = self._tasks.share(effect.key, lambda: self._fetch(effect, tries))
+        work = self._tasks.share("token", lambda: self._fetch(effect, tries))
         try:
             async with time_limit(None if until is None else until - time.time()):
                 return await work
         except asyncio.TimeoutError:
             raise AtScaleConnectionError(
-                f"No {effect.key} was received from {self.settings.base_url} before the deadline of the wait.",
+                f"No token was received from {self.settings.base_url} before the deadline of the wait.",
                 sent=False,
             ) from None
         except AtScaleError as error:
-            failure.store(error, REFUSED_FOR if isinstance(error, AtScaleAuthenticationError) else NO_TOKEN_FOR)
+            is_refused = isinstance(error, AtScaleAuthenticationError)
+            self._no_token.store(error, REFUSED_FOR if is_refused else NO_TOKEN_FOR)
             raise
 
-    async def _fetch(self, effect: SingleFlight, tries: int) -> Any:
+    async def _fetch(self, effect: FetchToken, tries: int) -> Any:
         with self._counted():
-            return await self.run(effect.flow(), tries, bypass_limiter=True)
+            token = await self.run(effect.flow(), tries, bypass_limiter=True)
+        if self._redactor.add_token(token.value) and self._mask is not None:
+            await self._mask(token.value)
+        effect.keep(token)
+        return token
 
     async def _send(
         self, request: Request, until: float | None = None, bypass_limiter: bool = False

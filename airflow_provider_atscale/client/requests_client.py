@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
-from airflow_provider_atscale.api.flow import Effect, Flow, MaskSecret, Pause, Request, Response
+from airflow_provider_atscale.api.flow import Effect, Flow, Pause, Request, Response
 from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle
 from airflow_provider_atscale.client.body import READ_SIZE, Body
 from airflow_provider_atscale.client.editions import make_edition
@@ -74,10 +74,12 @@ class AtScaleClient(BaseClient):
             return tenacity.Retrying(sleep=self._sleep, **retry_policy(tries, until))(self._send, effect, until)
         if isinstance(effect, Pause):
             return self._sleep(effect.seconds)
-        if isinstance(effect, MaskSecret):
-            return self._mask(effect.value) if self._redactor.add_token(effect.value) and self._mask else None
         with self._counted():
-            return self.run(effect.flow(), tries, until=until)
+            token = self.run(effect.flow(), tries, until=until)
+        if self._redactor.add_token(token.value) and self._mask is not None:
+            self._mask(token.value)
+        effect.keep(token)
+        return token
 
     def _send(self, request: Request, until: float | None = None) -> Response:
         headers, proxy = self._headers(request), self._proxy(request.url)

@@ -10,13 +10,16 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, fields
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_atscale.api.auth import basic_credentials
 from airflow_provider_atscale.api.flow import shorten
 from airflow_provider_atscale.arguments import parse_bool
 from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Connection
 
 log = logging.getLogger(__name__)
 
@@ -34,17 +37,6 @@ _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|passw|credential", re
 _ELSEWHERE = {"host": "host", "port": "port", "login": "login", "username": "login", "password": "password",
               "token": "password", "api_key": "password"}  # fmt: skip
 _warned: set[tuple[str, str]] = set()
-
-
-class ConnectionLike(Protocol):
-    """The fields of an Airflow connection that are read."""
-
-    conn_id: str
-    host: Any
-    port: Any
-    login: Any
-    password: Any
-    extra: Any
 
 
 class _WrongValue(Exception):
@@ -129,20 +121,20 @@ def _headers(value: Any) -> Mapping[str, str]:
     return headers
 
 
-def _url(value: Any) -> str:
+def _with_scheme(value: Any, example: str) -> str:
     text = _text(value)
     if "://" not in text:
-        raise _WrongValue("must be a whole address with its scheme, as in 'https://atscale.example.com:10502'")
-    return _checked_url(text)
+        raise _WrongValue(f"must be a whole address with its scheme, as in {example!r}")
+    return text
+
+
+def _url(value: Any) -> str:
+    return _checked_url(_with_scheme(value, "https://atscale.example.com:10502"))
 
 
 def _page_url(value: Any) -> str:
     # No request is sent there: it is a link for browsers.
-    text = _text(value)
-    if "://" not in text:
-        raise _WrongValue(
-            "must be a whole address with its scheme, as in 'https://atscale.example.com/history'"
-        )
+    text = _with_scheme(value, "https://atscale.example.com/history")
     if not text.lower().startswith(("http://", "https://")):
         raise _WrongValue("must begin with http:// or https://")
     return text
@@ -251,15 +243,14 @@ class Settings:
 _READERS = {each.name: each.metadata["read"] for each in fields(Settings) if "read" in each.metadata}
 
 
-def parse_connection(conn: ConnectionLike) -> Settings:
+def parse_connection(conn: Connection) -> Settings:
     """
     Check a connection's fields; the error names the field.
 
     :raises AtScaleConfigurationError: If a field is missing or cannot be used.
     """
-    name = ""
+    name = "extra"
     try:
-        name = "extra"
         extra = _parse_extra(conn)
         values: dict[str, Any] = {}
         for name, read in _READERS.items():
@@ -285,7 +276,7 @@ def wrong_field(conn_id: str, name: str, reason: str) -> AtScaleConfigurationErr
     return AtScaleConfigurationError(f"Connection {conn_id!r}: the field {name!r} {reason}.")
 
 
-def _parse_extra(conn: ConnectionLike) -> Mapping[str, Any]:
+def _parse_extra(conn: Connection) -> Mapping[str, Any]:
     # Not conn.extra_dejson: it masks its values with a blocking call, which must not happen in a triggerer.
     if not conn.extra:
         return {}
@@ -344,23 +335,21 @@ def _credentials(conn_id: str, edition: str, values: Mapping[str, Any]) -> str:
     return secret
 
 
-def _warn_of_what_is_ignored(conn: ConnectionLike, extra: Mapping[str, Any]) -> None:
+def _warn_of_what_is_ignored(conn: Connection, extra: Mapping[str, Any]) -> None:
     """Log once per process what a connection holds that has no effect."""
+    texts = []
     conn_type = getattr(conn, "conn_type", None) or "atscale"
     if conn_type != "atscale":
-        _warn_once(
-            conn.conn_id,
+        texts.append(
             f"it has the type {conn_type!r} and is used nevertheless; change the type to 'atscale' to get the "
-            "right form and the Test button",
+            "right form and the Test button"
         )
     for name in extra.keys() - _READERS.keys():
         near = difflib.get_close_matches(name.lower(), [*_READERS, *_ELSEWHERE], n=1)
         known = _ELSEWHERE.get(near[0], near[0]) if near else None
         hint = f"did you mean {known!r}?" if known else f"known are {', '.join(_READERS)}"
-        _warn_once(conn.conn_id, f"the extra field {shorten(name, 40)!r} is not known and is ignored; {hint}")
-
-
-def _warn_once(conn_id: str, text: str) -> None:
-    if (conn_id, text) not in _warned:
-        _warned.add((conn_id, text))
-        log.warning("Connection %r: %s", conn_id, text)
+        texts.append(f"the extra field {shorten(name, 40)!r} is not known and is ignored; {hint}")
+    for text in texts:
+        if (conn.conn_id, text) not in _warned:
+            _warned.add((conn.conn_id, text))
+            log.warning("Connection %r: %s", conn.conn_id, text)

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 from typing import Any
 
-from airflow_provider_atscale.api.flow import MaskSecret, Pause, Request, Response, SingleFlight
+from airflow_provider_atscale.api.flow import FetchToken, Pause, Request, Response
 from airflow_provider_atscale.api.models import ModelRef
 from airflow_provider_atscale.client.body import Body
 from airflow_provider_atscale.client.editions import make_edition
@@ -143,12 +143,12 @@ def perform(flow: Any, server: Server, journal: Journal | None = None) -> Any:
                 outcome = answer.to(effect)
         elif isinstance(effect, Pause):
             journal.pauses.append(effect.seconds)
-        elif isinstance(effect, MaskSecret):
-            journal.secrets.append(effect.value)
         else:
-            assert isinstance(effect, SingleFlight)
+            assert isinstance(effect, FetchToken)
             try:
                 outcome = perform(effect.flow(), server, journal)
+                journal.secrets.append(outcome.value)
+                effect.keep(outcome)
             except AtScaleError as raised:
                 error = raised
 
