@@ -54,11 +54,13 @@ class Owner:
     """
     Whose aggregate instances are read: a batch's or a model's.
 
+    :param field: The field of an instance that names it.
     :param params: The query parameters that select its instances; the last one names it.
     """
 
     label: str
     noun: str
+    field: str
     params: Mapping[str, str]
 
     def __str__(self) -> str:
@@ -67,7 +69,13 @@ class Owner:
     @classmethod
     def batch(cls, batch_id: str) -> Owner:
         """Return a batch."""
-        return cls(f"batch {batch_id}", "batch", {"batchId": batch_id})
+        return cls(f"batch {batch_id}", "batch", "batch_id", {"batchId": batch_id})
+
+    def owns(self, instance: AggregateInstance) -> bool | None:
+        """Whether an instance names this owner; None if it names none."""
+        named: str | None = getattr(instance, self.field)
+        *_, own_id = self.params.values()
+        return None if named is None else named.lower() == own_id.lower()
 
 
 class Edition(ABC):
@@ -240,34 +248,23 @@ class Edition(ABC):
 
     def instances(self, batch_id: str) -> Flow[Instances]:
         """Read all aggregate instances of a batch."""
-        return self._instances_of(
-            Owner.batch(batch_id), lambda each: each.batch_id, lambda named: named == batch_id
-        )
+        return self._instances_of(Owner.batch(batch_id))
 
     def model_instances(self, ref: ModelRef) -> Flow[Instances]:
         """Read all aggregate instances of a model, whichever batch has built them."""
-        model = Owner(str(ref), self._model_word, self._model_params(ref))
         # The catalog's id is not compared: several published versions of a project share a cube.
-        return self._instances_of(
-            model, lambda each: each.model_id, lambda named: named.lower() == ref.model_id.lower()
-        )
+        return self._instances_of(Owner(str(ref), self._model_word, "model_id", self._model_params(ref)))
 
-    def _instances_of(
-        self,
-        owner: Owner,
-        owner_named_by: Callable[[AggregateInstance], str | None],
-        is_owner: Callable[[str], bool],
-    ) -> Flow[Instances]:
+    def _instances_of(self, owner: Owner) -> Flow[Instances]:
         """Read all instances of an owner; whatever the server lists, those that name another one are left out."""
         listed, is_truncated = yield from read_instances(
             lambda number, before: self._read_instances(owner, number, before)
         )
-        named = [(each, owner_named_by(each)) for each in listed]
-        own = [(each, name) for each, name in named if name is None or is_owner(name)]
+        own = [each for each in listed if owner.owns(each) is not False]
         # Rows need not name their owner.
-        if any(name is None for _, name in own):
+        if any(owner.owns(each) is None for each in own):
             yield from self._confirm_filter(owner)
-        return Instances.of([each for each, _ in own], is_truncated=is_truncated)
+        return Instances.of(own, is_truncated=is_truncated)
 
     @abstractmethod
     def _model_params(self, ref: ModelRef) -> dict[str, str]:
