@@ -28,7 +28,6 @@ from airflow_provider_atscale.exceptions import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
     from airflow_provider_atscale.client.settings import Settings
 
@@ -204,20 +203,12 @@ class AsyncAtScaleClient(BaseClient):
         )
         return self._session
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections and cancel what is running."""
         await self._tasks.close()
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
-
-    async def __aenter__(self) -> AsyncAtScaleClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 async def _note_sent(_: aiohttp.ClientSession, context: Any, __: aiohttp.TraceRequestHeadersSentParams) -> None:

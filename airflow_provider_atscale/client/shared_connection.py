@@ -23,7 +23,6 @@ from airflow_provider_atscale.exceptions import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
 
 #: How long, in seconds, the failure to read a connection is raised again for all waiters.
 UNREADABLE_FOR = 5.0
@@ -104,7 +103,7 @@ class SharedConnection:
             if not self._running[client]:
                 del self._running[client]
                 if client is not self._client:
-                    await client.close()
+                    await client.aclose()
 
     async def resolve_model(self, catalog: str, model: str) -> ModelRef:
         """Find a model by id, name or caption; cached, because many triggers may wait for one model."""
@@ -149,7 +148,7 @@ class SharedConnection:
             self._found.clear()
             # Else the last call that uses it closes it.
             if old is not None and old not in self._running:
-                await old.close()
+                await old.aclose()
         except AtScaleError as error:
             if old is None:
                 self._unreadable.store(error, UNREADABLE_FOR)
@@ -163,9 +162,7 @@ class SharedConnection:
         self.ref_count += 1
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.ref_count -= 1
         if not self.ref_count:
             _remove(self)
@@ -178,7 +175,7 @@ class SharedConnection:
             await asyncio.gather(self._opening, return_exceptions=True)
         for client in {self._client, *self._running}:
             if client is not None:
-                await client.close()
+                await client.aclose()
         self._client = None
 
 

@@ -122,7 +122,7 @@ class Caller:
             self._loop.run_until_complete(asyncio.sleep(0.01))
 
     def close(self) -> None:
-        outcome = self.client.close()
+        outcome = self.client.aclose() if isinstance(self.client, AsyncAtScaleClient) else self.client.close()
         if self._loop is not None:
             self._loop.run_until_complete(outcome)
             self._loop.close()

@@ -212,8 +212,8 @@ def test_what_everybody_waits_for_does_not_queue(engine, ref):
 
     async def test():
         async with (
-            AsyncAtScaleClient(settings, limiter=limiter) as one,
-            AsyncAtScaleClient(settings, limiter=limiter) as two,
+            contextlib.aclosing(AsyncAtScaleClient(settings, limiter=limiter)) as one,
+            contextlib.aclosing(AsyncAtScaleClient(settings, limiter=limiter)) as two,
         ):
             reads = []
             for number, client in enumerate((one, two), 1):
@@ -356,7 +356,9 @@ def test_shared_work_of_a_client_knows_nobody(engine, ref):
 
     async def test():
         whose.set("a caller's")
-        async with AsyncAtScaleClient(settings_of(engine.connection()), mask=mask) as client:
+        async with contextlib.aclosing(
+            AsyncAtScaleClient(settings_of(engine.connection()), mask=mask)
+        ) as client:
             await client.run(client.edition.history(ref))
 
     run(test)
@@ -755,7 +757,7 @@ def test_nobody_waits_for_a_connection_longer_than_for_an_answer(engine, lookup,
     engine.hold("received", route="history", times=None)
 
     async def test():
-        async with AsyncAtScaleClient(settings, limiter=ConcurrencyLimiter(1)) as client:
+        async with contextlib.aclosing(AsyncAtScaleClient(settings, limiter=ConcurrencyLimiter(1))) as client:
             began = time.monotonic()
             reads = [client.run(client.edition.history(ref), tries=1) for _ in range(6)]
             errors = await asyncio.gather(*reads, return_exceptions=True)
