@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Where Airflow keeps ``mask_secret``: since 3.1, in 3.0, before 3.0.
 _MASKERS = ("airflow.sdk.log", "airflow.sdk.execution_time.secrets_masker", "airflow.utils.log.secrets_masker")
-
-
 #: Where it keeps ``determine_kwargs``, which the oldest allowed common-compat does not know: newer, older versions.
 _CALLERS = ("airflow.sdk.bases.decorator", "airflow.utils.operator_helpers")
 

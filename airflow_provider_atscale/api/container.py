@@ -61,7 +61,7 @@ class ContainerEdition(Edition):
                 404,
             )
         self._check(response, "list the catalogs")
-        return response.parse_all(response.rows(), _parse_catalog, "a catalog without id")
+        return response.parse_all(response.rows_in(response.json()), _parse_catalog, "a catalog without id")
 
     # --- batches ---
 

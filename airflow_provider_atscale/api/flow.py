@@ -140,10 +140,6 @@ class Response:
         except AtScaleMalformedAnswerError:
             return None
 
-    def rows(self, *path: str) -> list[Any]:
-        """Return the JSON list at a path of keys, or raise a typed error."""
-        return self.rows_in(self.json(), *path)
-
     def rows_in(self, body: Any, *path: str) -> list[Any]:
         """Return the list at a path of keys in this answer's parsed body, or raise a typed error."""
         value = value_at(body, *path)

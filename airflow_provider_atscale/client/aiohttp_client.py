@@ -16,7 +16,6 @@ from yarl import URL
 from airflow_provider_atscale.api.flow import Effect, FetchToken, Flow, Pause, Request, Response
 from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle
 from airflow_provider_atscale.client.body import READ_SIZE, Body
-from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.retries import TRIES, retry_policy
 from airflow_provider_atscale.client.shared_tasks import FailureCache, SharedTasks
 from airflow_provider_atscale.compat import time_limit
@@ -62,7 +61,6 @@ class AsyncAtScaleClient(BaseClient):
         limiter: ConcurrencyLimiter | None = None,
     ) -> None:
         super().__init__(settings)
-        self.edition = make_edition(settings)
         self._mask = mask
         self._sleep = sleep
         self._limiter = limiter or ConcurrencyLimiter()

@@ -15,6 +15,7 @@ from airflow_provider_atscale.api.auth import basic_credentials
 from airflow_provider_atscale.api.flow import Effect, Flow, Request, Response
 from airflow_provider_atscale.client.body import ACCEPT_ENCODING, MAX_BODY, Body
 from airflow_provider_atscale.client.causes import cause_of
+from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.proxies import credentials_of, find_proxy
 from airflow_provider_atscale.client.secrets import Redactor
 from airflow_provider_atscale.client.traces import trace_headers
@@ -41,6 +42,7 @@ class BaseClient:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.edition = make_edition(settings)
         self._redactor = Redactor(settings.secrets)
         self._proxies: dict[str, str | None] = {}
 

@@ -23,7 +23,6 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from airflow_provider_atscale.api.flow import Effect, Flow, Pause, Request, Response
 from airflow_provider_atscale.client.base import BaseClient, T, ca_bundle
 from airflow_provider_atscale.client.body import READ_SIZE, Body
-from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.retries import TRIES, retry_policy
 from airflow_provider_atscale.exceptions import AtScaleError
 
@@ -46,7 +45,6 @@ class AtScaleClient(BaseClient):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(settings)
-        self.edition = make_edition(settings)
         self._mask = mask
         self._sleep = sleep
         self._session: requests.Session | None = None

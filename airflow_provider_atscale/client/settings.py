@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_atscale.api.auth import basic_credentials
 from airflow_provider_atscale.api.flow import shorten
+from airflow_provider_atscale.api.values import is_unicode
 from airflow_provider_atscale.arguments import parse_bool
-from airflow_provider_atscale.exceptions import AtScaleConfigurationError
+from airflow_provider_atscale.exceptions import AtScaleConfigurationError, AtScaleConnectionError
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -234,11 +234,6 @@ class Settings:
             values.append(basic_credentials(self.login or "", self.password or ""))
         return tuple(value for value in values if value)
 
-    @property
-    def fingerprint(self) -> str:
-        """A text that changes with each field and shows none of them."""
-        return hashlib.sha256(repr(astuple(self)).encode()).hexdigest()
-
 
 _READERS = {each.name: each.metadata["read"] for each in fields(Settings) if "read" in each.metadata}
 
@@ -276,6 +271,13 @@ def wrong_field(conn_id: str, name: str, reason: str) -> AtScaleConfigurationErr
     return AtScaleConfigurationError(f"Connection {conn_id!r}: the field {name!r} {reason}.")
 
 
+def unreadable(conn_id: str, error: Exception) -> AtScaleConnectionError:
+    """Return the error for a connection that Airflow cannot read now."""
+    return AtScaleConnectionError(
+        f"The Airflow connection {conn_id!r} could not be read ({type(error).__name__}: {error}).", sent=False
+    )
+
+
 def _parse_extra(conn: Connection) -> Mapping[str, Any]:
     # Not conn.extra_dejson: it masks its values with a blocking call, which must not happen in a triggerer.
     if not conn.extra:
@@ -291,10 +293,8 @@ def _parse_extra(conn: Connection) -> Mapping[str, Any]:
 
 
 def _sendable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise _WrongValue("has a character that cannot be sent") from None
+    if not is_unicode(text):
+        raise _WrongValue("has a character that cannot be sent")
     return text
 
 

@@ -12,14 +12,10 @@ from airflow_provider_atscale.api.models import HistoryUnavailable, ModelRef
 from airflow_provider_atscale.client.aiohttp_client import AsyncAtScaleClient, ConcurrencyLimiter
 from airflow_provider_atscale.client.editions import make_edition
 from airflow_provider_atscale.client.retries import RELOAD_INTERVAL
-from airflow_provider_atscale.client.settings import Settings, parse_connection
+from airflow_provider_atscale.client.settings import Settings, parse_connection, unreadable
 from airflow_provider_atscale.client.shared_tasks import FailureCache, start_task
 from airflow_provider_atscale.compat import aget_connection, amask_secret
-from airflow_provider_atscale.exceptions import (
-    AtScaleAuthenticationError,
-    AtScaleConnectionError,
-    AtScaleError,
-)
+from airflow_provider_atscale.exceptions import AtScaleAuthenticationError, AtScaleError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,10 +31,7 @@ async def load_settings(conn_id: str) -> Settings:
     try:
         conn = await aget_connection(conn_id)
     except Exception as error:
-        raise AtScaleConnectionError(
-            f"The Airflow connection {conn_id!r} could not be read ({type(error).__name__}: {error}).",
-            sent=False,
-        ) from None
+        raise unreadable(conn_id, error) from None
     settings = parse_connection(conn)
     for secret in settings.secrets:
         await amask_secret(secret)
@@ -142,7 +135,7 @@ class SharedConnection:
     async def _load_client(self, old: AsyncAtScaleClient | None) -> AsyncAtScaleClient:
         try:
             settings = await self._load(self.conn_id)
-            if old is not None and settings.fingerprint == old.settings.fingerprint:
+            if old is not None and settings == old.settings:
                 return old
             self._client = client = self._connect(settings)
             self._found.clear()

@@ -13,12 +13,11 @@ from airflow_provider_atscale.api.models import Instances, normalize_status
 from airflow_provider_atscale.api.observation import Observation, ReadFailed, observe_found
 from airflow_provider_atscale.client.requests_client import AtScaleClient
 from airflow_provider_atscale.client.retries import LAST_POLL, RELOAD_INTERVAL, TRIES
-from airflow_provider_atscale.client.settings import Settings, parse_connection
+from airflow_provider_atscale.client.settings import Settings, parse_connection, unreadable
 from airflow_provider_atscale.compat import mask_secret
 from airflow_provider_atscale.exceptions import (
     AtScaleAuthenticationError,
     AtScaleConfigurationError,
-    AtScaleConnectionError,
     AtScaleError,
     AtScalePermissionError,
 )
@@ -110,11 +109,7 @@ class AtScaleHook(BaseHook):
                 f"'{CONNECTION_TYPE}', or name another one in atscale_conn_id."
             ) from None
         except Exception as error:
-            raise AtScaleConnectionError(
-                f"The Airflow connection {self.atscale_conn_id!r} could not be read "
-                f"({type(error).__name__}: {error}).",
-                sent=False,
-            ) from None
+            raise unreadable(self.atscale_conn_id, error) from None
         settings = parse_connection(conn)
         for secret in settings.secrets:
             mask_secret(secret)
@@ -129,7 +124,7 @@ class AtScaleHook(BaseHook):
             # AtScale's refusal says more than the trouble that Airflow has now.
             raise refused from None
         client.close()
-        return self._client.settings.fingerprint != client.settings.fingerprint
+        return self._client.settings != client.settings
 
     @property
     def settings(self) -> Settings:
