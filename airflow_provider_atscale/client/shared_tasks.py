@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -41,42 +42,36 @@ def start_task(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     return task
 
 
-class _SharedTask:
-    """A task, and how many await it."""
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task = task
-        self.waiters = 0
-
-
 class SharedTasks:
     """Tasks that several await; each goes on as long as anybody awaits it."""
 
     def __init__(self) -> None:
-        self._running: dict[str, _SharedTask] = {}
+        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._waiters: Counter[asyncio.Task[Any]] = Counter()
 
     async def share(self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await a piece of work, which others may be awaiting already under the same key."""
-        shared = self._running.get(key)
-        if shared is None:
-            shared = self._running[key] = _SharedTask(start_task(make()))
-            shared.task.add_done_callback(lambda _: self._remove(key, shared))
-        shared.waiters += 1
+        task = self._running.get(key)
+        if task is None:
+            task = self._running[key] = start_task(make())
+            task.add_done_callback(lambda done: self._remove(key, done))
+        self._waiters[task] += 1
         try:
-            return await asyncio.shield(shared.task)
+            return await asyncio.shield(task)
         finally:
-            shared.waiters -= 1
-            if not shared.waiters and not shared.task.done():
-                self._remove(key, shared)
-                shared.task.cancel()
+            self._waiters[task] -= 1
+            if not self._waiters[task]:
+                del self._waiters[task]
+                self._remove(key, task)
+                task.cancel()
 
-    def _remove(self, key: str, shared: _SharedTask) -> None:
-        if self._running.get(key) is shared:
+    def _remove(self, key: str, task: asyncio.Task[Any]) -> None:
+        if self._running.get(key) is task:
             del self._running[key]
 
     async def close(self) -> None:
         """Cancel all tasks."""
-        tasks = [shared.task for shared in self._running.values()]
+        tasks = list(self._running.values())
         self._running.clear()
         for task in tasks:
             task.cancel()
