@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
@@ -188,24 +188,19 @@ class AtScaleHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Try host, credentials and a read of the build history one after the other; never raises."""
-        try:
-            return self._test_connection()
-        finally:
-            self.close()
-
-    def _test_connection(self) -> tuple[bool, str]:
         done: list[str] = []
-        try:
-            client = self.get_conn()
-        except Exception as error:
-            return False, str(error)
-        for step, flow in client.edition.probe():
+        with closing(self):
             try:
-                done.append(client.run(flow, tries=2))
-            except AtScalePermissionError as error:
-                return False, f"{_sentence(done)}but the step '{step}' is not allowed: {error}"
+                client = self.get_conn()
             except Exception as error:
-                return False, f"{_sentence(done)}{'but ' if done else ''}the step '{step}' failed: {error}"
+                return False, str(error)
+            for step, flow in client.edition.probe():
+                try:
+                    done.append(client.run(flow, tries=2))
+                except AtScalePermissionError as error:
+                    return False, f"{_sentence(done)}but the step '{step}' is not allowed: {error}"
+                except Exception as error:
+                    return False, f"{_sentence(done)}{'but ' if done else ''}the step '{step}' failed: {error}"
         return True, f"Connection to AtScale ({client.edition.name} edition) works: {', '.join(done)}."
 
     # --- catalogs and models ---
