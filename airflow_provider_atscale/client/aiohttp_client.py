@@ -7,7 +7,7 @@ import ssl
 import time
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import aiohttp
 import tenacity
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 #: How long, in seconds, a failure to get a token is raised again instead of repeating the request: after
 #: refused credentials, and after anything else. A thousand waiters that log in each would lock the user out.
 REFUSED_FOR, NO_TOKEN_FOR = 30.0, 5.0
+
+#: Sends a request; no later than a time in epoch seconds.
+Send: TypeAlias = "Callable[[Request, float | None], Awaitable[Response]]"
 
 #: How many requests one triggerer sends to one server at once.
 MAX_REQUESTS = 8
@@ -68,36 +71,31 @@ class AsyncAtScaleClient(BaseClient):
         self._tasks = SharedTasks()
         self._no_token = FailureCache()
 
-    async def run(
-        self,
-        flow: Flow[T],
-        tries: int = TRIES,
-        *,
-        until: float | None = None,
-        bypass_limiter: bool = False,
-    ) -> T:
+    async def run(self, flow: Flow[T], tries: int = TRIES, *, until: float | None = None) -> T:
         """
         Run a flow to its end.
 
         :param until: Epoch seconds by which it must end: no request is sent later, and none lasts longer.
-        :param bypass_limiter: Send its requests at once: a token must not wait behind slow reads.
         """
+        return await self._run(flow, tries, until, self._send)
+
+    async def _run(self, flow: Flow[T], tries: int, until: float | None, send: Send) -> T:
         outcome: Any = None
         while True:
             effect, value = self._step(flow, outcome)
             if effect is None:
                 return value  # type: ignore[no-any-return]
             try:
-                outcome = await self._perform(effect, tries, until, bypass_limiter)
+                outcome = await self._perform(effect, tries, until, send)
             except AtScaleError as error:
                 outcome = error
 
-    async def _perform(self, effect: Effect, tries: int, until: float | None, bypass_limiter: bool) -> Any:
+    async def _perform(self, effect: Effect, tries: int, until: float | None, send: Send) -> Any:
         if isinstance(effect, Request):
             if tries <= 1 or not effect.repeatable:
-                return await self._send(effect, until, bypass_limiter)
+                return await send(effect, until)
             retrying = tenacity.AsyncRetrying(sleep=self._sleep, **retry_policy(tries, until))
-            return await retrying(self._send, effect, until, bypass_limiter)
+            return await retrying(send, effect, until)
         if isinstance(effect, Pause):
             return await self._sleep(effect.seconds)
         return await self._get_token(effect, tries, until)
@@ -122,31 +120,29 @@ class AsyncAtScaleClient(BaseClient):
 
     async def _fetch(self, effect: FetchToken, tries: int) -> Any:
         with self._counted():
-            token = await self.run(effect.flow(), tries, bypass_limiter=True)
+            token = await self._run(effect.flow(), tries, None, self._send_at_once)
         if self._redactor.add_token(token.value) and self._mask is not None:
             await self._mask(token.value)
         effect.keep(token)
         return token
 
-    async def _send(
-        self, request: Request, until: float | None = None, bypass_limiter: bool = False
-    ) -> Response:
+    async def _send(self, request: Request, until: float | None) -> Response:
+        # The wait for a slot does not count for the timeout of the answer.
+        await self._acquire(request, self._time_left(request, until))
+        try:
+            return await self._send_at_once(request, until)
+        finally:
+            self._limiter.release()
+
+    async def _send_at_once(self, request: Request, until: float | None) -> Response:
+        """Send a request without waiting for a slot: a token must not wait behind slow reads."""
         try:
             session: Any = self._session or await self._tasks.share("session", self._open_session)
         except OSError as error:
             # The CA bundle cannot be read.
             raise self._no_response(request, error, sent=False) from None
-        if bypass_limiter:
-            return await self._exchange(session, request, self._time_left(request, until))
-        # The wait for a slot does not count for the timeout of the answer.
-        await self._acquire(request, self._time_left(request, until))
-        try:
-            return await self._exchange(session, request, self._time_left(request, until))
-        finally:
-            self._limiter.release()
-
-    async def _exchange(self, session: aiohttp.ClientSession, request: Request, timeout: float) -> Response:
         headers, proxy = self._headers(request), self._proxy(request.url)
+        timeout = self._time_left(request, until)
         progress = {"sent": False}
         try:
             async with session.request(

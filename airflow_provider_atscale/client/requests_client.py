@@ -79,7 +79,7 @@ class AtScaleClient(BaseClient):
         effect.keep(token)
         return token
 
-    def _send(self, request: Request, until: float | None = None) -> Response:
+    def _send(self, request: Request, until: float | None) -> Response:
         headers, proxy = self._headers(request), self._proxy(request.url)
         timeout = self._time_left(request, until)
         end = time.monotonic() + timeout

@@ -133,7 +133,8 @@ class World:
         # On some versions of Airflow it uses a thread, and a jumping clock does not wait for threads.
         monkeypatch.setattr(shared_module, "amask_secret", mask)
         monkeypatch.setattr(shared_module.SharedConnection.__init__, "__defaults__", (load, None, None))
-        monkeypatch.setattr(AsyncAtScaleClient, "_send", send)
+        for name in ("_send", "_send_at_once"):
+            monkeypatch.setattr(AsyncAtScaleClient, name, send)
 
     def now(self) -> float:
         return BEGIN + self.loop.time()

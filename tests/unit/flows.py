@@ -160,7 +160,7 @@ class ScriptedClient(AtScaleClient):
         super().__init__(settings, sleep=lambda _: None)
         self._server = server
 
-    def _send(self, request: Request, until: float | None = None) -> Response:
+    def _send(self, request: Request, until: float | None) -> Response:
         answer = self._server(request)
         if isinstance(answer, Exception):
             raise answer
