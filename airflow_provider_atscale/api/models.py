@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 from airflow_provider_atscale.api.values import EPOCH, flag_of, id_of, iso, number_of, text_of, time_of
@@ -47,6 +48,7 @@ _PHASES = {
 }
 
 
+@lru_cache(maxsize=64)
 def normalize_status(word: str) -> str:
     """Return a status word without case and separators: ``In_Progress`` is ``inprogress``."""
     return re.sub(r"[\s_-]+", "", word).lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -27,9 +28,8 @@ def read_json(kind: Any, value: Any) -> Any:
     if origin is dict and isinstance(value, Mapping):
         return {read_json(parts[0], name): read_json(parts[1], each) for name, each in value.items()}
     if is_dataclass(kind) and isinstance(value, Mapping):
-        hints = get_type_hints(kind)
-        names = [each.name for each in fields(kind)]
-        return kind(**{name: read_json(hints[name], value.get(name)) for name in names})  # type: ignore[operator]
+        hints = _hints(kind)  # type: ignore[arg-type]
+        return kind(**{name: read_json(hint, value.get(name)) for name, hint in hints.items()})  # type: ignore[operator]
     if kind is datetime and isinstance(value, str) and (moment := parse_time(value)) is not None:
         return moment
     if kind is float and is_number(value):
@@ -37,3 +37,10 @@ def read_json(kind: Any, value: Any) -> Any:
     if kind in (str, int, bool) and type(value) is kind:
         return value
     raise ValueError(f"{value!r} is not a valid {getattr(kind, '__name__', kind)}")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by their names."""
+    hints = get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}

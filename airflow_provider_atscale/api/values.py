@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
+
+T = TypeVar("T")
 
 #: Stands for a time that is not known, where times are compared.
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -27,40 +29,52 @@ def value_at(body: Any, *path: str) -> Any:
 
 def text_of(row: Mapping[str, Any], *names: str) -> str | None:
     """Return the first of the named values that is a text and not blank."""
-    for value in _values(row, names):
-        if isinstance(value, str) and value.strip():
-            return value if is_unicode(value) else value.encode("utf-8", "replace").decode()
-    return None
+    text = _first(row, names, _is_text)
+    return text if text is None or is_unicode(text) else text.encode("utf-8", "replace").decode()
 
 
 def id_of(row: Any, *names: str) -> str | None:
     """Return the row's id, None if it has none that can be trusted."""
     if not isinstance(row, Mapping):
         return None
-    for value in _values(row, names or ("id",)):
-        if isinstance(value, str) and value.strip():
-            return value.strip() if is_unicode(value) else None
-    return None
+    text = _first(row, names or ("id",), _is_text)
+    return text.strip() if text is not None and is_unicode(text) else None
 
 
 def number_of(row: Mapping[str, Any], *names: str) -> float | None:
     """Return the first of the named values that is a number."""
-    return next((value for value in _values(row, names) if is_number(value)), None)
+    return _first(row, names, is_number)
 
 
 def flag_of(row: Mapping[str, Any], *names: str) -> bool | None:
     """Return the first of the named values that is a boolean."""
-    return next((value for value in _values(row, names) if isinstance(value, bool)), None)
+    return _first(row, names, _is_flag)
 
 
 def time_of(row: Mapping[str, Any], *names: str) -> datetime | None:
     """Return the first of the named values that is a time."""
-    times = (parse_time(value) for value in _values(row, names) if isinstance(value, str))
-    return next((moment for moment in times if moment is not None), None)
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and (moment := parse_time(value)) is not None:
+            return moment
+    return None
 
 
-def _values(row: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Any]:
-    return (row.get(name) for name in names)
+def _first(row: Mapping[str, Any], names: Iterable[str], is_wanted: Callable[[Any], TypeGuard[T]]) -> T | None:
+    # No generator: a poll reads many values.
+    for name in names:
+        value = row.get(name)
+        if is_wanted(value):
+            return value
+    return None
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_flag(value: Any) -> TypeGuard[bool]:
+    return isinstance(value, bool)
 
 
 def is_unicode(text: str) -> bool:
@@ -123,7 +137,7 @@ def usable_time(moment: datetime) -> datetime | None:
         in_utc = moment.astimezone(timezone.utc)
     except (OverflowError, ValueError):
         return None
-    return in_utc if all(1 < each.year < 9999 for each in (moment, in_utc)) else None
+    return in_utc if 1 < moment.year < 9999 and 1 < in_utc.year < 9999 else None
 
 
 def iso(moment: datetime | None) -> str | None:
