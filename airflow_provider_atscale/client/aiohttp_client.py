@@ -161,8 +161,9 @@ class AsyncAtScaleClient(BaseClient):
                     body.add(piece)
                     if body.is_too_large:
                         break
-                    # Pieces that are there already are read without a pause for other tasks.
-                    await asyncio.sleep(0)
+                    if len(piece) == READ_SIZE:
+                        # More may be there already, and would be read without a pause for other tasks.
+                        await asyncio.sleep(0)
                 return self._response(request, answer.status, answer.headers, body)
         except asyncio.TimeoutError:
             late = TimeoutError(f"the answer was not complete after {timeout:.1f} s")
