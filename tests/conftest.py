@@ -47,6 +47,14 @@ def _quick_triggers() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_old_configuration() -> None:
+    """Let triggers read the configuration of this test: in a triggerer they read it once."""
+    from airflow_provider_atscale.triggers import atscale
+
+    atscale._tolerance.cache_clear()
+
+
+@pytest.fixture(autouse=True)
 def _no_old_secrets() -> None:
     """Let Airflow forget the secrets of other tests: each new one makes it compile the pattern of all anew."""
     for name in ("airflow._shared.secrets_masker", "airflow.sdk._shared.secrets_masker"):

@@ -9,6 +9,8 @@ import logging
 import math
 import random
 import time
+from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -20,7 +22,16 @@ from airflow_provider_atscale.client.retries import LAST_POLL
 from airflow_provider_atscale.client.shared_connection import shared_connection
 from airflow_provider_atscale.compat import apush_xcom, time_limit
 from airflow_provider_atscale.waiting.deadline import parse_deadline, timeout_result
-from airflow_provider_atscale.waiting.policy import JITTER, Ended, Wait, WaitPolicy, next_poll_delay
+from airflow_provider_atscale.waiting.policy import (
+    JITTER,
+    Decision,
+    Ended,
+    TimedOut,
+    Wait,
+    WaitPolicy,
+    WaitResult,
+    next_poll_delay,
+)
 from airflow_provider_atscale.waiting.progress import Progress
 from airflow_provider_atscale.waiting.progress_xcom import KEY as XCOM_KEY
 from airflow_provider_atscale.waiting.progress_xcom import ProgressXCom
@@ -35,6 +46,8 @@ log = logging.getLogger(__name__)
 #: The shortest wait, in seconds. Airflow's scheduler learns once per loop that a task has deferred. A task that
 #: is queued again before that looks killed to the scheduler, which costs a try.
 LEAST_SECONDS = 2.0
+#: Airflow's configuration does not change while a triggerer runs, and to read it takes as long as many polls.
+_tolerance = cache(load_tolerance)
 
 
 class AtScaleBatchTrigger(BaseTrigger):
@@ -127,53 +140,34 @@ class AtScaleBatchTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         ref = ModelRef(self.catalog_id, self.model_id, self.catalog, self.model)
-        until = _moment(self.deadline)
+        deadline = parse_deadline(self.deadline)
+        until = deadline.at if deadline else math.inf
+        expected = parse_expectation(self.expectation)
+        subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
+        policy = WaitPolicy(
+            self.since, self.poll_interval, _tolerance(), subject, seen_in_history=self.seen_in_history
+        )
+        progress = Progress(self.log, f"{subject} of {ref}" if self.model else subject, self.since, expected)
+        progress_xcom = ProgressXCom(expected)
+        # The triggers of a restarted triggerer begin at once: a random first delay spreads their polls.
+        longest = next_poll_delay(max(time.time() - self.since, 0.0), self.poll_interval, 0.5)
+        seconds = random.uniform(LEAST_SECONDS, max(longest, LEAST_SECONDS * (1 + JITTER)))  # noqa: S311
         async with Subscription(shared_connection(self.atscale_conn_id), ref, self.batch_id) as subscription:
-            # The triggers of a restarted triggerer begin at once: a random first delay spreads their polls.
-            longest = next_poll_delay(max(time.time() - self.since, 0.0), self.poll_interval, 0.5)
-            longest = max(longest, LEAST_SECONDS * (1 + JITTER))
-            seconds = random.uniform(LEAST_SECONDS, longest)  # noqa: S311
-            observation = await _poll(subscription, seconds, until)
-            subject = f"Batch {self.batch_id}" if self.batch_id else "The newest batch"
-            watch = WaitPolicy(
-                self.since, self.poll_interval, load_tolerance(), subject, seen_in_history=self.seen_in_history
-            )
-            expected = parse_expectation(self.expectation)
-            progress = Progress(
-                self.log, f"{subject} of {ref}" if self.model else subject, self.since, expected
-            )
-            progress_xcom = ProgressXCom(expected)
             while True:
+                observation = await _poll(subscription, seconds, until)
                 now = time.time()
-                decision = watch.observe(observation, now, random.random())  # noqa: S311
-                progress.log_observation(observation, watch, now)
+                result: Decision | WaitResult = policy.observe(observation, now, random.random())  # noqa: S311
+                progress.log_observation(observation, policy, now)
                 # It holds the whole history, for as long as the next poll takes to come.
                 del observation
-                if self.push_progress and isinstance(decision, Wait):
-                    await self._push(progress_xcom.due(watch, now))
-                if isinstance(decision, Ended):
-                    batch = decision.batch
-                    return self._event(
-                        expected, "ended", batch.id, subscription.ref, batch=batch_to_json(batch)
-                    )
-                if not isinstance(decision, Wait):
-                    kind, reason = decision.kind, decision.reason
-                    return self._event(
-                        expected, "gave_up", self.batch_id, subscription.ref, kind=kind, reason=reason
-                    )
-                if now >= until and (deadline := parse_deadline(self.deadline)) is not None:
-                    verdict = timeout_result(deadline, watch, now)
-                    return self._event(
-                        expected,
-                        "timeout",
-                        self.batch_id,
-                        subscription.ref,
-                        limit=verdict.limit,
-                        seconds=verdict.seconds,
-                        last_status=verdict.last_status,
-                        last_answer=verdict.last_answer,
-                    )
-                observation = await _poll(subscription, decision.seconds, until)
+                if isinstance(result, Wait):
+                    if self.push_progress:
+                        await self._push(progress_xcom.due(policy, now))
+                    if deadline is None or now < until:
+                        seconds = result.seconds
+                        continue
+                    result = timeout_result(deadline, policy, now)
+                return self._event(result, expected, subscription.ref)
 
     async def _push(self, value: dict[str, Any] | None) -> None:
         """Write the progress; a write that fails is logged and nothing more."""
@@ -189,9 +183,10 @@ class AtScaleBatchTrigger(BaseTrigger):
         with contextlib.suppress(Exception):
             await asyncio.shield(write)
 
-    def _event(
-        self, expected: Expectation, status: str, batch_id: str | None, ref: ModelRef, **facts: Any
-    ) -> dict[str, Any]:
+    def _event(self, result: WaitResult, expected: Expectation, ref: ModelRef) -> dict[str, Any]:
+        status, batch_id = "timeout" if isinstance(result, TimedOut) else "gave_up", self.batch_id
+        if isinstance(result, Ended):
+            status, batch_id = "ended", result.batch.id
         return {
             "status": status,
             "batch_id": batch_id,
@@ -204,7 +199,7 @@ class AtScaleBatchTrigger(BaseTrigger):
             "deadline": self.deadline,
             "expectation": expected.to_json(),
             "payload": self.payload,
-            **facts,
+            **({"batch": batch_to_json(result.batch)} if isinstance(result, Ended) else asdict(result)),
         }
 
     async def on_kill(self) -> None:
@@ -242,8 +237,3 @@ def _end_of_write(write: asyncio.Task[None]) -> None:
     if not write.cancelled() and (error := write.exception()) is not None:
         log.debug("The XCom %s could not be written (%s: %s)", XCOM_KEY, type(error).__name__, error)
 
-
-def _moment(deadline: dict[str, Any] | None) -> float:
-    """Return the epoch seconds of a deadline; without one, that is never."""
-    parsed = parse_deadline(deadline)
-    return math.inf if parsed is None else parsed.at
