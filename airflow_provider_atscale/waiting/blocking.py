@@ -26,17 +26,7 @@ def wait_blocking(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> WaitResult:
-    """
-    Wait until a batch has ended, the policy gives up or a deadline passes; poll a last time at the deadline.
-
-    :param observe: Reads the batch.
-    :param policy: Decides after each read.
-    :param progress: The log.
-    :param deadline: When to stop waiting.
-    :param is_stopped: Whether the task was stopped.
-    :param clock: Returns the epoch seconds.
-    :param sleep: Sleeps.
-    """
+    """Wait until a batch has ended, the policy gives up or a deadline passes; poll a last time at the deadline."""
     while True:
         if is_stopped():
             raise AtScaleTaskStoppedError(

@@ -15,12 +15,7 @@ LIMITS: tuple[Limit, ...] = get_args(Limit)
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """
-    When a wait ends before its batch does.
-
-    :param at: Epoch seconds.
-    :param limit: Which limit it is: the task's ``timeout`` or Airflow's ``execution_timeout``.
-    """
+    """When a wait ends before its batch does: in epoch seconds, and which limit that is."""
 
     at: float
     limit: Limit
@@ -29,14 +24,7 @@ class Deadline:
     def earlier(
         cls, began: float, timeout: float | None, task_began: float, execution_timeout: float | None
     ) -> Deadline | None:
-        """
-        Return the earlier of both limits, or None if there is none.
-
-        :param began: Epoch seconds at which the wait began.
-        :param timeout: Seconds that the wait may take.
-        :param task_began: Epoch seconds at which the task began.
-        :param execution_timeout: Seconds that the task may take.
-        """
+        """Return the earlier of both limits, the wait's and the task's, or None if there is none."""
         limits = []
         if timeout is not None:
             limits.append(cls(began + timeout, "timeout"))
@@ -75,5 +63,4 @@ def deferral_timeout(seconds: float, poll_interval: float, request_timeout: floa
 def timeout_result(deadline: Deadline, policy: WaitPolicy, now: float) -> TimedOut:
     """Return the result of a wait whose deadline has passed."""
     status = policy.batch.status if policy.batch else None
-    last_answer = policy.last_answer if policy.is_uncertain else None
-    return TimedOut(deadline.limit, max(now - policy.since, 0.0), status, last_answer)
+    return TimedOut(deadline.limit, max(now - policy.since, 0.0), status, policy.last_answer)

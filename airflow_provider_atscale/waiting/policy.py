@@ -50,7 +50,6 @@ def next_poll_delay(elapsed: float, poll_interval: float, random: float) -> floa
     more than one each minute would. Do not change the constants without running ``tests/budgets``: both
     bounds are tight. AtScale's estimate is not used, because it is unreliable.
 
-    :param elapsed: Seconds waited so far.
     :param poll_interval: The longest delay in seconds, without jitter.
     :param random: A random number from 0 to 1.
     """
@@ -97,12 +96,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class GaveUp:
-    """
-    Uncertainty has lasted too long.
-
-    :param kind: ``missing``, ``trouble`` or ``unknown``.
-    :param reason: The text for the error.
-    """
+    """Uncertainty of a kind has lasted too long, for the reason that the error tells."""
 
     kind: str
     reason: str
@@ -113,7 +107,6 @@ class TimedOut:
     """
     A deadline has passed.
 
-    :param limit: Which one: ``timeout`` or ``execution_timeout``.
     :param seconds: Seconds waited.
     :param last_status: The batch's status when it was last seen.
     :param last_answer: Why the last poll told nothing certain, if it did not.
@@ -169,7 +162,6 @@ class WaitPolicy:
 
     :param since: Epoch seconds at which the wait began, in any process.
     :param poll_interval: The longest time between two polls, in seconds.
-    :param tolerance: How long uncertainty is tolerated.
     :param subject: What is waited for, for the texts.
     :param seen_in_history: Whether the history has listed the batch, in any process. From then on only the
         history can show its end: a lost permission must not let instances end the wait.
@@ -195,30 +187,24 @@ class WaitPolicy:
         self._end: tuple[frozenset[tuple[str, str]], float] | None = None
 
     def observe(self, observation: Observation, now: float, random: float) -> Decision:
-        """
-        Take one observation and decide.
-
-        :param observation: What was seen.
-        :param now: Epoch seconds.
-        :param random: A random number from 0 to 1.
-        """
+        """Take one observation and decide."""
         if isinstance(observation, ReadFailed):
             return self._tolerate("trouble", observation.reason, now, random)
         if isinstance(observation, Missing):
             return self._tolerate("missing", "the build history does not list it", now, random)
-        batch = observation.batch
+        batch, phase = observation.batch, observation.batch.phase
         if batch.instances is None:
             self._state.seen_in_history = True
-        elif self.seen_in_history and batch.phase is not Phase.WAITING:
+        elif self.seen_in_history and phase is not Phase.WAITING:
             reason = (
                 "no permission to read the build history any more, and aggregates alone do not prove the end"
             )
             return self._tolerate("trouble", reason, now, random)
         self.batch = batch
-        if batch.phase is Phase.UNKNOWN:
+        if phase is Phase.UNKNOWN:
             return self._tolerate("unknown", f"its status is {batch.status!r}", now, random)
         self._state = WaitState(self.seen_in_history)
-        if batch.phase is Phase.WAITING:
+        if phase is Phase.WAITING:
             self._end = None
             return Wait(self._next_delay(now, random))
         if batch.instances is not None and not self._is_confirmed(batch, now):
@@ -233,14 +219,10 @@ class WaitPolicy:
         return began.timestamp() if began else self.since
 
     def is_late(self, late_after: float | None, now: float) -> bool:
-        """
-        Return whether the batch runs for longer than it should.
-
-        :param late_after: Seconds that it should take at most; None: that is not known.
-        :param now: Epoch seconds.
-        """
-        is_running = self.batch is None or self.batch.is_running
-        return late_after is not None and is_running and now - self.began > late_after
+        """Return whether the batch runs for longer than it should; no if it is not known how long it should."""
+        if late_after is None or now - self.began <= late_after:
+            return False
+        return self.batch is None or self.batch.is_running
 
     @property
     def seen_in_history(self) -> bool:
@@ -254,7 +236,7 @@ class WaitPolicy:
 
     @property
     def last_answer(self) -> str | None:
-        """The last uncertain answer."""
+        """Why the last poll told nothing certain; None if it did."""
         return self._state.answers[-1] if self._state.answers else None
 
     def to_json(self) -> dict[str, Any]:

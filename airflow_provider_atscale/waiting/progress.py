@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale import metrics
-from airflow_provider_atscale.api.models import Batch, Phase, aggregates_of, normalize_status
-from airflow_provider_atscale.api.observation import Observation, ReadFailed
+from airflow_provider_atscale.api.models import AggregateSummary, Batch, Phase, aggregates_of, normalize_status
+from airflow_provider_atscale.api.observation import Observation, ReadFailed, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_atscale.builds.usual import Expectation
     from airflow_provider_atscale.waiting.policy import WaitPolicy
 
 #: Seconds after which a wait logs that it still waits, even if nothing has changed.
@@ -19,40 +20,14 @@ HEARTBEAT = 600.0
 _RUNNING = ("inprogress", "running")
 
 
-class Expected(Protocol):
-    """How long a batch should take."""
-
-    is_warned: bool
-
-    @property
-    def usual_seconds(self) -> float | None:
-        """How long such a batch usually takes."""
-        ...
-
-    @property
-    def late_after(self) -> float | None:
-        """Seconds after which the batch is late."""
-        ...
-
-    def learn(self, observation: Observation) -> None:
-        """Learn from what a poll has seen."""
-        ...
-
-    def describe(self, began: float) -> str:
-        """Return the usual duration and the expected end."""
-        ...
-
-
 class Progress:
     """
     Log each change that a wait observes, and a heartbeat while nothing changes.
 
     Lines begin with the news and end with the subject: Airflow's log view shows some 90 characters of a line.
 
-    :param log: The logger.
-    :param subject: What is waited for.
     :param since: Epoch seconds at which the wait began.
-    :param expected: How long the batch should take.
+    :param expected: How long the batch should take; None if the log is not to tell.
     :param write: Called after each observation with the policy and the time, to write the progress elsewhere.
     """
 
@@ -61,7 +36,7 @@ class Progress:
         log: Any,
         subject: str,
         since: float,
-        expected: Expected | None = None,
+        expected: Expectation | None = None,
         write: Callable[[WaitPolicy, float], None] | None = None,
     ) -> None:
         self._log = log
@@ -79,16 +54,18 @@ class Progress:
         """
         Log an observation, if it is news.
 
-        :param observation: What was seen.
-        :param policy: The wait policy, after it saw it.
+        :param policy: The wait policy, after it saw the observation.
         :param now: Epoch seconds.
         """
+        batch = observation.batch if isinstance(observation, Seen) else None
         if self._expected is not None:
-            self._learn(self._expected, observation)
+            if not self._has_learnt:
+                self._expected.learn(observation)
+                # From the first history that lists the batch, and only once: to parse all its rows takes long.
+                self._has_learnt = isinstance(observation, Seen) and bool(observation.rows)
             self._warn_if_late(self._expected, policy, now)
         if self._write is not None:
             self._write(policy, now)
-        batch: Batch | None = getattr(observation, "batch", None)
         if batch is not None and batch.instances is not None and not self._warned_of_fallback:
             self._warned_of_fallback = True
             self._log.warning(
@@ -113,13 +90,7 @@ class Progress:
                 details += f"; {usual}"
             self._log.info("%s after %s%s. %s", _news(batch), duration, details, self._subject)
 
-    def _learn(self, expected: Expected, observation: Observation) -> None:
-        """Learn the usual duration from the first history that lists the batch: to read all its rows takes long."""
-        if not self._has_learnt:
-            expected.learn(observation)
-            self._has_learnt = bool(getattr(observation, "rows", ())) and hasattr(observation, "batch")
-
-    def _warn_if_late(self, expected: Expected, policy: WaitPolicy, now: float) -> None:
+    def _warn_if_late(self, expected: Expectation, policy: WaitPolicy, now: float) -> None:
         if expected.is_warned or not policy.is_late(expected.late_after, now):
             return
         expected.is_warned = True
@@ -152,15 +123,12 @@ def _details(batch: Batch) -> str:
         details += f", AtScale estimates {batch.estimate_ms / 1000:.0f} s"
     if batch.progress is not None:
         details += f", {batch.progress:.0f} % done"
-    built = built_aggregates(batch)
-    if built is not None:
-        details += f", {built[0]} of {built[1]} aggregates built"
+    aggregates = known_aggregates(batch)
+    if aggregates is not None:
+        details += f", {aggregates.built} of {aggregates.total} aggregates built"
     return details
 
 
-def built_aggregates(batch: Batch) -> tuple[int, int] | None:
-    """Return how many aggregates of a batch are built, and how many there are; None if the server has not told."""
-    if batch.instances is None:
-        return None
-    aggregates = aggregates_of(batch.instances)
-    return aggregates.built, aggregates.total
+def known_aggregates(batch: Batch | None) -> AggregateSummary | None:
+    """Return what became of a batch's aggregates; None if the server has not told."""
+    return None if batch is None or batch.instances is None else aggregates_of(batch.instances)

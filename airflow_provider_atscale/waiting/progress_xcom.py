@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_atscale.api.values import iso
 from airflow_provider_atscale.waiting.policy import WaitPolicy
-from airflow_provider_atscale.waiting.progress import HEARTBEAT, built_aggregates
+from airflow_provider_atscale.waiting.progress import HEARTBEAT, known_aggregates
 
 if TYPE_CHECKING:
     from airflow_provider_atscale.api.models import Batch
-    from airflow_provider_atscale.waiting.progress import Expected
+    from airflow_provider_atscale.builds.usual import Expectation
 
 KEY = "progress"
 #: Seconds that must lie between two writes of one wait.
@@ -19,13 +19,9 @@ MIN_INTERVAL = 60.0
 
 
 class ProgressXCom:
-    """
-    Decide when a wait writes its progress: at a change and at the heartbeat, at most once a minute.
+    """Decide when a wait writes its progress: at a change and at the heartbeat, at most once a minute."""
 
-    :param expected: How long the batch should take.
-    """
-
-    def __init__(self, expected: Expected) -> None:
+    def __init__(self, expected: Expectation) -> None:
         self._expected = expected
         self._written: tuple[Any, ...] | None = None
         self._written_at = 0.0
@@ -40,61 +36,44 @@ class ProgressXCom:
         if policy.batch is not None and not policy.batch.is_running and not policy.is_uncertain:
             # The end is written by the task, with its report.
             return None
-        state = (
-            policy.batch.status if policy.batch else None,
-            policy.last_answer if policy.is_uncertain else None,
-            self._expected.is_warned,
-            _aggregates(policy.batch),
-        )
+        status = policy.batch.status if policy.batch else None
+        state = (status, policy.last_answer, self._expected.is_warned, _aggregates(policy.batch))
         if self._written is not None:
             least = HEARTBEAT if state == self._written else MIN_INTERVAL
             if now - self._written_at < least:
                 return None
         self._written, self._written_at = state, now
-        return self.value(policy, now)
-
-    def value(self, policy: WaitPolicy, now: float) -> dict[str, Any]:
-        """
-        Return the progress as JSON values.
-
-        :param policy: The wait policy.
-        :param now: Epoch seconds.
-        """
-        batch = policy.batch
-        return {
-            "batch_id": batch.id if batch else None,
-            "status": batch.status if batch else None,
-            "since": _time(policy.began),
-            "seconds": round(max(now - policy.began, 0.0)),
-            "usual_seconds": self._expected.usual_seconds,
-            "expected": None
-            if self._expected.usual_seconds is None
-            else _time(policy.began + self._expected.usual_seconds),
-            "late": self._expected.is_warned,
-            "aggregates": _aggregates(batch),
-            "problem": policy.last_answer if policy.is_uncertain else None,
-            "updated": _time(now),
-        }
+        return _value(policy, self._expected, now)
 
 
-def ended_value(batch: Batch, expected: Expected, now: float) -> dict[str, Any]:
-    """
-    Return the progress of a batch that has ended.
-
-    :param batch: The batch.
-    :param expected: How long it should have taken.
-    :param now: Epoch seconds.
-    """
+def ended_value(batch: Batch, expected: Expectation, now: float) -> dict[str, Any]:
+    """Return the progress of a batch that has ended."""
     policy = WaitPolicy(now, 0.0)
     policy.batch = batch
     ended = batch.ended.timestamp() if batch.ended else now
-    return {**ProgressXCom(expected).value(policy, ended), "updated": _time(now)}
+    return {**_value(policy, expected, ended), "updated": _time(now)}
+
+
+def _value(policy: WaitPolicy, expected: Expectation, now: float) -> dict[str, Any]:
+    """Return the progress as JSON values."""
+    batch, usual = policy.batch, expected.usual_seconds
+    return {
+        "batch_id": batch.id if batch else None,
+        "status": batch.status if batch else None,
+        "since": _time(policy.began),
+        "seconds": round(max(now - policy.began, 0.0)),
+        "usual_seconds": usual,
+        "expected": None if usual is None else _time(policy.began + usual),
+        "late": expected.is_warned,
+        "aggregates": _aggregates(batch),
+        "problem": policy.last_answer,
+        "updated": _time(now),
+    }
 
 
 def _aggregates(batch: Batch | None) -> dict[str, int] | None:
-    """Return how many aggregates are built, if the server has told."""
-    built = built_aggregates(batch) if batch else None
-    return {"built": built[0], "total": built[1]} if built else None
+    known = known_aggregates(batch)
+    return {"built": known.built, "total": known.total} if known else None
 
 
 def _time(seconds: float) -> str | None:
