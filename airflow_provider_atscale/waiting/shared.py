@@ -70,19 +70,20 @@ async def _find_model(
     return Missing() if found is None else found
 
 
-class ModelPoller:
-    """
-    Read one model's history for all its subscribers.
+def _observe(answer: Any, batch_id: str | None) -> Observation:
+    """Return what an answer, or the failure to get one, shows of a batch."""
+    if isinstance(answer, ReadFailed):
+        return answer
+    return observe_newest(answer) if batch_id is None else observe_found(answer, batch_id)
 
-    :param connection: The connection that they share.
-    :param ref: The model.
-    """
+
+class ModelPoller:
+    """Read one model's history for all its subscribers."""
 
     def __init__(self, connection: SharedConnection, ref: ModelRef) -> None:
         self._connection = connection
         self._ref = ref
         self._waiting: dict[asyncio.Future[Observation], tuple[str | None, float]] = {}
-        self._due: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reading: asyncio.Task[None] | None = None
         self.ref_count = 0
@@ -92,7 +93,6 @@ class ModelPoller:
         Wait for the next observation of a batch: after so many seconds, or earlier if another subscriber polls.
 
         :param batch_id: The batch; None for the model's newest.
-        :param seconds: When this subscriber wants to poll.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Observation] = loop.create_future()
@@ -108,10 +108,9 @@ class ModelPoller:
 
     def _schedule_read(self, due: float) -> None:
         # A read that is under way schedules the next one for the subscribers that still wait after it.
-        if self._reading is not None or (self._due is not None and self._due <= due):
+        if self._reading is not None or (self._timer is not None and self._timer.when() <= due):
             return
         self._stop_timer()
-        self._due = due
         # The read inherits this empty context; a trigger's context would lead to the trigger's log.
         self._timer = asyncio.get_running_loop().call_at(
             due, self._start_read, context=self._connection.context
@@ -120,10 +119,10 @@ class ModelPoller:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._due = None, None
+            self._timer = None
 
     def _start_read(self) -> None:
-        self._timer, self._due = None, None
+        self._timer = None
         if not self._waiting:
             return
         due = min(due for _, due in self._waiting.values())
@@ -136,9 +135,8 @@ class ModelPoller:
 
     async def _read(self, asked: frozenset[str | None]) -> None:
         try:
+            found = history = None
             ids = [each for each in asked if each is not None]
-            found: Any = {}
-            history: Any = None
             if ids:
                 found = await or_read_failed(
                     self._connection.run(lambda client: client.edition.batches(self._ref, ids))
@@ -155,15 +153,8 @@ class ModelPoller:
                 if number % _WAKE_AT_ONCE == 0:
                     # Each subscriber works on the answer; let other tasks of the event loop run, too.
                     await asyncio.sleep(0)
-                if future.done() or batch_id not in asked:
-                    continue
-                answer = history if batch_id is None else found
-                if isinstance(answer, ReadFailed):
-                    future.set_result(answer)
-                elif batch_id is None:
-                    future.set_result(observe_newest(answer))
-                else:
-                    future.set_result(observe_found(answer, batch_id))
+                if batch_id in asked and not future.done():
+                    future.set_result(_observe(history if batch_id is None else found, batch_id))
         finally:
             self._reading = None
             # Subscribers that joined during the read, for a batch that it did not ask for.
@@ -183,7 +174,6 @@ class Subscription:
     """
     One trigger's subscription to a model's poller; the model may be resolved later.
 
-    :param connection: The shared connection.
     :param ref: The model; without ids if they are not known yet.
     :param batch_id: The batch; None for the model's newest.
     """
@@ -211,11 +201,7 @@ class Subscription:
             await self._connection.__aexit__(kind, error, trace)
 
     async def next(self, seconds: float) -> Observation:
-        """
-        Wait for the next observation of the batch.
-
-        :param seconds: When this subscriber wants to poll.
-        """
+        """Wait for the next observation of the batch, which is read after so many seconds at the latest."""
         if self._poller is None:
             if not self.ref.catalog_id:
                 await asyncio.sleep(seconds)
@@ -226,22 +212,19 @@ class Subscription:
             self._poller = self._join()
         return await self._poller.next(self._batch_id, seconds)
 
-    def _join(self) -> ModelPoller:
+    @property
+    def _key(self) -> tuple[str, str]:
         # Triggers may name a model differently; its ids are the same.
+        return self.ref.catalog_id, self.ref.model_id
+
+    def _join(self) -> ModelPoller:
         pollers = _pollers.setdefault(self._connection, {})
-        key = (self.ref.catalog_id, self.ref.model_id)
-        poller = pollers.get(key)
-        if poller is None:
-            poller = pollers[key] = ModelPoller(self._connection, self.ref)
+        poller = pollers.setdefault(self._key, ModelPoller(self._connection, self.ref))
         poller.ref_count += 1
         return poller
 
     async def _leave(self, poller: ModelPoller) -> None:
         poller.ref_count -= 1
-        if poller.ref_count:
-            return
-        pollers = _pollers.get(self._connection, {})
-        key = (self.ref.catalog_id, self.ref.model_id)
-        if pollers.get(key) is poller:
-            del pollers[key]
-        await poller.close()
+        if not poller.ref_count:
+            del _pollers[self._connection][self._key]
+            await poller.close()
