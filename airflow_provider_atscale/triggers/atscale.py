@@ -236,4 +236,3 @@ def _end_of_write(write: asyncio.Task[None]) -> None:
     _writes.discard(write)
     if not write.cancelled() and (error := write.exception()) is not None:
         log.debug("The XCom %s could not be written (%s: %s)", XCOM_KEY, type(error).__name__, error)
-

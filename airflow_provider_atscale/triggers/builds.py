@@ -309,24 +309,23 @@ async def poll_history(
     """Read a model's build history again and again; a failure is logged and tolerated without limit."""
     # If a trigger gave up, Airflow would start it again at once. It would then send a request every second to a
     # server that is in trouble or refuses the credentials.
-    from airflow_provider_atscale.api.models import HistoryUnavailable, ModelRef
+    from airflow_provider_atscale.api.models import History
     from airflow_provider_atscale.api.observation import ReadFailed
     from airflow_provider_atscale.client.shared_connection import shared_connection
     from airflow_provider_atscale.waiting.progress import HEARTBEAT
     from airflow_provider_atscale.waiting.shared import or_read_failed
 
-    ref: ModelRef | None = None
+    ref: Any = None
     resolved_at, failures, logged_at = 0.0, 0, 0.0
     async with shared_connection(conn_id) as connection:
         while True:
-            answer: Any = ref
             if ref is None or time.monotonic() - resolved_at >= RESOLVE_AGAIN_AFTER:
-                answer = await or_read_failed(connection.resolve_model(catalog, model))
+                ref = await or_read_failed(connection.resolve_model(catalog, model))
                 resolved_at = time.monotonic()
-            if isinstance(answer, ModelRef):
-                ref = answer
-                answer = await or_read_failed(_read_history(connection, ref))
-            if ref is not None and not isinstance(answer, (HistoryUnavailable, ReadFailed)):
+            answer = (
+                ref if isinstance(ref, ReadFailed) else await or_read_failed(_read_history(connection, ref))
+            )
+            if isinstance(answer, History):
                 if failures:
                     log.info("Watching %s / %s again", catalog, model)
                 failures = 0
