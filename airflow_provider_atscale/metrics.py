@@ -40,36 +40,28 @@ def _stats(*, in_triggerer: bool) -> Any:
     return None
 
 
-def _emit(send: Callable[[Any], None]) -> None:
+def _is_in_triggerer() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        in_triggerer = False
-    else:
-        in_triggerer = True
+        return False
+    return True
+
+
+def _emit(send: Callable[[Any], None]) -> None:
     try:
-        send(_stats(in_triggerer=in_triggerer))
+        send(_stats(in_triggerer=_is_in_triggerer()))
     except Exception as error:
         log.debug("A metric could not be emitted: %s: %s", type(error).__name__, error)
 
 
 def count(name: str, number: int = 1, tags: Mapping[str, str] | None = None) -> None:
-    """
-    Add to a counter.
-
-    :param name: Its name.
-    :param number: How much is added.
-    :param tags: Its tags.
-    """
+    """Add to a counter."""
     _emit(lambda stats: stats.incr(name, number, tags=dict(tags or {})))
 
 
 class Counters:
-    """
-    Add up counters that rise with every poll, and emit them at most once a second.
-
-    :param clock: Returns seconds.
-    """
+    """Add up counters that rise with every poll, and emit them at most once a second."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -77,12 +69,7 @@ class Counters:
         self._emitted = 0.0
 
     def add(self, name: str, number: int) -> None:
-        """
-        Add to a counter.
-
-        :param name: Its name.
-        :param number: How much is added.
-        """
+        """Add to a counter."""
         self._sums[name] = self._sums.get(name, 0) + number
         now = self._clock()
         if now - self._emitted >= 1.0:
@@ -97,23 +84,12 @@ class Counters:
 
 
 def time(name: str, seconds: float, tags: Mapping[str, str] | None = None) -> None:
-    """
-    Report a duration.
-
-    :param name: Name of the timer.
-    :param seconds: The duration.
-    :param tags: Its tags.
-    """
+    """Report a duration."""
     _emit(lambda stats: stats.timing(name, timedelta(seconds=seconds), tags=dict(tags or {})))
 
 
 def gauge_of_host(name: str, value: float) -> None:
-    """
-    Report a level of this machine, as Airflow does: in its name for StatsD, in a tag for others.
-
-    :param name: Name of the gauge.
-    :param value: The level.
-    """
+    """Report a level of this machine, as Airflow does: in its name for StatsD, in a tag for others."""
     host = socket.gethostname()
     _emit(lambda stats: stats.gauge(f"{name}.{host}", value))
     _emit(lambda stats: stats.gauge(name, value, tags={"hostname": host}))
@@ -124,8 +100,6 @@ def count_resumption(events: Iterable[str], operator: Any, ti: Any) -> None:
     Count as Airflow's own operators do what a try did with an earlier try's build.
 
     :param events: The last parts of the metrics' names.
-    :param operator: The operator.
-    :param ti: The task instance.
     """
     tags = {"operator": type(operator).__name__}
     if team_name := getattr(ti, "stats_tags", {}).get("team_name"):
@@ -135,12 +109,7 @@ def count_resumption(events: Iterable[str], operator: Any, ti: Any) -> None:
 
 
 def build_tags(ref: ModelRef, kind: str) -> dict[str, str]:
-    """
-    Return the tags of a build's metrics: its kind and, if that is configured, its catalog and model.
-
-    :param ref: The model.
-    :param kind: Full or incremental.
-    """
+    """Return the tags of a build's metrics: its kind and, if that is configured, its catalog and model."""
     from airflow.providers.common.compat.sdk import conf
 
     tags = {"kind": kind}
