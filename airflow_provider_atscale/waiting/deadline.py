@@ -53,7 +53,6 @@ def deferral_timeout(seconds: float, poll_interval: float, request_timeout: floa
     If Airflow's timeout fires, the task fails without our code being called again.
 
     :param seconds: Seconds from the deferral to the deadline.
-    :param poll_interval: The longest time between two polls, in seconds.
     :param request_timeout: Seconds that one request may take.
     """
     # The last poll may wait for a connection, for an answer, and once more for both.

@@ -51,12 +51,7 @@ class Progress:
         self._warned_of_fallback = False
 
     def log_observation(self, observation: Observation, policy: WaitPolicy, now: float) -> None:
-        """
-        Log an observation, if it is news.
-
-        :param policy: The wait policy, after it saw the observation.
-        :param now: Epoch seconds.
-        """
+        """Log an observation, if it is news; the policy has seen it before."""
         batch = observation.batch if isinstance(observation, Seen) else None
         if self._expected is not None:
             if not self._has_learnt:

@@ -27,12 +27,7 @@ class ProgressXCom:
         self._written_at = 0.0
 
     def due(self, policy: WaitPolicy, now: float) -> dict[str, Any] | None:
-        """
-        Return what is to be written now; None if nothing is.
-
-        :param policy: The wait policy, after the observation.
-        :param now: Epoch seconds.
-        """
+        """Return what is to be written now, after the policy saw an observation; None if nothing is."""
         if policy.batch is not None and not policy.batch.is_running and not policy.is_uncertain:
             # The end is written by the task, with its report.
             return None
