@@ -125,7 +125,7 @@ def test_which_batches_are_events(engine, outcome, expected):
 @of_both_editions
 def test_a_model_is_looked_up_again_and_again(engine, monkeypatch):
     """Each version of a project that the installer edition publishes has an id of its own."""
-    monkeypatch.setattr("airflow_provider_atscale.triggers.builds.RESOLVE_AGAIN_AFTER", 0.0)
+    monkeypatch.setattr("airflow_provider_atscale.triggers.build_events.RESOLVE_AGAIN_AFTER", 0.0)
     # The connection remembers a model for a minute.
     monkeypatch.setattr("airflow_provider_atscale.client.shared_connection.FOUND_FOR", 0.0)
 
@@ -176,7 +176,7 @@ def test_trouble_is_tolerated_and_nothing_is_lost(engine, monkeypatch, fault, ro
         await pause(min(seconds, 0.05))
 
     pause = asyncio.sleep
-    monkeypatch.setattr("airflow_provider_atscale.triggers.builds.asyncio.sleep", quickly)
+    monkeypatch.setattr("airflow_provider_atscale.triggers.build_events.asyncio.sleep", quickly)
 
     async def scene(watcher):
         if route == "history":

@@ -15,8 +15,9 @@ AIRFLOW = tuple(int(part) for part in airflow.__version__.split(".")[:2])
 if AIRFLOW < (3, 0):
     pytest.skip("Airflow 2 has no event triggers", allow_module_level=True)
 
-from airflow_provider_atscale.triggers import builds  # noqa: E402
-from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger, HistorySnapshot  # noqa: E402
+from airflow_provider_atscale.triggers import build_events  # noqa: E402
+from airflow_provider_atscale.triggers.build_events import HistorySnapshot  # noqa: E402
+from airflow_provider_atscale.triggers.builds import AtScaleBuildEventTrigger  # noqa: E402
 
 needs_shared_streams = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 nothing is confirmed")
 
@@ -137,7 +138,7 @@ async def turns(count: int = 200) -> None:
 @pytest.fixture
 def feed(monkeypatch: pytest.MonkeyPatch) -> Feed:
     feed = Feed()
-    monkeypatch.setattr(builds, "poll_history", feed.poll_history)
+    monkeypatch.setattr(build_events, "poll_history", feed.poll_history)
     return feed
 
 
@@ -246,7 +247,7 @@ def test_a_trigger_that_polls_for_itself_loses_nothing(feed, point):
     async def main() -> Any:
         feed.batches = [OLD]
         runner = Runner(is_shared=False)
-        stores["any"].values[trigger("any")._key] = {
+        stores["any"].values[trigger("any")._events.key] = {
             "version": 1,
             "server": "https://atscale.example.com",
             "since": START.isoformat(),

@@ -90,4 +90,4 @@ WATERMARKS = {
 @pytest.mark.parametrize(("arguments", "expected"), WATERMARKS.values(), ids=WATERMARKS)
 def test_which_triggers_share_a_watermark(arguments, expected):
     """Watchers of one asset keep their watermarks side by side in its store."""
-    assert (trigger()._key == trigger(**arguments)._key) is expected
+    assert (trigger()._events.key == trigger(**arguments)._events.key) is expected
