@@ -34,6 +34,7 @@ class BuildContext:
     What all steps to a task's batch share.
 
     :param state: What earlier tries have stored, and what is stored for the next one.
+    :param advice: What to do about a build that may have been started, if no retry of a task can follow.
     """
 
     hook: AtScaleHook
@@ -44,10 +45,13 @@ class BuildContext:
     is_stopped: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    advice: str | None = None
 
     @property
     def what_a_retry_does(self) -> str:
         """What a retry does about a build that may have been started."""
+        if self.advice is not None:
+            return self.advice
         if self.state.is_persistent:
             return "a retry of the task searches again before it starts one"
         return (

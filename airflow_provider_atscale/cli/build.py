@@ -97,7 +97,9 @@ def _obtain_batch(waiter: Waiter, request: BuildRequest) -> OwnBatch:
     hook, ref, options = waiter.hook, waiter.ref, waiter.options
     key = BuildKey(hook.edition.base_url, ref.catalog_id, ref.model_id, request.is_full_build, -1, 0, 0)
     hook.until = options.deadline.at if options.deadline else None
-    context = BuildContext(hook, ref, request, BuildStateStore(_Memory(), key), waiter.out)
+    state = BuildStateStore(_Memory(), key)
+    advice = "look into the build history before you run the command again"
+    context = BuildContext(hook, ref, request, state, waiter.out, advice=advice)
 
     def wait_for_other(other: str) -> None:
         result = waiter.wait(other)

@@ -403,6 +403,17 @@ def test_build_tells_by_its_exit_code(run, engine, happens, code):
     assert "Traceback" not in err
 
 
+@of_the_container
+def test_build_whose_start_may_be_lost_says_what_to_do_before_the_next(run, engine):
+    """No retry of a task follows, so nothing searches again."""
+    engine.settings(can_view=False)
+    engine.fault("cut", route="start")
+    code, _, err = run("build", *MODEL, "--yes", *QUICK)
+    assert code == 11
+    assert "look into the build history before you run the command again" in err
+    assert "a retry" not in err
+
+
 @pytest.mark.parametrize(
     "wrong",
     [("--on-running", "hope"), ("--grace-period", "x"), ("--timeout", "soon"), ("--failed-aggregates", "cry")],
