@@ -134,7 +134,12 @@ class AtScaleBatchTrigger(BaseTrigger):
         """Wait, and yield one event."""
         loop = asyncio.get_running_loop()
         soonest = loop.time() + LEAST_SECONDS
-        event = await self._wait()
+        try:
+            event = await self._wait()
+        except Exception:
+            # An option of the configuration that is not valid, for example, is found at once.
+            await asyncio.sleep(soonest - loop.time())
+            raise
         await asyncio.sleep(soonest - loop.time())
         yield TriggerEvent(event)  # type: ignore[no-untyped-call, unused-ignore]
 

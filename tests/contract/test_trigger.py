@@ -126,6 +126,15 @@ def test_wait_that_is_over_at_once_gives_the_scheduler_time(engine, trigger, ref
     assert 0.7 <= time.monotonic() - began < 5
 
 
+def test_wait_that_fails_at_once_gives_the_scheduler_time(trigger, tolerance, monkeypatch):
+    monkeypatch.setattr("airflow_provider_atscale.triggers.atscale.LEAST_SECONDS", 0.7)
+    tolerance("trouble", "half an hour")
+    began = time.monotonic()
+    with pytest.raises(Exception, match="half an hour"):
+        event_of(trigger("batch"))
+    assert 0.7 <= time.monotonic() - began < 5
+
+
 def test_newest_batch(engine, trigger, ref):
     engine.start_batch(None, ref.model_id, build_seconds=0.0)
     newest = engine.start_batch(None, ref.model_id, build_seconds=0.3)
