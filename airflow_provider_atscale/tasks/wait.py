@@ -116,9 +116,10 @@ class WaitTask(RunningTask):
 
     # --- arguments ---
 
-    @cached_property
+    @property
     def _batch_id(self) -> str | None:
         """The batch to wait for, None for the newest; all arguments are checked, before any request."""
+        # Not cached: the poke of a subclass may set the arguments each time.
         catalog, model, batch_id = self.operator.catalog, self.operator.model, self.operator.batch_id
         parse_choice(self.operator.failed_aggregates, "failed_aggregates", FAILED_AGGREGATES)
         optional_seconds(self.operator.warn_after, "warn_after")

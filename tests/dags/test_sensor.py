@@ -208,6 +208,27 @@ def test_batch_alone_that_has_no_instances_yet(engine, edition, mode):
     assert batch.id in next(iter(task.links.values()))
 
 
+class ChoosingSensor(AtScaleBatchSensor):
+    """Set arguments just before each poke, as a user's subclass may do."""
+
+    def __init__(self, *, chosen, **kwargs):
+        super().__init__(**kwargs)
+        self.chosen = chosen
+
+    def poke(self, context):
+        for name, value in self.chosen.items():
+            setattr(self, name, value)
+        return super().poke(context)
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_batch_that_a_subclass_chooses_in_its_poke(engine, mode):
+    chosen = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)
+    engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)
+    task = run_task(ChoosingSensor, **MODEL, poke_interval=0.1, mode=mode, chosen={"batch_id": chosen.id})
+    assert (task.state, task.value) == ("success", chosen.id), task.errors
+
+
 @in_each_mode
 @pytest.mark.parametrize("wanted", ["a batch", "the newest"])
 def test_trouble_at_the_first_look(engine, monkeypatch, mode, wanted):
