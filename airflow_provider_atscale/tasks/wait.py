@@ -79,7 +79,7 @@ class WaitTask(RunningTask):
 
     def _execute(self, poke_until_done: Callable[[Context], Any]) -> Any:
         batch_id = self._batch_id
-        with closing(self.hook):
+        with closing(self):
             if not self.operator.deferrable:
                 return poke_until_done(self.context)
             result = self._poll()
@@ -106,6 +106,11 @@ class WaitTask(RunningTask):
             if self.plan.ref.catalog_id:
                 self.publish_link(self.plan.ref, resumed.batch_id)
             return self._judge(resumed.batch_id, resumed.result)
+
+    def close(self) -> None:
+        """Close the hook; without a poke there is none, and the poke of a subclass may choose the connection."""
+        if "hook" in vars(self):
+            self.hook.close()
 
     def next_poke_delay(self) -> float | None:
         """Return the seconds until the next poke; None before the first."""

@@ -229,6 +229,14 @@ def test_batch_that_a_subclass_chooses_in_its_poke(engine, mode):
     assert (task.state, task.value) == ("success", chosen.id), task.errors
 
 
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_connection_that_a_subclass_chooses_in_its_poke(engine, mode):
+    batch = engine.start_batch("Sales Insights", "Internet Sales", build_seconds=0)
+    chosen = {"atscale_conn_id": "atscale_default"}
+    task = run_task(ChoosingSensor, **MODEL, atscale_conn_id="another", mode=mode, chosen=chosen)
+    assert (task.state, task.value) == ("success", batch.id), task.errors
+
+
 @in_each_mode
 @pytest.mark.parametrize("wanted", ["a batch", "the newest"])
 def test_trouble_at_the_first_look(engine, monkeypatch, mode, wanted):
