@@ -204,10 +204,11 @@ def check_literals(operator: Any, parsers: Parsers) -> None:
     """
     Check arguments that a DAG file gives as plain values, so that a mistake fails the import of the DAG.
 
-    Templates and results of other tasks are checked when the task runs.
+    Templates, results of other tasks and properties of a subclass are checked when the task runs.
     """
     for name, parse in parsers.items():
-        value = getattr(operator, name)
+        # Not getattr: a subclass may make a property of an argument, of what its constructor sets later.
+        value = vars(operator).get(name)
         # A DAG may have other marks of templates, and a subclass templates in files.
         is_literal = bool(_WORD.fullmatch(value)) if isinstance(value, str) else True
         if is_literal and isinstance(value, (bool, int, float, str, timedelta)):

@@ -80,6 +80,25 @@ def test_subclass_may_make_a_property_of_an_argument(cls):
     assert (task.catalog, task.model) == ("Sales Insights", "Internet Sales of my own")
 
 
+@pytest.mark.parametrize("cls", TASKS)
+def test_such_a_property_may_need_what_the_subclass_sets_later(cls):
+    class OfStage(cls):
+        def __init__(self, *, stage, **kwargs):
+            super().__init__(**kwargs)
+            self.stage = stage
+
+        @property
+        def atscale_conn_id(self):
+            return f"atscale_{self.stage}"
+
+        @atscale_conn_id.setter
+        def atscale_conn_id(self, value):
+            pass
+
+    task = OfStage(task_id="task", catalog="Sales Insights", model="Internet Sales", stage="test")
+    assert task.atscale_conn_id == "atscale_test"
+
+
 @pytest.mark.parametrize("cls", ALL)
 def test_arguments_are_given_by_name_only(cls):
     arguments = constructor(cls).args
