@@ -68,7 +68,8 @@ def run_json(run: Any) -> Any:
 
 def test_check_finds_all_in_order(run, engine):
     code, out, err = run("check", *MODEL)
-    assert (code, err) == (0, "")
+    # Airflow 3.0 masks each field of a connection's extra, and warns once of one that is too short for that.
+    assert (code, [line for line in err.splitlines() if "secrets_masker" not in line]) == (0, [])
     words = [line.split()[:2] for line in out.splitlines() if not line.startswith(" ")]
     assert words == [
         ["connection", "ok"],
