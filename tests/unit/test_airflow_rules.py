@@ -127,9 +127,6 @@ def defaults_of_deferrable(value: str | None) -> dict[str, str]:
     names = ", ".join(cls.__name__ for cls in WAITING)
     code = f"""
 import inspect
-import os
-import subprocess
-import sys
 {imports}
 for cls in ({names}):
     print("default:", cls.__name__, inspect.signature(cls.__init__.__wrapped__).parameters["deferrable"].default)
